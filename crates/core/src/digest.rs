@@ -1,0 +1,161 @@
+//! Digests of the stored bytes: named, expected, computed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use md5::Md5;
+use sha1::Sha1;
+use sha2::digest::DynDigest;
+use sha2::{Sha256, Sha512};
+
+use crate::error::{Error, Result};
+
+/// A digest algorithm that publishers of images use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Algorithm {
+    Md5,
+    Sha1,
+    Sha256,
+    Sha512,
+}
+
+const ALGORITHMS: [(Algorithm, &str, usize); 4] = [
+    (Algorithm::Md5, "md5", 16),
+    (Algorithm::Sha1, "sha1", 20),
+    (Algorithm::Sha256, "sha256", 32),
+    (Algorithm::Sha512, "sha512", 64),
+];
+
+impl Algorithm {
+    fn hasher(self) -> Box<dyn DynDigest + Send> {
+        match self {
+            Self::Md5 => Box::new(Md5::default()),
+            Self::Sha1 => Box::new(Sha1::default()),
+            Self::Sha256 => Box::new(Sha256::default()),
+            Self::Sha512 => Box::new(Sha512::default()),
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = ALGORITHMS.iter().find(|(algorithm, ..)| algorithm == self).map(|(_, name, _)| name);
+        f.write_str(name.copied().unwrap_or_default())
+    }
+}
+
+/// A digest: an algorithm and its value, written as `sha256:` and lower-case hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    /// How it is computed.
+    pub algorithm: Algorithm,
+    /// The value, in lower-case hexadecimal.
+    pub hex: String,
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm, self.hex)
+    }
+}
+
+impl FromStr for Checksum {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let names = || ALGORITHMS.map(|(_, name, _)| name).join(", ");
+        let (name, hex) = text.split_once(':').ok_or("expected ALGORITHM:HEX, as in sha256:9f86d0…")?;
+        let (algorithm, _, bytes) = ALGORITHMS
+            .into_iter()
+            .find(|(_, known, _)| known.eq_ignore_ascii_case(name))
+            .ok_or_else(|| format!("unknown algorithm {name:?}, known are {}", names()))?;
+        if hex.len() != 2 * bytes || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(format!(
+                "a {algorithm} value has {} hexadecimal digits, this has {} characters",
+                2 * bytes,
+                hex.chars().count()
+            ));
+        }
+        Ok(Self { algorithm, hex: hex.to_ascii_lowercase() })
+    }
+}
+
+/// Computes several digests of the same bytes.
+#[derive(Default)]
+pub(crate) struct Digester {
+    hashers: Vec<(Algorithm, Box<dyn DynDigest + Send>)>,
+}
+
+impl Digester {
+    /// Computes each of `algorithms` once, however often it is named.
+    pub(crate) fn new(algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        let mut hashers: Vec<(Algorithm, Box<dyn DynDigest + Send>)> = Vec::new();
+        for algorithm in algorithms {
+            if !hashers.iter().any(|(known, _)| *known == algorithm) {
+                hashers.push((algorithm, algorithm.hasher()));
+            }
+        }
+        Self { hashers }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        for (_, hasher) in &mut self.hashers {
+            hasher.update(bytes);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Vec<Checksum> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.hashers
+            .into_iter()
+            .map(|(algorithm, hasher)| Checksum { algorithm, hex: hex(&hasher.finalize()) })
+            .collect()
+    }
+}
+
+/// Compares what was computed with what was promised.
+pub(crate) fn verify(computed: &[Checksum], expected: &[Checksum]) -> Result<()> {
+    for promise in expected {
+        let found = computed.iter().find(|sum| sum.algorithm == promise.algorithm);
+        if found != Some(promise) {
+            return Err(Error::Mismatch {
+                what: format!("{} of the source", promise.algorithm),
+                expected: promise.hex.clone(),
+                found: found.map(|sum| sum.hex.clone()).unwrap_or_default(),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABC: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn digests_are_the_published_values() {
+        let mut digester = Digester::new([Algorithm::Sha256, Algorithm::Md5, Algorithm::Sha256]);
+        digester.update(b"a");
+        digester.update(b"bc");
+        let sums: Vec<_> = digester.finish().iter().map(Checksum::to_string).collect();
+        assert_eq!(sums, [ABC, "md5:900150983cd24fb0d6963f7d28e17f72"]);
+    }
+
+    #[test]
+    fn upper_case_is_accepted_and_a_wrong_length_is_not() {
+        assert_eq!(ABC.to_uppercase().parse::<Checksum>().unwrap().to_string(), ABC);
+        assert!("sha256:abcd".parse::<Checksum>().unwrap_err().contains("64 hexadecimal digits"));
+        assert!("crc32:abcd".parse::<Checksum>().unwrap_err().contains("unknown algorithm"));
+    }
+
+    #[test]
+    fn a_wrong_value_names_both() {
+        let expected: Checksum = ABC.parse().unwrap();
+        let found = Checksum { hex: "00".repeat(32), ..expected.clone() };
+        let error = verify(&[found], &[expected]).unwrap_err().to_string();
+        assert!(error.starts_with("sha256 of the source is 0000") && error.contains("expected ba78"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! Image formats: what each one is told by, and how it is opened. One line per format in [`FORMATS`].
+
+use crate::error::Result;
+use crate::extent::Extent;
+use crate::limits::Limits;
+use crate::source::Source;
+
+/// A format that can be carried.
+pub struct Format {
+    /// Name, as `-f` takes it and the report gives it.
+    pub name: &'static str,
+    /// Whether these first bytes are this format's.
+    pub probe: fn(head: &[u8]) -> bool,
+    /// Reads and checks the metadata that must be known before the first extent.
+    pub open: fn(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>>,
+}
+
+/// How an image is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// What the image may ask for.
+    pub limits: &'a Limits,
+    /// The order in which extents should come; a wish that only a seekable source fulfils.
+    pub order: Order,
+    /// Whether the caller said what the format is, so that nothing may be guessed from the content.
+    pub stated: bool,
+}
+
+/// The order in which an image names its extents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As their bytes lie in the image.
+    Source,
+    /// As they lie on the virtual disk.
+    Virtual,
+}
+
+/// An opened image: metadata only. It moves no data and keeps no source; the caller hands in the same source each time.
+pub trait Image {
+    /// What is known about the image.
+    fn info(&self) -> &ImageInfo;
+
+    /// The next extent, or `None` when every byte of the virtual disk has been named.
+    fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>>;
+}
+
+/// What an image says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageInfo {
+    /// Name of the format, as in `qcow2`.
+    pub format: &'static str,
+    /// Size of the virtual disk in bytes. `None`: a raw stream, whose size is known at its end.
+    pub virtual_size: Option<u64>,
+    /// Bytes that are mapped as one: cluster, grain or block. `None` where nothing is mapped.
+    pub cluster_size: Option<u64>,
+    /// Whether the image is a CD-ROM's.
+    pub cdrom: bool,
+    /// Name of the backing file or parent that the image wants, exactly as it stands there.
+    pub backing: Option<String>,
+    /// Why the image cannot be carried, although it can be looked at. The first is given when it is converted.
+    pub refusals: Vec<Refusal>,
+    /// Facts that only this format has, by the name they have in `qemu-img info` where there is one.
+    pub details: Vec<(&'static str, Detail)>,
+    /// What a person should know, and what did not stop us.
+    pub warnings: Vec<String>,
+}
+
+/// A reason not to carry an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Short name, as in `backing-file`; see [`Error::code`](crate::Error::code).
+    pub code: &'static str,
+    /// The feature in the way, and the remedy.
+    pub what: String,
+}
+
+/// The value of one format-specific fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Detail {
+    /// A word or a name.
+    Text(String),
+    /// A count, or a size in bytes.
+    Number(u64),
+    /// Yes or no.
+    Flag(bool),
+}

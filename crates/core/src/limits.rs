@@ -1,0 +1,41 @@
+//! What an image may ask of us: every default in one place, every one an option of the command line.
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+/// Bounds on what the bytes of a source can make this library do. Nothing read from an image decides an
+/// allocation, a loop or a recursion before it has been compared with one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest virtual disk, and longest unwrapped stream, in bytes.
+    pub virtual_size: u64,
+    /// Memory for mapping tables and the extents they name that have not passed yet, in bytes.
+    pub table: u64,
+    /// Largest unit that is packed as one (compressed cluster, grain), in bytes, unpacked.
+    pub unit: u64,
+    /// Most wrappings around an image.
+    pub layers: u32,
+    /// Largest window or dictionary that a wrapping's decoder may keep, in bytes.
+    pub window: u64,
+    /// Bytes of the spool that stay in memory; the rest goes to an unnamed file.
+    pub spool_memory: u64,
+    /// Most bytes spooled at one time, memory and file together.
+    pub spool: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            virtual_size: 64 * TIB,
+            table: 32 * MIB,
+            unit: 16 * MIB,
+            layers: 2,
+            // zstd's own default for untrusted input is 2^27; xz -9 needs half of it.
+            window: 128 * MIB + 64 * KIB,
+            spool_memory: 8 * MIB,
+            spool: 64 * GIB,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Where the raw disk goes.
+
+use std::fs::File;
+
+use crate::error::Result;
+use crate::format::Order;
+
+/// A raw disk being written. Methods are called from several threads; ranges never overlap.
+///
+/// [`prepare`](Self::prepare), any number of writes, then [`finish`](Self::finish). A sink dropped without
+/// `finish` leaves its target as it was, or plainly unfinished.
+pub trait Sink: Sync {
+    /// Called once, before anything is written, with the size of the disk where it is known. Refuses a disk that will not fit.
+    fn prepare(&self, size: Option<u64>) -> Result<()>;
+
+    /// Writes `data` at byte `offset` of the disk.
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes `len` bytes at `offset` read as zero. Cheap where the target is known to be blank.
+    fn zero(&self, offset: u64, len: u64) -> Result<()>;
+
+    /// Lets the kernel copy, or share, `len` bytes at `at` of `file` to `offset`. Returns how many leading bytes it took; 0 where it cannot.
+    fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
+        let _ = (file, at, offset, len);
+        Ok(0)
+    }
+
+    /// The order that costs this sink least.
+    fn order(&self) -> Order {
+        Order::Source
+    }
+
+    /// Makes the disk of `size` bytes durable, then visible.
+    fn finish(&self, size: u64) -> Result<()>;
+
+    /// The most bytes that the sink itself had to spool at one time.
+    fn spooled(&self) -> u64 {
+        0
+    }
+}

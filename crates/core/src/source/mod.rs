@@ -1,0 +1,98 @@
+//! Where bytes come from: an image after its wrappings are off, read by position.
+
+use std::fs::File;
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+
+/// A readable image. Offsets count unwrapped bytes.
+pub trait Source: Send {
+    /// Length in bytes, where it is known before reading on.
+    fn len(&self) -> Option<u64>;
+
+    /// Reads up to `buf.len()` bytes at `at`; 0 only at the end. Bytes once read from a stream need not be readable again.
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize>;
+
+    /// Like [`read_at`](Self::read_at), but the bytes stay readable. A stream allows this for up to
+    /// [`PEEK`] bytes beyond the furthest byte read.
+    fn peek_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.read_at(buf, at)
+    }
+
+    /// Whether any byte can be read at any time at little cost.
+    fn seekable(&self) -> bool;
+
+    /// The first stored part of `range`, or `None` if all of it lies on a hole of a sparse image file.
+    fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        Ok(Some(range))
+    }
+
+    /// All metadata has been read: bytes jumped over from now on will not be asked for.
+    fn settle(&mut self) {}
+
+    /// The file, and the offset in it, that holds `range`, for the kernel to copy from.
+    fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        let _ = range;
+        None
+    }
+
+    /// The most bytes that were spooled at one time.
+    fn spooled(&self) -> u64 {
+        0
+    }
+
+    /// Reads what is left, so that wrappings check their trailers. The length of the image then is known and returned.
+    fn drain(&mut self) -> Result<Option<u64>> {
+        Ok(self.len())
+    }
+}
+
+/// How far a stream can be looked into beyond the furthest byte read.
+pub const PEEK: usize = 2 << 20;
+
+/// Reads until `buf` is full or the image ends, and returns how much was read.
+pub fn read_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {
+    fill(buf, at, |buf, at| source.read_at(buf, at))
+}
+
+/// As [`read_full`], through [`Source::peek_at`].
+pub fn peek_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {
+    fill(buf, at, |buf, at| source.peek_at(buf, at))
+}
+
+/// Reads exactly `buf.len()` bytes of `format`'s `what`; an image that ends before is damaged.
+pub fn read_exact(
+    source: &mut dyn Source,
+    buf: &mut [u8],
+    at: u64,
+    format: &'static str,
+    what: &'static str,
+) -> Result<()> {
+    let got = read_full(source, buf, at)?;
+    if got < buf.len() {
+        return Err(ends_early(format, what, at, buf.len() as u64, got as u64));
+    }
+    Ok(())
+}
+
+/// The error for an image that promises `wanted` bytes at `at` and has only `got` of them.
+pub(crate) fn ends_early(format: &'static str, what: &str, at: u64, wanted: u64, got: u64) -> Error {
+    let end = at.saturating_add(got);
+    Error::corrupt(
+        format,
+        "ends-early",
+        at,
+        format!("{what} takes {wanted} bytes, but the image ends at byte {end}: it is cut short or damaged"),
+    )
+}
+
+fn fill(buf: &mut [u8], at: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<usize>) -> Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match read(rest, at.saturating_add(done as u64))? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
