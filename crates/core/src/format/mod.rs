@@ -1,9 +1,14 @@
 //! Image formats: what each one is told by, and how it is opened. One line per format in [`FORMATS`].
 
+pub(crate) mod walk;
+
 use crate::error::Result;
 use crate::extent::Extent;
 use crate::limits::Limits;
 use crate::source::Source;
+
+/// Every format, in the order in which they are asked.
+pub static FORMATS: &[Format] = &[];
 
 /// A format that can be carried.
 pub struct Format {

@@ -1,0 +1,237 @@
+//! The walk: visits the tables and extents of a mapped image in the order in which they lie in it.
+//!
+//! A format tells the walk where its tables are; the walk asks the format to load each one when its turn has come,
+//! and hands out the extents that the tables named. A table's extents leave memory as they pass, so no full map is ever
+//! built. In [`Order::Virtual`] the same walk goes along the virtual disk instead.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::mem::{size_of, take};
+
+use super::{Opening, Order};
+use crate::error::{Error, Result};
+use crate::extent::{Body, Codec, Extent};
+use crate::source::Source;
+
+/// One mapping table below the root: an L2 table, a grain table, a piece of a block map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Offset in the image.
+    pub(crate) at: u64,
+    /// First byte of the virtual disk that it maps.
+    pub(crate) start: u64,
+}
+
+/// Lengths of runs are kept in sectors, so that a run takes 24 bytes.
+const SECTOR: u64 = 512;
+const ZERO: u32 = u32::MAX;
+const PLAIN: u32 = 0;
+
+/// An extent in waiting. `key` is the offset the walk is ordered by, `other` the one it is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    key: u64,
+    other: u64,
+    sectors: u32,
+    /// [`PLAIN`], [`ZERO`], or the stored length of a packed unit.
+    stored: u32,
+}
+
+/// See the [module](self).
+pub(crate) struct Walk {
+    format: &'static str,
+    codec: Codec,
+    virtual_size: u64,
+    order: Order,
+    limit: u64,
+    /// Tables not loaded yet, the next one last.
+    tables: Vec<Table>,
+    /// Where metadata lies: start and end, in ascending order, not overlapping.
+    metadata: Vec<(u64, u64)>,
+    runs: BinaryHeap<Reverse<Run>>,
+    /// The run that the next entry may continue.
+    open: Option<Run>,
+    settled: bool,
+}
+
+impl Walk {
+    /// A walk over a disk of `virtual_size` bytes, whose packed units are all packed with `codec`.
+    pub(crate) fn new(format: &'static str, codec: Codec, virtual_size: u64, how: &Opening) -> Self {
+        Self {
+            format,
+            codec,
+            virtual_size,
+            order: how.order,
+            limit: how.limits.table,
+            tables: Vec::new(),
+            metadata: Vec::new(),
+            runs: BinaryHeap::new(),
+            open: None,
+            settled: false,
+        }
+    }
+
+    /// Takes the `tables` to visit, each `table_len` bytes long. `fixed` are the ranges (start, length) of headers and root
+    /// tables. No two of them may overlap, since one byte cannot mean two things.
+    pub(crate) fn plan(&mut self, mut tables: Vec<Table>, table_len: u64, fixed: &[(u64, u64)]) -> Result<()> {
+        self.charge(tables.len())?;
+        let spans = fixed.iter().copied().chain(tables.iter().map(|table| (table.at, table_len)));
+        self.metadata = spans.map(|(at, len)| (at, at.saturating_add(len))).collect();
+        self.metadata.sort_unstable();
+        for (this, next) in self.metadata.iter().zip(self.metadata.iter().skip(1)) {
+            if next.0 < this.1 {
+                let what =
+                    format!("a table at byte {} overlaps the metadata at bytes {} to {}", next.0, this.0, this.1);
+                return Err(Error::corrupt(self.format, "tables-overlap", next.0, what));
+            }
+        }
+        let order = self.order;
+        tables.sort_unstable_by_key(|table| Reverse(key_of(order, table)));
+        self.tables = tables;
+        Ok(())
+    }
+
+    /// Maps `len` bytes at `start` of the disk to the bytes at `at` of the image.
+    pub(crate) fn data(&mut self, at: u64, start: u64, len: u64) -> Result<()> {
+        self.forbid_metadata(at, len)?;
+        self.push(at, start, len, PLAIN);
+        Ok(())
+    }
+
+    /// Maps one unit of `len` bytes at `start` of the disk to at most `stored` packed bytes at `at` of the image.
+    pub(crate) fn packed(&mut self, at: u64, start: u64, len: u64, stored: u32) -> Result<()> {
+        debug_assert!(stored != PLAIN && stored != ZERO, "these mean something else");
+        // How much of `stored` is really used shows only when it is unpacked.
+        self.forbid_metadata(at, 1)?;
+        self.push(at, start, len, stored);
+        Ok(())
+    }
+
+    /// Says that `len` bytes at `start` of the disk are zero.
+    pub(crate) fn zero(&mut self, start: u64, len: u64) {
+        self.push(0, start, len, ZERO);
+    }
+
+    /// The next extent. `load` reads one table from the source and names what it maps through [`data`](Self::data),
+    /// [`packed`](Self::packed) and [`zero`](Self::zero).
+    pub(crate) fn next(
+        &mut self,
+        source: &mut dyn Source,
+        mut load: impl FnMut(&mut Self, &mut dyn Source, Table) -> Result<()>,
+    ) -> Result<Option<Extent>> {
+        self.close();
+        while self.table_is_next(source)? {
+            let Some(table) = self.tables.pop() else { break };
+            load(self, source, table)?;
+            self.close();
+        }
+        if self.tables.is_empty() && !self.settled {
+            self.settled = true;
+            self.metadata = Vec::new();
+            source.settle();
+        }
+        Ok(self.runs.pop().map(|Reverse(run)| self.extent(run)))
+    }
+
+    fn table_is_next(&self, source: &dyn Source) -> Result<bool> {
+        let Some(table) = self.tables.last() else { return Ok(false) };
+        let Some(Reverse(run)) = self.runs.peek() else { return Ok(true) };
+        // On a tie the table comes first: its extents may lie before the rest of a zero run.
+        if run.key < key_of(self.order, table) {
+            return Ok(false);
+        }
+        match self.charge(self.tables.len()) {
+            // A seekable source can be read in any order: let extents pass first.
+            Err(_) if source.seekable() => Ok(false),
+            charged => charged.map(|()| true),
+        }
+    }
+
+    /// Holds `tables` tables and the waiting runs against the limit.
+    fn charge(&self, tables: usize) -> Result<()> {
+        let per_table = size_of::<Table>() + size_of::<(u64, u64)>();
+        let wanted = (tables * per_table + self.runs.len() * size_of::<Run>()) as u64;
+        if wanted > self.limit {
+            let what = "bytes of memory for the image's mapping tables";
+            return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
+        }
+        Ok(())
+    }
+
+    fn forbid_metadata(&self, at: u64, len: u64) -> Result<()> {
+        let end = at.saturating_add(len);
+        let after = self.metadata.partition_point(|span| span.1 <= at);
+        match self.metadata.get(after) {
+            Some(span) if span.0 < end => {
+                let what =
+                    format!("data at bytes {at} to {end} overlaps the metadata at bytes {} to {}", span.0, span.1);
+                Err(Error::corrupt(self.format, "data-in-metadata", at, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, at: u64, start: u64, len: u64, stored: u32) {
+        // The longest run is a whole number of the largest clusters, so that its parts stay aligned.
+        const LONGEST: u64 = 1 << 40;
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(LONGEST);
+            let at = if stored == ZERO { 0 } else { at.saturating_add(done) };
+            self.push_part(at, start.saturating_add(done), part, stored);
+            done += part;
+        }
+    }
+
+    fn push_part(&mut self, at: u64, start: u64, len: u64, stored: u32) {
+        let (key, other) = match self.order {
+            Order::Source => (at, start),
+            Order::Virtual => (start, at),
+        };
+        let sectors = u32::try_from(len.div_ceil(SECTOR)).unwrap_or(u32::MAX);
+        let run = Run { key, other, sectors, stored };
+        match &mut self.open {
+            Some(open) if continues(open, &run, self.order) => open.sectors += sectors,
+            open => {
+                let before = open.replace(run);
+                self.runs.extend(before.map(Reverse));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.runs.extend(take(&mut self.open).map(Reverse));
+    }
+
+    fn extent(&self, run: Run) -> Extent {
+        let (at, start) = match self.order {
+            Order::Source => (run.key, run.other),
+            Order::Virtual => (run.other, run.key),
+        };
+        let whole = u64::from(run.sectors) * SECTOR;
+        let clipped = whole.min(self.virtual_size.saturating_sub(start));
+        match run.stored {
+            PLAIN => Extent { start, len: clipped, body: Body::Data { at } },
+            ZERO => Extent { start, len: clipped, body: Body::Zero },
+            len => Extent { start, len: whole, body: Body::Packed { at, len, codec: self.codec } },
+        }
+    }
+}
+
+fn key_of(order: Order, table: &Table) -> u64 {
+    match order {
+        Order::Source => table.at,
+        Order::Virtual => table.start,
+    }
+}
+
+fn continues(open: &Run, next: &Run, order: Order) -> bool {
+    let len = u64::from(open.sectors) * SECTOR;
+    let both = (open.key.saturating_add(len), open.other.saturating_add(len)) == (next.key, next.other);
+    let start_follows = match order {
+        Order::Source => open.other.saturating_add(len) == next.other,
+        Order::Virtual => open.key.saturating_add(len) == next.key,
+    };
+    let fits = open.sectors.checked_add(next.sectors).is_some();
+    fits && open.stored == next.stored && ((open.stored == PLAIN && both) || (open.stored == ZERO && start_follows))
+}
