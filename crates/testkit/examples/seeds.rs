@@ -1,0 +1,74 @@
+//! Writes the seeds of the fuzz targets: tiny images that show each structure once. Called by scripts/make-testdata.
+//!
+//!     cargo run -p diskferry-testkit --example seeds -- fuzz/corpus
+
+#![allow(clippy::unwrap_used, reason = "a tool for developers")]
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use diskferry_testkit::qcow2::{Compression, Place, Qcow2};
+use diskferry_testkit::vdi::Vdi;
+use diskferry_testkit::vmdk::{Style, Vmdk};
+use diskferry_testkit::{Random, wrap};
+
+fn main() {
+    let corpus = PathBuf::from(env::args_os().nth(1).unwrap());
+    for (target, name, bytes) in qcow2().into_iter().chain(vdi()).chain(vmdk()).chain(wrappings()) {
+        let dir = corpus.join(target);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+type Seed = (&'static str, &'static str, Vec<u8>);
+
+fn qcow2() -> Vec<Seed> {
+    // One cluster more than an L2 table of 512 bytes maps.
+    let small = || Qcow2 { cluster_bits: 9, ..Qcow2::new(64 * 512 + 100) };
+    let tiny = || Qcow2 { cluster_bits: 9, ..Qcow2::new(20 * 512) };
+    let subclusters = Qcow2 { cluster_bits: 14, extended_l2: true, ..Qcow2::new(1 << 14) };
+    let seed = |name, spec: Qcow2| ("qcow2", name, spec.fill(1).build().image);
+    vec![
+        seed("v2", Qcow2 { version: 2, ..tiny() }),
+        seed("v3", small()),
+        seed("zstd", Qcow2 { compression: Compression::Zstd, ..tiny() }),
+        seed("tables-behind", Qcow2 { l1: Place::Behind, l2: Place::Behind, shuffle: Some(1), ..tiny() }),
+        seed("subclusters", subclusters),
+        ("detect", "qcow2", Qcow2::new(0).build().image[..512].to_vec()),
+    ]
+}
+
+fn vdi() -> Vec<Seed> {
+    let spec = Vdi { block_size: 2048, extra: 512, shuffle: Some(1), ..Vdi::qemu(5 * 2048 + 100) };
+    vec![
+        ("vdi", "dynamic", spec.clone().fill(1).build().image),
+        ("vdi", "static", Vdi { kind: 2, ..spec }.build().image),
+    ]
+}
+
+fn vmdk() -> Vec<Seed> {
+    let seed = |name, style, version| {
+        let spec = Vmdk { grain: 8, version, ..Vmdk::new(style, 3 * 8 + 3) };
+        ("vmdk", name, spec.fill(1).build().image)
+    };
+    vec![
+        seed("sparse", Style::Sparse, 2),
+        seed("stream-qemu", Style::StreamQemu, 3),
+        seed("stream-tail", Style::StreamTail, 3),
+    ]
+}
+
+fn wrappings() -> Vec<Seed> {
+    let disk = Random::new(1).text(2000);
+    let seed = |name, bytes| ("wrappings", name, bytes);
+    vec![
+        seed("gzip", wrap::gzip_members(&disk, 900)),
+        seed("bgzf", wrap::bgzf(&disk)),
+        seed("xz", wrap::xz(&disk, &["--block-size=1000"])),
+        seed("zstd", wrap::zstd(&disk, &["--check"])),
+        seed("bzip2", wrap::bzip2(&disk)),
+        ("detect", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
+        ("detect", "html", b"<!DOCTYPE html><html><title>404</title></html>".to_vec()),
+    ]
+}

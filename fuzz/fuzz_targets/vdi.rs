@@ -1,0 +1,7 @@
+//! Bytes that somebody calls a vdi image.
+#![no_main]
+
+use diskferry_fuzz::stated;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|image: &[u8]| stated(image, "vdi", &[]));

@@ -1,0 +1,43 @@
+//! What every fuzz target does: read an image from hostile bytes to its end, within small limits, and not fall over.
+//!
+//! libFuzzer is the rest of the judge: a panic, a hang (`-timeout`) or too much memory (`-rss_limit_mb`) is a finding.
+
+use std::io::Cursor;
+
+use diskferry::{Input, Limits, Options, Progress, Stated, inspect_full};
+
+const MIB: u64 = 1 << 20;
+
+/// Large enough for every structure to occur, small enough for thousands of runs per second.
+const LIMITS: Limits = Limits {
+    virtual_size: 64 * MIB,
+    table: MIB,
+    unit: 2 * MIB,
+    layers: 2,
+    window: 8 * MIB,
+    spool_memory: MIB,
+    spool: 4 * MIB,
+};
+
+/// Reads `image` as whatever it looks like.
+pub fn detect(image: &[u8]) {
+    read(image, None);
+}
+
+/// Reads `image` as the format `format`, around which the wrappings are, outermost first.
+pub fn stated(image: &[u8], format: &'static str, wrappings: &[&'static str]) {
+    read(image, Some(Stated { format, wrappings: wrappings.to_vec() }));
+}
+
+fn read(image: &[u8], format: Option<Stated>) {
+    let input = Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None };
+    let options = Options { format, limits: LIMITS, threads: 1, ..Options::default() };
+    match inspect_full(input, &options, &Progress::default()) {
+        Ok(report) => {
+            let unpacked = report.inspection.unpacked_size;
+            assert!(unpacked.is_none_or(|size| size <= LIMITS.virtual_size), "a limit was passed: {unpacked:?}");
+        }
+        // People and programs get one line.
+        Err(error) => assert!(!error.to_string().contains('\n'), "{error:?}"),
+    }
+}
