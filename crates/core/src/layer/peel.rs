@@ -1,0 +1,168 @@
+//! Taking all wrappings off, outermost first.
+
+use std::io::{BufReader, Cursor, Read};
+
+use crate::error::{Error, Result};
+use crate::layer::{HEAD, Layer, Reader, Unwrapping, by_name, probe};
+
+/// Packed bytes read at once: enough that system calls do not show beside the decoding, little beside any decoder's own memory.
+const PACKED: usize = 128 << 10;
+
+/// Takes the wrappings off `reader`, and says which those were, outermost first.
+///
+/// With `stated`, the names of wrappings, outermost first, exactly these come off and nothing is probed: an image whose
+/// first bytes look like one more wrapping stays as it is, and bytes that are not what was stated are an error when they are read.
+/// Without, wrappings are told by their first bytes, and more than [`Limits::layers`](crate::Limits::layers) of them are an error.
+///
+/// The reader that comes back ends only when the stored bytes have been read to their end and every check value agreed.
+pub fn peel(reader: Reader, stated: Option<&[&str]>, how: &Unwrapping) -> Result<(Reader, Vec<&'static str>)> {
+    match stated {
+        Some(names) => peel_stated(reader, names, how),
+        None => peel_probed(reader, how),
+    }
+}
+
+fn peel_stated(mut reader: Reader, names: &[&str], how: &Unwrapping) -> Result<(Reader, Vec<&'static str>)> {
+    let mut peeled = Vec::new();
+    for name in names {
+        let layer = by_name(name).ok_or_else(|| {
+            Error::unsupported("wrapping", "unknown", format!("there is no wrapping called {name:?}"))
+        })?;
+        reader = open(layer, reader, how)?;
+        peeled.push(layer.name);
+    }
+    Ok((reader, peeled))
+}
+
+fn peel_probed(mut reader: Reader, how: &Unwrapping) -> Result<(Reader, Vec<&'static str>)> {
+    let mut peeled = Vec::new();
+    loop {
+        let head = read_head(&mut reader)?;
+        let layer = probe(&head);
+        reader = Box::new(Cursor::new(head).chain(reader));
+        let Some(layer) = layer else { return Ok((reader, peeled)) };
+        check_depth(peeled.len() as u64 + 1, u64::from(how.limits.layers))?;
+        reader = open(layer, reader, how)?;
+        peeled.push(layer.name);
+    }
+}
+
+fn check_depth(wanted: u64, limit: u64) -> Result<()> {
+    if wanted > limit {
+        return Err(Error::Limit { what: "wrappings around the image", wanted, limit, option: "--limit-layers" });
+    }
+    Ok(())
+}
+
+fn open(layer: &Layer, packed: Reader, how: &Unwrapping) -> Result<Reader> {
+    (layer.open)(Box::new(BufReader::with_capacity(PACKED, packed)), how)
+}
+
+/// The first [`HEAD`] bytes, or all there are, however few a read brings.
+fn read_head(reader: &mut dyn Read) -> Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    reader.take(HEAD as u64).read_to_end(&mut head).map_err(|error| Error::reading(head.len() as u64, error))?;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::limits::Limits;
+
+    fn gz(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zst(data: &[u8]) -> Vec<u8> {
+        zstd::encode_all(data, 1).unwrap()
+    }
+
+    /// Peels, reads to the end, and gives the bytes and the names, or the error's code.
+    fn peeled(packed: Vec<u8>, stated: Option<&[&str]>) -> Result<(Vec<u8>, Vec<&'static str>), String> {
+        let limits = Limits::default();
+        let how = Unwrapping { limits: &limits, threads: 1 };
+        let (mut reader, names) = peel(Box::new(OneByOne(Cursor::new(packed))), stated, &how).map_err(|e| e.code())?;
+        let mut unpacked = Vec::new();
+        reader.read_to_end(&mut unpacked).map_err(|error| Error::reading(0, error).code())?;
+        Ok((unpacked, names))
+    }
+
+    struct OneByOne(Cursor<Vec<u8>>);
+
+    impl Read for OneByOne {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let n = buf.len().min(1);
+            self.0.read(&mut buf[..n])
+        }
+    }
+
+    #[test]
+    fn what_is_not_wrapped_comes_as_it_is() {
+        for plain in [&b""[..], b"x", b"BZh9", b"a disk that is longer than a head"] {
+            assert_eq!(peeled(plain.to_vec(), None), Ok((plain.to_vec(), vec![])));
+        }
+    }
+
+    #[test]
+    fn wrappings_are_named_outermost_first() {
+        assert_eq!(peeled(gz(b"disk"), None), Ok((b"disk".to_vec(), vec!["gzip"])));
+        assert_eq!(peeled(gz(&zst(b"disk")), None), Ok((b"disk".to_vec(), vec!["gzip", "zstd"])));
+    }
+
+    #[test]
+    fn one_wrapping_too_many_is_a_limit() {
+        let limits = Limits { layers: 2, ..Limits::default() };
+        let how = Unwrapping { limits: &limits, threads: 1 };
+        let Err(error) = peel(Box::new(Cursor::new(gz(&gz(&gz(b"disk"))))), None, &how) else { panic!() };
+        assert_eq!(error.to_string(), "wrappings around the image: 3 wanted, the limit is 2 (--limit-layers)");
+    }
+
+    #[test]
+    fn stated_wrappings_come_off_and_no_others() {
+        assert_eq!(peeled(gz(b"disk"), Some(&[])), Ok((gz(b"disk"), vec![])));
+        assert_eq!(peeled(gz(&gz(b"disk")), Some(&["gz"])), Ok((gz(b"disk"), vec!["gzip"])));
+        assert_eq!(peeled(gz(&zst(b"disk")), Some(&["gzip", "zstd"])), Ok((b"disk".to_vec(), vec!["gzip", "zstd"])));
+    }
+
+    #[test]
+    fn a_stated_wrapping_that_is_not_there_is_an_error_that_names_it() {
+        for (name, code) in [
+            ("gz", "gzip-not-this-format"),
+            ("xz", "xz-not-this-format"),
+            ("zst", "zstd-not-this-format"),
+            ("bz2", "bzip2-not-this-format"),
+            ("rar", "wrapping-unknown"),
+        ] {
+            assert_eq!(peeled(b"a plain disk".to_vec(), Some(&[name])), Err(code.into()));
+        }
+        assert_eq!(peeled(gz(b"disk"), Some(&["gzip", "xz"])), Err("xz-not-this-format".into()));
+    }
+
+    #[test]
+    fn the_outer_wrapping_is_checked_behind_the_end_of_the_inner_one() {
+        let inner = zst(b"disk");
+        let mut outer = gz(&inner);
+        let check = outer.len() - 8;
+        outer[check] ^= 1;
+        assert_eq!(peeled(outer, None), Err("gzip-check".into()));
+        assert_eq!(peeled(gz(&[inner, b"garbage".to_vec()].concat()), None), Err("zstd-trailing-garbage".into()));
+    }
+
+    #[test]
+    fn a_source_that_dies_in_the_head_is_no_short_image() {
+        struct Dead;
+        impl Read for Dead {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        }
+        let how = Unwrapping { limits: &Limits::default(), threads: 1 };
+        let Err(error) = peel(Box::new(Cursor::new(b"abc").chain(Dead)), None, &how) else { panic!() };
+        assert!(error.is_transient(), "{error}");
+    }
+}

@@ -1,0 +1,166 @@
+//! What every wrapping must hold to, for the tests beside each of them.
+
+use std::io::{self, BufReader, Read};
+use std::ops::Range;
+
+use super::{Unwrapping, by_name};
+use crate::error::{Error, Kind, Result};
+use crate::limits::Limits;
+
+/// Bytes of which some pack well and some do not at all.
+pub fn sample(len: usize) -> Vec<u8> {
+    let mut random = Random(7);
+    (0..len).map(|i| if i / 100 % 2 == 0 { b'a' } else { random.byte() }).collect()
+}
+
+/// Takes the wrapping called `layer` off, with default limits.
+pub fn unpack(layer: &str, packed: &[u8]) -> Result<Vec<u8>> {
+    unpack_with(layer, packed, &Limits::default(), 1)
+}
+
+pub fn unpack_with(layer: &str, packed: &[u8], limits: &Limits, threads: usize) -> Result<Vec<u8>> {
+    let packed = Box::new(io::Cursor::new(packed.to_vec()));
+    let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping { limits, threads })?;
+    read_to_error(&mut *reader, || 64 << 10)
+}
+
+/// The code of the error that unpacking ends with, or `whole`.
+pub fn outcome(layer: &str, packed: &[u8]) -> String {
+    unpack(layer, packed).map_or_else(|error| error.code(), |_| "whole".into())
+}
+
+/// However the packed bytes come and the unpacked ones are asked for, they are `wanted`.
+pub fn comes_back(layer: &str, packed: &[u8], wanted: &[u8]) {
+    assert!(unpack(layer, packed).unwrap() == wanted, "in one go");
+    let sizes: [fn(&mut Random) -> usize; 2] = [|_| 1, |random| 1 + random.below(100)];
+    for (give, ask) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
+        for threads in [1, 3] {
+            let limits = Limits::default();
+            let packed = Trickle { bytes: io::Cursor::new(packed.to_vec()), random: Random(3), size: sizes[give] };
+            let packed = Box::new(BufReader::with_capacity(1 + 99 * give, packed));
+            let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping { limits: &limits, threads }).unwrap();
+            let mut random = Random(5);
+            let found = read_to_error(&mut *reader, || sizes[ask](&mut random)).unwrap();
+            assert!(found == wanted, "given by {give}, asked by {ask}, with {threads} threads");
+        }
+    }
+}
+
+/// A file cut anywhere is an error that says so, but for the cuts in `whole`: the ends of its parts.
+pub fn every_cut_is_an_error(layer: &str, packed: &[u8], whole: &[usize]) {
+    for cut in 0..packed.len() {
+        for threads in [1, 2] {
+            let found = unpack_with(layer, &packed[..cut], &Limits::default(), threads).map_err(|error| error.code());
+            if whole.contains(&cut) {
+                found.unwrap();
+            } else {
+                assert_eq!(found.unwrap_err(), format!("{layer}-truncated"), "cut at {cut}, {threads} threads");
+            }
+        }
+    }
+}
+
+/// A flipped bit anywhere in `range` is an error.
+pub fn every_flip_is_an_error(layer: &str, packed: &[u8], range: Range<usize>) {
+    for (flip, bent) in flips(packed, range) {
+        assert!(unpack(layer, &bent).is_err(), "{flip}");
+    }
+}
+
+/// A flipped bit anywhere is an error, or one that changes nothing (of the time stamp, or behind the last used bit).
+pub fn no_flip_goes_unnoticed(layer: &str, packed: &[u8]) {
+    let wanted = unpack(layer, packed).unwrap();
+    for (flip, bent) in flips(packed, 0..packed.len()) {
+        match unpack(layer, &bent) {
+            Ok(found) => assert!(found == wanted, "{flip}"),
+            Err(error) => assert_eq!(error.kind(), Kind::Image, "{flip}: {error}"),
+        }
+    }
+}
+
+fn flips(packed: &[u8], range: Range<usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    range.flat_map(|at| (0..8).map(move |bit| (at, bit))).map(|(at, bit)| {
+        let mut bent = packed.to_vec();
+        bent[at] ^= 1 << bit;
+        (format!("bit {bit} of byte {at}"), bent)
+    })
+}
+
+/// An error of the source at any byte comes out as what it was, be it ours or the system's.
+pub fn every_death_of_the_source_passes(layer: &str, packed: &[u8]) {
+    let foreign = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    let own = || io::Error::from(Error::corrupt("other", "code", 3, "said before"));
+    for death in 0..=packed.len() {
+        for (make, code) in [(&foreign as &dyn Fn() -> _, "source-read"), (&own, "other-code")] {
+            let limits = Limits::default();
+            let source = Dying { bytes: io::Cursor::new(packed[..death].to_vec()), last: Some(make()) };
+            let how = Unwrapping { limits: &limits, threads: 1 };
+            let mut reader = (by_name(layer).unwrap().open)(Box::new(BufReader::new(source)), &how).unwrap();
+            let error = loop {
+                if let Err(error) = reader.read(&mut [0; 1000]) {
+                    break Error::reading(0, error);
+                }
+            };
+            assert_eq!(error.code(), code, "death at {death}");
+        }
+    }
+}
+
+/// Reads to the end in pieces of `size`. Behind an error nothing may look like an end.
+fn read_to_error(reader: &mut dyn Read, mut size: impl FnMut() -> usize) -> Result<Vec<u8>> {
+    let mut found = Vec::new();
+    loop {
+        let mut piece = vec![0; size()];
+        match reader.read(&mut piece) {
+            Ok(0) => return Ok(found),
+            Ok(n) => found.extend_from_slice(&piece[..n]),
+            Err(error) => {
+                assert!(!matches!(reader.read(&mut piece), Ok(0)), "an end behind an error");
+                return Err(Error::reading(found.len() as u64, error));
+            }
+        }
+    }
+}
+
+/// Numbers that are the same in each run.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::from(u16::from_le_bytes([self.byte(), self.byte()])) % end
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.to_be_bytes()[0]
+    }
+}
+
+struct Trickle {
+    bytes: io::Cursor<Vec<u8>>,
+    random: Random,
+    size: fn(&mut Random) -> usize,
+}
+
+impl Read for Trickle {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = (self.size)(&mut self.random).min(buf.len());
+        self.bytes.read(&mut buf[..n])
+    }
+}
+
+struct Dying {
+    bytes: io::Cursor<Vec<u8>>,
+    last: Option<io::Error>,
+}
+
+impl Read for Dying {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.bytes.read(buf)? {
+            0 => self.last.take().map_or(Ok(0), Err),
+            n => Ok(n),
+        }
+    }
+}

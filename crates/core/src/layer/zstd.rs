@@ -1,0 +1,390 @@
+//! Zstandard, [RFC 8878](https://www.rfc-editor.org/rfc/rfc8878): frames in a row, packed ones and ones to skip.
+//!
+//! Frame headers are read here first, because what they ask for (a window, a dictionary) is refused with its number.
+
+use std::io;
+
+use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
+use zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, is_error_kind};
+
+use crate::error::{Error, Result};
+use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
+use crate::layer::{Packed, Reader, Unwrapping};
+
+const FORMAT: &str = "zstd";
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Behind a first byte of 0x50 to 0x5f.
+const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
+/// Magic and length.
+const SKIPPABLE_HEADER: usize = 8;
+/// Magic, descriptor, window, dictionary (4), content size (8).
+const MAX_HEADER: usize = 18;
+/// What the decoder can be told; a larger window cannot be decoded on 64-bit machines.
+const WINDOW_LOGS: std::ops::RangeInclusive<u32> = 10..=31;
+
+pub(super) fn probe(head: &[u8]) -> bool {
+    head.len() >= MAGIC.len() && may_begin_frame(head)
+}
+
+pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
+    Ok(Box::new(Unwrapper::new(packed, Zstd::new(how.limits.window)?)))
+}
+
+fn may_begin_frame(head: &[u8]) -> bool {
+    may_begin(head, &MAGIC) || is_skippable(head)
+}
+
+fn is_skippable(head: &[u8]) -> bool {
+    matches!(head, [0x50..=0x5f, rest @ ..] if may_begin(rest, &SKIPPABLE))
+}
+
+/// Where the next byte lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Header,
+    Frame,
+    Skipped { left: u64 },
+}
+
+struct Zstd {
+    state: State,
+    header: Field<MAX_HEADER>,
+    decoder: DCtx<'static>,
+    /// Largest window allowed.
+    window: u64,
+    /// Frames read to their end.
+    frames: u64,
+}
+
+impl Zstd {
+    fn new(window: u64) -> Result<Self> {
+        let out_of_memory = |_| Error::reading(0, io::ErrorKind::OutOfMemory.into());
+        let mut decoder = DCtx::try_create().ok_or(0).map_err(out_of_memory)?;
+        // The decoder counts in powers of two. Rounded up, so that `window` alone decides; each header is compared with it.
+        let log = window.checked_next_power_of_two().map_or(*WINDOW_LOGS.end(), u64::ilog2);
+        decoder
+            .set_parameter(DParameter::WindowLogMax(log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end())))
+            .map_err(out_of_memory)?;
+        Ok(Self { state: State::Header, header: Field::new(), decoder, window, frames: 0 })
+    }
+
+    fn header(&mut self, packed: &[u8], at: u64) -> Result<usize> {
+        let (taken, whole) = self.header.gather(packed, header_len);
+        if !may_begin_frame(self.header.bytes()) {
+            return Err(self.no_frame(at));
+        }
+        if whole {
+            self.begin_frame(at)?;
+        }
+        Ok(taken)
+    }
+
+    fn begin_frame(&mut self, at: u64) -> Result<()> {
+        let header = self.header.bytes();
+        if is_skippable(header) {
+            self.state = State::Skipped { left: little_endian(&header[MAGIC.len()..]) };
+            return Ok(());
+        }
+        let Frame { window, dictionary } = Frame::parse(header);
+        if dictionary != 0 {
+            let what =
+                format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.frames + 1);
+            return Err(Error::unsupported(FORMAT, "dictionary", what));
+        }
+        if window > self.window {
+            let what = "bytes of zstd window";
+            return Err(Error::Limit { what, wanted: window, limit: self.window, option: "--limit-window" });
+        }
+        // All of a header fits in, and nothing can come out of it yet.
+        let mut nothing = [];
+        let mut header = InBuffer::around(header);
+        let begun = self.decoder.decompress_stream(&mut OutBuffer::around(&mut nothing[..]), &mut header);
+        begun.map_err(|code| self.error(code, at))?;
+        self.state = State::Frame;
+        Ok(())
+    }
+
+    fn frame(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
+        let (mut packed, mut unpacked) = (InBuffer::around(packed), OutBuffer::around(unpacked));
+        let status = self.decoder.decompress_stream(&mut unpacked, &mut packed);
+        let missing = status.map_err(|code| self.error(code, at))?;
+        if missing == 0 {
+            self.end_frame();
+        }
+        Ok(Step { taken: packed.pos(), given: unpacked.pos() })
+    }
+
+    fn skip(&mut self, packed: &[u8], left: u64) -> usize {
+        let taken = usize::try_from(left).map_or(packed.len(), |left| left.min(packed.len()));
+        match left - taken as u64 {
+            0 => self.end_frame(),
+            left => self.state = State::Skipped { left },
+        }
+        taken
+    }
+
+    fn end_frame(&mut self) {
+        self.frames += 1;
+        self.header.clear();
+        self.state = State::Header;
+    }
+
+    fn no_frame(&self, at: u64) -> Error {
+        match self.frames {
+            0 => Error::corrupt(FORMAT, "not-this-format", at, "the first bytes are not those of a zstd file"),
+            n => Error::corrupt(
+                FORMAT,
+                "trailing-garbage",
+                at,
+                format!("after frame {n} come bytes that are not another frame: the file is damaged"),
+            ),
+        }
+    }
+
+    fn error(&self, code: ErrorCode, at: u64) -> Error {
+        let is = |kind| is_error_kind(code, kind);
+        let frame = self.frames + 1;
+        if is(ZSTD_ErrorCode::ZSTD_error_memory_allocation) {
+            return Error::reading(at, io::ErrorKind::OutOfMemory.into());
+        }
+        if is(ZSTD_ErrorCode::ZSTD_error_frameParameter_unsupported) {
+            return Error::unsupported(FORMAT, "header", format!("the header of frame {frame} has an unknown bit set"));
+        }
+        if is(ZSTD_ErrorCode::ZSTD_error_checksum_wrong) {
+            let what = format!("wrong checksum at the end of frame {frame}: the download or the file is damaged");
+            return Error::corrupt(FORMAT, "check", at, what);
+        }
+        Error::corrupt(FORMAT, "data", at, format!("the data of frame {frame} is damaged"))
+    }
+}
+
+impl Decoder for Zstd {
+    fn step(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
+        match self.state {
+            State::Header => Ok(Step::taken(self.header(packed, at)?)),
+            State::Frame => self.frame(packed, unpacked, at),
+            State::Skipped { left } => Ok(Step::taken(self.skip(packed, left))),
+        }
+    }
+
+    fn end(&self, at: u64) -> Result<()> {
+        if self.state == State::Header && self.header.is_empty() && self.frames > 0 {
+            return Ok(());
+        }
+        let what = format!("the file ends inside frame {}: it is cut short", self.frames + 1);
+        Err(Error::corrupt(FORMAT, "truncated", at, what))
+    }
+}
+
+/// What a frame asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    window: u64,
+    dictionary: u64,
+}
+
+/// The frame header descriptor, RFC 8878 section 3.1.1.1.1.
+#[derive(Clone, Copy)]
+struct Descriptor(u8);
+
+impl Descriptor {
+    /// No window is named then: it is the content.
+    fn single_segment(self) -> bool {
+        self.0 & 0x20 != 0
+    }
+
+    fn window_len(self) -> usize {
+        usize::from(!self.single_segment())
+    }
+
+    fn dictionary_len(self) -> usize {
+        [0, 1, 2, 4][usize::from(self.0 & 3)]
+    }
+
+    fn content_len(self) -> usize {
+        [usize::from(self.single_segment()), 2, 4, 8][usize::from(self.0 >> 6)]
+    }
+}
+
+impl Frame {
+    /// Reads a whole header.
+    fn parse(header: &[u8]) -> Self {
+        let (fixed, rest) = header.split_at(MAGIC.len() + 1);
+        let descriptor = Descriptor(fixed[MAGIC.len()]);
+        let (window, rest) = rest.split_at(descriptor.window_len());
+        let (dictionary, content) = rest.split_at(descriptor.dictionary_len());
+        let window = match window {
+            [byte] => window_size(*byte),
+            _ => content_size(content),
+        };
+        Self { window, dictionary: little_endian(dictionary) }
+    }
+}
+
+/// Exponent in the upper five bits, eighths in the lower three.
+fn window_size(byte: u8) -> u64 {
+    let base = 1024 << (byte >> 3);
+    base + base / 8 * u64::from(byte & 7)
+}
+
+/// Two bytes count from 256, as one byte could say less.
+fn content_size(field: &[u8]) -> u64 {
+    little_endian(field).saturating_add(if field.len() == 2 { 256 } else { 0 })
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
+/// How long the header is of which `head` has come, or how much of it must come to tell.
+fn header_len(head: &[u8]) -> usize {
+    if head.len() < MAGIC.len() {
+        return MAGIC.len();
+    }
+    if is_skippable(head) {
+        return SKIPPABLE_HEADER;
+    }
+    let fixed = MAGIC.len() + 1;
+    head.get(MAGIC.len()).map_or(fixed, |&byte| {
+        let descriptor = Descriptor(byte);
+        fixed + descriptor.window_len() + descriptor.dictionary_len() + descriptor.content_len()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use zstd::stream::raw::CParameter;
+
+    use super::*;
+    use crate::layer::testing::*;
+    use crate::limits::Limits;
+
+    fn frame_with(parameters: &[CParameter], data: &[u8]) -> Vec<u8> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        parameters.iter().for_each(|parameter| encoder.set_parameter(*parameter).unwrap());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// A frame with a check value, as the tool writes them.
+    fn frame(data: &[u8]) -> Vec<u8> {
+        frame_with(&[CParameter::ChecksumFlag(true)], data)
+    }
+
+    fn skippable(len: u32) -> Vec<u8> {
+        [&b"\x5e\x2a\x4d\x18"[..], &len.to_le_bytes(), &vec![0xaa; len as usize]].concat()
+    }
+
+    fn limits(window: u64) -> Limits {
+        Limits { window, ..Limits::default() }
+    }
+
+    #[test]
+    fn frames_come_back() {
+        let data = sample(2000);
+        comes_back("zstd", &frame(&data), &data);
+        comes_back("zstd", &frame(b""), b"");
+        comes_back("zstd", &frame_with(&[], &data), &data);
+        comes_back("zstd", &zstd::bulk::compress(&data, 3).unwrap(), &data);
+        comes_back("zstd", &[frame(b""), frame(&data), frame(b""), frame(b"x")].concat(), &[&data[..], b"x"].concat());
+    }
+
+    #[test]
+    fn skippable_frames_are_skipped_wherever_they_are() {
+        let packed = [skippable(9), frame(b"di"), skippable(0), frame(b"sk"), skippable(300)].concat();
+        comes_back("zstd", &packed, b"disk");
+        comes_back("zstd", &skippable(9), b"");
+    }
+
+    #[test]
+    fn a_cut_anywhere_is_truncation() {
+        let (first, second) = (frame(&sample(300)), frame_with(&[], &sample(200)));
+        let ends = [first.len(), first.len() + 17, first.len() + 17 + second.len()];
+        every_cut_is_an_error("zstd", &[first, skippable(9), second, skippable(0)].concat(), &ends);
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_told_from_damage() {
+        let packed = frame(&sample(300));
+        for (at, code) in [(0, "zstd-not-this-format"), (8, "zstd-data"), (packed.len() - 1, "zstd-check")] {
+            let mut bent = packed.clone();
+            bent[at] ^= 0x80;
+            assert_eq!(outcome("zstd", &bent), code, "byte {at}");
+        }
+        every_flip_is_an_error("zstd", &packed, packed.len() - 4..packed.len());
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_changes_no_byte_unnoticed() {
+        // But for bit 2 of the header's descriptor, by which the frame says that it has a checksum.
+        let packed = frame(&sample(300));
+        no_flip_goes_unnoticed("zstd", &packed);
+    }
+
+    #[test]
+    fn bytes_after_the_last_frame_are_garbage() {
+        for garbage in [&b"x"[..], b"\0", b"\0\0\0\0\0\0\0\0", b"\x28\xb5x", b"\x50\x2a\x4d\x19"] {
+            assert_eq!(outcome("zstd", &[&frame(b"disk"), garbage].concat()), "zstd-trailing-garbage");
+        }
+    }
+
+    #[test]
+    fn a_window_over_the_limit_is_refused_with_both_numbers() {
+        let packed = frame_with(&[CParameter::WindowLog(24)], &sample(100));
+        unpack_with("zstd", &packed, &limits(1 << 24), 1).unwrap();
+        let error = unpack_with("zstd", &packed, &limits((1 << 24) - 1), 1).unwrap_err();
+        assert!(
+            matches!(error, Error::Limit { wanted: 0x100_0000, limit: 0xff_ffff, option: "--limit-window", .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_window_of_a_single_segment_is_its_content() {
+        let packed = zstd::bulk::compress(&vec![0; 5000], 3).unwrap();
+        unpack_with("zstd", &packed, &limits(5000), 1).unwrap();
+        let error = unpack_with("zstd", &packed, &limits(4999), 1).unwrap_err();
+        assert!(matches!(error, Error::Limit { wanted: 5000, limit: 4999, .. }), "{error}");
+    }
+
+    #[test]
+    fn the_default_limit_takes_what_the_tool_takes() {
+        let header = |byte| [&MAGIC[..], &[0, byte], b"\x01\0\0"].concat();
+        assert_eq!(outcome("zstd", &header((27 - 10) << 3)), "whole");
+        assert_eq!(outcome("zstd", &header((27 - 10) << 3 | 1)), "limit-window");
+        assert_eq!(outcome("zstd", &header(0xff)), "limit-window");
+    }
+
+    #[test]
+    fn headers_are_read_as_the_encoder_means_them() {
+        for (descriptor, rest, frame) in [
+            (0x00, &[0x00][..], Frame { window: 1024, dictionary: 0 }),
+            (0x01, &[0x0f, 9], Frame { window: 2048 + 7 * 256, dictionary: 9 }),
+            (0x20, &[77], Frame { window: 77, dictionary: 0 }),
+            (0x62, &[1, 2, 0, 1], Frame { window: 512, dictionary: 0x201 }),
+            (0xa3, &[1, 0, 0, 1, 0, 0, 1, 0], Frame { window: 0x1_0000, dictionary: 0x100_0001 }),
+            (0xe0, &[0, 0, 0, 0, 1, 0, 0, 0], Frame { window: 1 << 32, dictionary: 0 }),
+        ] {
+            let header = [&MAGIC[..], &[descriptor], rest].concat();
+            assert_eq!(header_len(&header), header.len(), "{descriptor:#x}");
+            assert_eq!(Frame::parse(&header), frame, "{descriptor:#x}");
+        }
+    }
+
+    #[test]
+    fn a_dictionary_is_unsupported() {
+        assert_eq!(outcome("zstd", &[&MAGIC[..], &[0x01, 0, 9], b"\x01\0\0"].concat()), "zstd-dictionary");
+    }
+
+    #[test]
+    fn an_unknown_header_bit_is_unsupported() {
+        assert_eq!(outcome("zstd", &[&MAGIC[..], &[0x08, 0], b"\x01\0\0"].concat()), "zstd-header");
+    }
+
+    #[test]
+    fn errors_of_the_source_pass_unchanged() {
+        every_death_of_the_source_passes("zstd", &[frame(&sample(300)), skippable(3), frame(b"x")].concat());
+    }
+}
