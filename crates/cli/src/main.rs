@@ -1,3 +1,46 @@
-//! The command line of diskferry.
+//! The command line of diskferry: what was typed → resolved options → one library call → print → exit code.
 
-fn main() {}
+mod args;
+mod convert;
+mod escape;
+mod exit;
+mod generate;
+mod human;
+mod info;
+mod json;
+mod output;
+mod progress;
+mod signals;
+mod size;
+mod source;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Failure;
+
+fn main() -> ExitCode {
+    // The panic's own message has gone to stderr by then; only its exit code would be a surprise.
+    std::panic::catch_unwind(run).unwrap_or(ExitCode::FAILURE)
+}
+
+fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refusal) => return exit::of_parsing(&refusal),
+    };
+    let json = cli.command.json();
+    exit::of(dispatch(cli.command), json)
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Convert(args) => convert::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { dir } => generate::man_pages(&dir),
+    }
+}

@@ -1,0 +1,267 @@
+//! What can be typed, what it means, and the help that says so.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use diskferry::digest::Checksum;
+use diskferry::{Limits, Options, Stated};
+
+use crate::size::Size;
+
+/// Carries virtual machine disk images to raw disks, in one pass.
+///
+/// Reads qcow2, VMDK, VDI, raw and ISO images, plain or wrapped in gzip, xz, zstd or bzip2, from a file or a pipe.
+#[derive(Parser)]
+#[command(name = "diskferry", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Convert(ConvertArgs),
+    Info(InfoArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell that will read it
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// Directory that they are written to
+        dir: PathBuf,
+    },
+}
+
+impl Command {
+    /// Whether results are for a program.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Convert(args) => args.job.json,
+            Self::Info(args) => args.job.json,
+            Self::Completions { .. } | Self::Man { .. } => false,
+        }
+    }
+}
+
+/// Write an image's disk to a raw file, a block device or stdout
+///
+/// A file is written under a temporary name and renamed when it is complete: TARGET is at every moment what it was before or the
+/// whole disk. A block device gets its first MiB last, and everything that the image leaves empty is made to read as zero.
+#[derive(Args)]
+#[command(after_help = CONVERT_EXAMPLES)]
+pub struct ConvertArgs {
+    /// The image: a path, or - for stdin
+    pub source: PathBuf,
+
+    /// The raw disk: a file (need not exist), a block device, or - for stdout
+    pub target: PathBuf,
+
+    #[command(flatten)]
+    pub job: JobArgs,
+
+    /// Format of the target: raw is the only one, accepted for habit's sake
+    #[arg(short = 'O', value_name = "FORMAT", value_parser = ["raw"], hide_possible_values = true)]
+    _output_format: Option<String>,
+
+    /// Digest that the source must have, as in sha256:9f86…; may be repeated
+    ///
+    /// Of the bytes as they are stored or transferred, before any wrapping is taken off. Algorithms: md5, sha1, sha256, sha512. A
+    /// mismatch publishes nothing.
+    #[arg(long, value_name = "ALGO:HEX")]
+    pub checksum: Vec<Checksum>,
+
+    /// Reserve space for the whole disk before anything is written (files only)
+    #[arg(long)]
+    pub preallocate: bool,
+
+    /// Write zeroes where the disk is empty, instead of leaving holes (files only)
+    #[arg(long)]
+    pub no_sparse: bool,
+
+    /// Do not wait until the disk has reached the storage
+    ///
+    /// Faster; what was written is lost if the machine crashes soon after.
+    #[arg(long)]
+    pub no_sync: bool,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// Say what an image is, reading no more of it than that needs
+///
+/// The unpacked size is what a disk made from the image must at least hold. Of some images, such as a raw disk in gzip, only reading
+/// to the end tells it.
+#[derive(Args)]
+#[command(after_help = INFO_EXAMPLES)]
+pub struct InfoArgs {
+    /// The image: a path, or - for stdin
+    pub source: PathBuf,
+
+    #[command(flatten)]
+    pub job: JobArgs,
+
+    /// Read to the end, and check everything that a conversion checks
+    #[arg(long)]
+    pub full: bool,
+
+    /// With --full: digest that the source must have, as for convert
+    #[arg(long, value_name = "ALGO:HEX", requires = "full")]
+    pub checksum: Vec<Checksum>,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// What every job on an image takes.
+#[derive(Args)]
+pub struct JobArgs {
+    /// State the source's format: qcow2, vmdk, vdi, raw or iso; wrapped: qcow2.xz
+    ///
+    /// Wrappings stand behind the format: .gz, .xz, .zst, .bz2. Nothing is guessed from the content then, and only the wrappings
+    /// named are taken off. State raw for a disk whose guest is not trusted: it can write its disk to look like another format.
+    #[arg(short, long, value_parser = parse_format)]
+    format: Option<Stated>,
+
+    /// Threads that unpack and write; 0 for one per core
+    #[arg(short = 'T', long, value_name = "N", default_value_t = Options::default().threads)]
+    threads: usize,
+
+    /// Print the report, or the error, as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+
+    /// Only errors on stderr
+    ///
+    /// No warnings, no summary, and progress only where --progress asks for it.
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// What is said on stderr while it works
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
+    pub progress: When,
+}
+
+/// When progress is shown, and to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    /// A bar, if stderr is a terminal
+    Auto,
+    /// A bar on a terminal, otherwise a line every ten seconds
+    Always,
+    /// Nothing
+    Never,
+    /// A JSON object on a line every second and at the end
+    Json,
+}
+
+/// What an image may ask for.
+#[derive(Args)]
+#[command(next_help_heading = LIMITS)]
+pub struct LimitArgs {
+    /// Largest disk, and longest unwrapped stream
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().virtual_size))]
+    max_size: Size,
+
+    /// Most memory for mapping tables
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().table))]
+    limit_table: Size,
+
+    /// Largest compressed cluster or grain, unpacked
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().unit))]
+    limit_unit: Size,
+
+    /// Most wrappings around an image
+    #[arg(long, value_name = "N", default_value_t = Limits::default().layers)]
+    limit_layers: u32,
+
+    /// Largest xz dictionary or zstd window
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().window))]
+    limit_window: Size,
+
+    /// Of data that must wait for their place on the disk, as many stay in memory
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().spool_memory))]
+    limit_spool_memory: Size,
+
+    /// Most that may wait, in memory and in a temporary file
+    #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().spool))]
+    spool_limit: Size,
+
+    /// Where that goes [default: the directory of a TARGET file, else the system's for temporary files]
+    #[arg(long, value_name = "DIR")]
+    spool_dir: Option<PathBuf>,
+}
+
+impl JobArgs {
+    /// The library's options, with the spool in `spool_dir` unless another directory was asked for.
+    pub fn options(self, limits: LimitArgs, checksums: Vec<Checksum>, spool_dir: Option<&Path>) -> Options {
+        Options {
+            format: self.format,
+            limits: limits.resolve(),
+            threads: self.threads,
+            checksums,
+            spool_dir: limits.spool_dir.or_else(|| spool_dir.map(Path::to_owned)),
+            ..Options::default()
+        }
+    }
+}
+
+impl LimitArgs {
+    fn resolve(&self) -> Limits {
+        Limits {
+            virtual_size: self.max_size.0,
+            table: self.limit_table.0,
+            unit: self.limit_unit.0,
+            layers: self.limit_layers,
+            window: self.limit_window.0,
+            spool_memory: self.limit_spool_memory.0,
+            spool: self.spool_limit.0,
+        }
+    }
+}
+
+/// Stands in for `diskferry::format::parse` until the library has it.
+fn parse_format(text: &str) -> Result<Stated, String> {
+    const FORMATS: [&str; 5] = ["qcow2", "vmdk", "vdi", "raw", "iso"];
+    const WRAPPINGS: [(&str, &str); 4] = [("gz", "gzip"), ("xz", "xz"), ("zst", "zstd"), ("bz2", "bzip2")];
+    let mut parts = text.split('.');
+    let name = parts.next().unwrap_or_default();
+    let format = FORMATS.into_iter().find(|known| *known == name).ok_or_else(|| format!("unknown format {name:?}"))?;
+    let wrapping = |suffix: &str| {
+        let known = WRAPPINGS.into_iter().find(|(short, long)| *short == suffix || *long == suffix);
+        known.map(|(_, name)| name).ok_or_else(|| format!("unknown wrapping {suffix:?}"))
+    };
+    Ok(Stated { format, wrappings: parts.rev().map(wrapping).collect::<Result<_, _>>()? })
+}
+
+const LIMITS: &str = "Limits (sizes: 10Gi or 10GiB is binary, 10G or 10GB decimal)";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  unexpected
+  2  wrong usage
+  3  image refused or damaged
+  4  source could not be read
+  5  target too small, full, in use or not writable
+  6  checksum mismatch
+  129, 130, 143  stopped by SIGHUP, SIGINT, SIGTERM";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  diskferry convert debian.qcow2 debian.raw
+  curl -sSL https://example.org/debian.qcow2.xz | diskferry convert - /dev/vg0/debian
+  diskferry convert --checksum sha256:9f86d081… appliance.vmdk appliance.raw
+  diskferry convert -f raw disk.img - | ssh host 'cat > /dev/vdb'
+
+With --json the report is on stdout, or an object {\"error\": …} if the job failed.";
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  diskferry info debian.qcow2.xz
+  diskferry info --json appliance.vmdk | jq '.\"unpacked-size\"'
+  diskferry info --full --checksum sha256:9f86d081… disk.raw.gz";

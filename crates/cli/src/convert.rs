@@ -1,0 +1,44 @@
+//! `diskferry convert`.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::sync::Arc;
+
+use diskferry::Progress;
+
+use crate::args::{ConvertArgs, When};
+use crate::exit::Failure;
+use crate::progress::Display;
+use crate::target::{Target, Writing};
+use crate::{human, json, output, signals, source};
+
+/// Carries the image to the target, and says what came of it.
+pub fn run(args: ConvertArgs) -> Result<(), Failure> {
+    if args.job.json && args.target == Path::new("-") {
+        return Err(Failure::Usage("--json and the disk cannot both go to stdout: name a TARGET".into()));
+    }
+    let progress = Arc::new(Progress::default());
+    signals::watch(&progress)?;
+
+    let input = source::open(&args.source, &progress)?;
+    let target = Target::find(&args.target)?;
+    target.refuse_source(&input)?;
+
+    let display = Display::choose(args.job.progress, args.job.quiet);
+    let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
+    let options = args.job.options(args.limits, args.checksum, target.dir());
+    let how = Writing { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
+    let sink = target.sink(&how)?;
+    let report = display.during(&progress, || diskferry::convert(input, &*sink, &options, &progress))?;
+
+    if !quiet {
+        output::warn(&report.inspection.image.warnings);
+        if when == When::Always || (when == When::Auto && io::stderr().is_terminal()) {
+            output::say(&human::summary(&report));
+        }
+    }
+    if as_json {
+        output::result(&json::text(&json::report(&args.source, &report)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! How a run ends: one line for a person, an object for a program, an exit code for a script. All are listed in docs/errors.md.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use diskferry::{Error, Kind};
+
+use crate::{json, output, signals};
+
+/// Why there is no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was typed cannot be meant.
+    Usage(String),
+    /// The job ended badly.
+    Job(Error),
+    /// Something around the job went wrong that is nobody's fault above.
+    Unexpected(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Job(error)
+    }
+}
+
+impl Failure {
+    /// What programs tell failures by: the name of the kind, and the exit code that goes with it.
+    fn kind(&self) -> (&'static str, u8) {
+        match self {
+            Self::Unexpected(_) => ("unexpected", 1),
+            Self::Usage(_) => ("usage", 2),
+            Self::Job(error) => match error.kind() {
+                Kind::Image => ("image", 3),
+                Kind::Source => ("source", 4),
+                Kind::Target => ("target", 5),
+                Kind::Mismatch => ("mismatch", 6),
+                Kind::Stopped => ("stopped", signals::exit_code()),
+            },
+        }
+    }
+
+    /// Name of the kind.
+    pub fn kind_name(&self) -> &'static str {
+        self.kind().0
+    }
+
+    /// The stable name of what happened.
+    pub fn code(&self) -> String {
+        match self {
+            Self::Job(error) => error.code(),
+            other => other.kind_name().to_owned(),
+        }
+    }
+
+    /// What to tell a person, on one line.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Usage(what) | Self::Unexpected(what) => what.clone(),
+            Self::Job(error) => error.to_string(),
+        }
+    }
+}
+
+/// Reports how a run ended.
+pub fn of(outcome: Result<(), Failure>, json: bool) -> ExitCode {
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    output::say(&failure.message());
+    if json {
+        // The exit code says more than a second failure would.
+        let _ = output::result(&json::text(&json::error(&failure)));
+    }
+    ExitCode::from(failure.kind().1)
+}
+
+/// Reports a command line that was not understood, or that asked for help.
+pub fn of_parsing(refusal: &clap::Error) -> ExitCode {
+    match refusal.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = refusal.print();
+            let _ = io::stdout().flush();
+            ExitCode::from(if refusal.use_stderr() { 2 } else { 0 })
+        }
+        _ => {
+            let json = std::env::args_os().any(|arg| arg == "--json");
+            of(Err(Failure::Usage(one_line(&refusal.to_string()))), json)
+        }
+    }
+}
+
+/// The parser's message without its heading, its usage and its layout.
+fn one_line(message: &str) -> String {
+    let paragraphs = message.split("\n\n").filter(|part| !part.starts_with("Usage:"));
+    let words = paragraphs.map(|part| part.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let line = words.join("; ");
+    line.strip_prefix("error: ")
+        .unwrap_or(&line)
+        .trim_end_matches(['.', ' '])
+        .replace("; For more information, try", "; see")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parser_message_of_several_paragraphs_becomes_one_line() {
+        let message = "error: unexpected argument '--jsn' found\n\n  tip: a similar argument exists: '--json'\n\n\
+            Usage: diskferry info --json <SOURCE>\n\nFor more information, try '--help'.\n";
+        let expected = "unexpected argument '--jsn' found; tip: a similar argument exists: '--json'; see '--help'";
+        assert_eq!(one_line(message), expected);
+    }
+}

@@ -1,0 +1,202 @@
+//! Shows how far a job is, by looking at its [`Progress`] while it runs.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diskferry::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::args::When;
+use crate::output;
+use crate::size::iec;
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Display {
+    Nothing,
+    Bar,
+    Lines,
+    Json,
+}
+
+impl Display {
+    /// What was asked for, as far as stderr can show it.
+    pub fn choose(when: When, quiet: bool) -> Self {
+        match (when, io::stderr().is_terminal()) {
+            (When::Auto, true) if !quiet => Self::Bar,
+            (When::Auto | When::Never, _) => Self::Nothing,
+            (When::Always, true) => Self::Bar,
+            (When::Always, false) => Self::Lines,
+            (When::Json, _) => Self::Json,
+        }
+    }
+
+    /// Runs `job`, and shows `progress` meanwhile.
+    pub fn during<T, E>(self, progress: &Progress, job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let (mut view, pause): (Box<dyn View>, _) = match self {
+            Self::Nothing => return job(),
+            Self::Bar => (Box::new(Bar::new()), Duration::from_millis(100)),
+            Self::Lines => (Box::new(Lines), Duration::from_secs(10)),
+            Self::Json => (Box::new(Json), Duration::from_secs(1)),
+        };
+        let begin = Instant::now();
+        let (ended, end) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let outcome = loop {
+                    match end.recv_timeout(pause) {
+                        Err(RecvTimeoutError::Timeout) => view.show(&Moment::of(progress, begin)),
+                        outcome => break outcome,
+                    }
+                };
+                view.end(&Moment::of(progress, begin), outcome == Ok(true));
+            });
+            let outcome = job();
+            let _ = ended.send(outcome.is_ok());
+            outcome
+        })
+    }
+}
+
+/// A way of showing progress.
+trait View: Send {
+    fn show(&mut self, now: &Moment);
+    fn end(&mut self, now: &Moment, published: bool);
+}
+
+/// How far a job is at one moment.
+struct Moment {
+    source: u64,
+    total: Option<u64>,
+    written: u64,
+    elapsed: Duration,
+}
+
+impl Moment {
+    fn of(progress: &Progress, begin: Instant) -> Self {
+        Self {
+            source: progress.source.load(Ordering::Relaxed),
+            total: Some(progress.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
+            written: progress.written.load(Ordering::Relaxed),
+            elapsed: begin.elapsed(),
+        }
+    }
+}
+
+/// The largest part of `total` that is shown before the disk is published: when every byte has passed there still is data to be synced.
+fn short_of(total: u64) -> u64 {
+    total - total.div_ceil(100)
+}
+
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.set_style(style("{spinner} {binary_bytes}  {binary_bytes_per_sec}  {elapsed}"));
+        Self { bar }
+    }
+}
+
+impl View for Bar {
+    fn show(&mut self, now: &Moment) {
+        let Some(total) = now.total else { return self.bar.set_position(now.source) };
+        if self.bar.length() != Some(total) {
+            self.bar.set_length(total);
+            self.bar.set_style(style(
+                "[{bar:30}] {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+            ));
+        }
+        self.bar.set_position(now.source.min(short_of(total)));
+    }
+
+    fn end(&mut self, now: &Moment, published: bool) {
+        self.show(now);
+        if published { self.bar.finish() } else { self.bar.finish_and_clear() }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ")
+}
+
+struct Lines;
+
+impl View for Lines {
+    fn show(&mut self, now: &Moment) {
+        output::say(&line(now));
+    }
+
+    fn end(&mut self, _: &Moment, _: bool) {}
+}
+
+fn line(now: &Moment) -> String {
+    let rate = iec(now.source / now.elapsed.as_secs().max(1));
+    match now.total {
+        Some(total) => {
+            let percent = u128::from(now.source.min(short_of(total))) * 100 / u128::from(total);
+            format!("{percent}%, {} of {}, {rate}/s", iec(now.source), iec(total))
+        }
+        None => format!("{}, {rate}/s", iec(now.source)),
+    }
+}
+
+struct Json;
+
+impl Json {
+    fn line(now: &Moment, done: bool) {
+        let line = json!({ "progress": {
+            "source": now.source,
+            "total": now.total,
+            "written": now.written,
+            "seconds": now.elapsed.as_secs_f64(),
+            "done": done,
+        }});
+        let _ = writeln!(io::stderr().lock(), "{line}");
+    }
+}
+
+impl View for Json {
+    fn show(&mut self, now: &Moment) {
+        Self::line(now, false);
+    }
+
+    fn end(&mut self, now: &Moment, published: bool) {
+        if published {
+            Self::line(now, true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_shown_as_whole_before_it_is() {
+        for total in [1, 99, 100, 101, u64::MAX] {
+            assert!(short_of(total) < total);
+        }
+        let all = Moment { source: 1 << 40, total: Some(1 << 40), written: 0, elapsed: Duration::from_secs(1024) };
+        assert_eq!(line(&all), "98%, 1 TiB of 1 TiB, 1 GiB/s");
+    }
+
+    #[test]
+    fn without_a_length_there_is_no_percentage() {
+        let now = Moment { source: 3 << 20, total: None, written: 0, elapsed: Duration::from_secs(2) };
+        assert_eq!(line(&now), "3 MiB, 1.5 MiB/s");
+    }
+
+    #[test]
+    fn the_outcome_of_the_job_comes_through() {
+        let outcome: Result<i32, i32> = Display::Json.during(&Progress::default(), || Err(7));
+        assert_eq!(outcome, Err(7));
+    }
+}

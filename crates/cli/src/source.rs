@@ -1,0 +1,110 @@
+//! Opens SOURCE: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Seek};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use diskferry::{Error, Input, Progress, Side};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+
+use crate::exit::Failure;
+
+/// How long a read may wait before it looks whether the job has been stopped.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// Opens `path`, or stdin for `-`.
+pub fn open(path: &Path, progress: &Arc<Progress>) -> Result<Input, Failure> {
+    let opened = if path == Path::new("-") { stdin() } else { file(path) };
+    let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
+    match opened.and_then(input) {
+        Ok(Some(input)) => Ok(input),
+        Ok(None) => Err(Failure::Usage("SOURCE is a terminal: name a file, or pipe an image in".into())),
+        Err(error) => Err(Failure::Job(Error::Io {
+            side: Side::Source,
+            doing: "opening the source",
+            at: None,
+            source: io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+        })),
+    }
+}
+
+fn stdin() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+fn file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    if fs::metadata(path)?.file_type().is_fifo() {
+        // Otherwise a signal would find us waiting for a writer, where nothing looks whether the job has been stopped.
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    }
+    options.read(true).open(path)
+}
+
+fn input(mut file: File, progress: &Arc<Progress>) -> io::Result<Input> {
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // Of a file on stdin, somebody may have read the beginning already; the image is what is left.
+    if (kind.is_file() || kind.is_block_device()) && file.stream_position()? == 0 {
+        return Ok(Input::File(file));
+    }
+    Ok(Input::Stream { reader: Box::new(Interruptible { file, progress: Arc::clone(progress) }), len: None })
+}
+
+/// Reads what may keep us waiting, and gives up when the job is stopped.
+struct Interruptible {
+    file: File,
+    progress: Arc<Progress>,
+}
+
+impl Read for Interruptible {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.progress.check()?;
+            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&PATIENCE)).map_err(io::Error::from) {
+                Ok(0) => continue,
+                Err(error) if is_momentary(&error) => continue,
+                Err(error) => return Err(error),
+                Ok(_) => {}
+            }
+            match self.file.read(buf) {
+                Err(error) if is_momentary(&error) => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::sync::atomic::Ordering;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_stopped_job_does_not_wait_for_a_silent_pipe() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let progress = Arc::new(Progress::default());
+        let mut silent = Interruptible { file: OwnedFd::from(reader).into(), progress: Arc::clone(&progress) };
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            progress.stop.store(true, Ordering::Relaxed);
+        });
+        let begin = Instant::now();
+        let error = Error::reading(0, silent.read(&mut [0; 16]).unwrap_err());
+        assert!(matches!(error, Error::Stopped), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        stopper.join().unwrap();
+    }
+}

@@ -1,0 +1,100 @@
+//! Opens TARGET: which sink fits what it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use diskferry::sink::Sink;
+use diskferry::{Error, Input};
+
+use crate::exit::Failure;
+
+/// What kind of thing the disk is written to.
+pub enum Target {
+    /// A regular file, which need not exist yet.
+    File(PathBuf),
+    /// A block device.
+    Device(PathBuf),
+    /// What can only be written forward: a pipe, a character device, or stdout whatever it is.
+    Forward(File),
+}
+
+/// How the disk is to be written.
+pub struct Writing {
+    /// Leave holes where the disk is empty.
+    pub sparse: bool,
+    /// Reserve the space first.
+    pub preallocate: bool,
+    /// Wait until the disk has reached the storage.
+    pub sync: bool,
+}
+
+impl Target {
+    /// Looks what `path` is; `-` is stdout.
+    pub fn find(path: &Path) -> Result<Self, Failure> {
+        let target = if path == Path::new("-") { stdout().map(Self::Forward) } else { Self::at(path) };
+        match target {
+            Ok(Self::Forward(file)) if file.is_terminal() => {
+                Err(Failure::Usage("TARGET is a terminal: name a file, or pipe the disk on".into()))
+            }
+            Ok(target) => Ok(target),
+            Err(error) => {
+                let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                Err(Failure::Job(Error::writing("opening the target", None, error)))
+            }
+        }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        let kind = match fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::File(path.to_owned())),
+            Err(error) => return Err(error),
+        };
+        if kind.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        if kind.is_block_device() {
+            return Ok(Self::Device(path.to_owned()));
+        }
+        if kind.is_file() {
+            // A link stays a link, and /dev/stdout stays what it is: what they lead to is replaced.
+            return fs::canonicalize(path).map(Self::File);
+        }
+        OpenOptions::new().write(true).open(path).map(Self::Forward)
+    }
+
+    /// Where the disk will be, if that is a directory that can hold other files too.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => path.parent().map(|dir| if dir == Path::new("") { Path::new(".") } else { dir }),
+            Self::Device(_) | Self::Forward(_) => None,
+        }
+    }
+
+    /// Refuses to write a device over itself. A file is no trouble: it is replaced when it has been read.
+    pub fn refuse_source(&self, input: &Input) -> Result<(), Failure> {
+        let (Self::Device(path), Input::File(source)) = (self, input) else { return Ok(()) };
+        let device = |metadata: fs::Metadata| metadata.file_type().is_block_device().then(|| metadata.rdev());
+        let source = source.metadata().ok().and_then(device);
+        if source.is_some() && source == fs::metadata(path).ok().and_then(device) {
+            let what = format!("{} is the source itself", path.display());
+            return Err(Failure::Job(Error::Target { code: "is-source", what }));
+        }
+        Ok(())
+    }
+
+    /// The sink for it.
+    pub fn sink(self, how: &Writing) -> Result<Box<dyn Sink>, Failure> {
+        // The library's sinks go here.
+        let Writing { sparse, preallocate, sync } = how;
+        let _ = (self, sparse, preallocate, sync);
+        Err(Failure::Unexpected("writing is not wired yet".into()))
+    }
+}
+
+fn stdout() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+}
