@@ -1,0 +1,119 @@
+//! docs/errors.md lists every error code that the sources can produce, and no other.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read the tree has failed")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Codes that belong to a kind of error, not to one place.
+const GENERAL: [&str; 7] =
+    ["usage", "unexpected", "stopped", "source-read", "mismatch", "target-write", "target-no-space"];
+
+/// Stands for the name of a format where a place serves several.
+const ANY_FORMAT: &str = "FORMAT";
+
+#[test]
+fn every_code_is_documented_and_every_documented_code_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let mut produced: BTreeSet<String> = GENERAL.map(str::to_owned).into();
+    for path in rust_files(&root.join("crates/core/src")).into_iter().chain(rust_files(&root.join("crates/cli/src"))) {
+        produced.extend(codes(&path));
+    }
+    let documented = documented(&root.join("docs/errors.md"));
+    let missing: Vec<_> = produced.difference(&documented).collect();
+    let stale: Vec<_> = documented.difference(&produced).collect();
+    assert!(missing.is_empty() && stale.is_empty(), "docs/errors.md lacks {missing:#?} and invents {stale:#?}");
+}
+
+/// First cells of the tables whose first column is headed `code`.
+fn documented(path: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(path).unwrap();
+    let mut codes = BTreeSet::new();
+    let mut in_table = false;
+    for line in text.lines() {
+        in_table = line.starts_with("| code |") || (in_table && line.starts_with('|'));
+        if let Some(cell) = line.strip_prefix("| `").filter(|_| in_table) {
+            let code = cell.split('`').next().unwrap();
+            assert!(codes.insert(code.to_owned()), "{code} is documented twice");
+        }
+    }
+    codes
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The codes of one source file.
+fn codes(path: &Path) -> Vec<String> {
+    let text = program(path);
+    let mut codes = Vec::new();
+    for call in ["::corrupt(", "::unsupported("] {
+        for arguments in following(&text, call) {
+            let (format, rest) = arguments.split_once(',').unwrap_or_default();
+            codes.push(format!("{}-{}", format_name(path, format), code(path, call, rest)));
+        }
+    }
+    for fields in following(&text, "Refusal {").filter(|fields| field(fields, "code").is_some()) {
+        let refusal = code(path, "Refusal", field(fields, "code").unwrap());
+        codes.push(format!("{}-{refusal}", format_name(path, "FORMAT")));
+    }
+    for fields in following(&text, "Error::Target {") {
+        codes.extend(field(fields, "code").map(|rest| format!("target-{}", code(path, "Error::Target", rest))));
+    }
+    for rest in following(&text, "option: \"--") {
+        codes.push(rest.split('"').next().unwrap().to_owned());
+    }
+    codes
+}
+
+/// A file's text without comments and tests.
+fn program(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let program = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    program.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// What stands behind each `mark`.
+fn following<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(mark).map(move |(at, _)| text[at + mark.len()..].trim_start())
+}
+
+/// The value of the field `name` where it comes first and is written out.
+fn field<'a>(fields: &'a str, name: &str) -> Option<&'a str> {
+    fields.strip_prefix(name)?.strip_prefix(':').map(str::trim_start).filter(|value| !value.starts_with('&'))
+}
+
+/// The string literal that `text` begins with.
+fn code<'a>(path: &Path, what: &str, text: &'a str) -> &'a str {
+    let literal = text.trim_start().strip_prefix('"').and_then(|text| text.split('"').next());
+    literal.unwrap_or_else(|| panic!("{}: the code of a {what} must be a string literal", path.display()))
+}
+
+/// The format that an argument names: as a literal, by the constant `FORMAT` of the file or its module, or by a variable.
+fn format_name(path: &Path, argument: &str) -> String {
+    let argument = argument.trim();
+    if let Some(literal) = argument.strip_prefix('"') {
+        return literal.trim_end_matches('"').to_owned();
+    }
+    if argument.rsplit("::").next() != Some("FORMAT") {
+        return ANY_FORMAT.to_owned();
+    }
+    let module = path.parent().unwrap();
+    let places = [path.to_owned(), module.join("mod.rs"), module.with_extension("rs")];
+    let constant = places.iter().filter(|place| place.exists()).find_map(|place| {
+        let text = fs::read_to_string(place).unwrap();
+        let value = following(&text, "const FORMAT: &str = \"").next()?;
+        Some(value.split('"').next().unwrap().to_owned())
+    });
+    constant.unwrap_or_else(|| ANY_FORMAT.to_owned())
+}
