@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use diskferry::format::{Detail, ImageInfo};
+use diskferry::format::Detail;
 use diskferry::{Inspection, Report};
 
 use crate::escape;
@@ -53,13 +53,13 @@ pub fn report(report: &Report) -> String {
 pub fn summary(report: &Report) -> String {
     let unpacked = report.inspection.unpacked_size.unwrap_or_default();
     let image = &report.inspection.image;
-    let kind = image.format.to_owned()
-        + &report.inspection.wrappings.iter().rev().map(|name| format!(".{name}")).collect::<String>();
+    let wrappings: String = report.inspection.wrappings.iter().rev().map(|name| format!(" in {name}")).collect();
     format!(
-        "{} from {} of {kind}, {} of it data, in {:.1} s",
+        "{}, of which {} data, from {} of {}{wrappings} in {:.1} s",
         bytes(unpacked),
-        iec(report.transferred),
         iec(report.allocated),
+        iec(report.transferred),
+        image.format,
         report.elapsed.as_secs_f64(),
     )
 }
@@ -78,14 +78,10 @@ fn inspected(inspection: &Inspection) -> Table {
     for (name, detail) in &image.details {
         table.row(name, value(detail));
     }
-    refusals(&mut table, image);
-    table
-}
-
-fn refusals(table: &mut Table, image: &ImageInfo) {
     for refusal in &image.refusals {
         table.row("not convertible", &refusal.what);
     }
+    table
 }
 
 fn value(detail: &Detail) -> String {
@@ -107,7 +103,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diskferry::format::Refusal;
+    use diskferry::format::{ImageInfo, Refusal};
     use std::time::Duration;
 
     #[test]
@@ -152,7 +148,7 @@ cluster size:   65536 bytes (64 KiB)";
             elapsed: Duration::from_millis(1540),
             ..Report::default()
         };
-        let expected = "1073741824 bytes (1 GiB) from 10 MiB of qcow2.xz.gzip, 96 MiB of it data, in 1.5 s";
+        let expected = "1073741824 bytes (1 GiB), of which 96 MiB data, from 10 MiB of qcow2 in xz in gzip in 1.5 s";
         assert_eq!(summary(&report), expected);
     }
 }

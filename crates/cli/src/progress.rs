@@ -92,39 +92,43 @@ fn short_of(total: u64) -> u64 {
     total - total.div_ceil(100)
 }
 
-struct Bar {
-    bar: ProgressBar,
-}
+struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.set_style(style("{spinner} {binary_bytes}  {binary_bytes_per_sec}  {elapsed}"));
-        Self { bar }
+        Self(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()))
+    }
+
+    fn draw(&self, now: &Moment, published: bool) {
+        let template = match now.total {
+            Some(_) if published => "[{bar:30}] 100%  {binary_total_bytes} in {elapsed}",
+            Some(total) if now.source >= total => "[{bar:30}] {percent:>3}%  {binary_total_bytes}, finishing",
+            Some(_) => {
+                "[{bar:30}] {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+            }
+            None if published => "{binary_bytes} in {elapsed}",
+            None => "{binary_bytes}  {binary_bytes_per_sec}  {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style.progress_chars("=> "));
+        }
+        if let Some(total) = now.total {
+            self.0.set_length(total);
+        }
+        let shown = now.total.map_or(now.source, |total| now.source.min(short_of(total)));
+        self.0.set_position(shown);
     }
 }
 
 impl View for Bar {
     fn show(&mut self, now: &Moment) {
-        let Some(total) = now.total else { return self.bar.set_position(now.source) };
-        if self.bar.length() != Some(total) {
-            self.bar.set_length(total);
-            self.bar.set_style(style(
-                "[{bar:30}] {percent:>3}%  {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
-            ));
-        }
-        self.bar.set_position(now.source.min(short_of(total)));
+        self.draw(now, false);
     }
 
     fn end(&mut self, now: &Moment, published: bool) {
-        self.show(now);
-        if published { self.bar.finish() } else { self.bar.finish_and_clear() }
+        self.draw(now, published);
+        if published { self.0.finish() } else { self.0.finish_and_clear() }
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    style.progress_chars("=> ")
 }
 
 struct Lines;
