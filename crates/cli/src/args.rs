@@ -74,7 +74,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "ALGO:HEX")]
     pub checksum: Vec<Checksum>,
 
-    /// Reserve space for the whole disk before anything is written (files only)
+    /// Reserve space for the whole disk first, so that it cannot run out later (files only)
     #[arg(long)]
     pub preallocate: bool,
 

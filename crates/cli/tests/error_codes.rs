@@ -63,12 +63,11 @@ fn codes(path: &Path) -> Vec<String> {
             codes.push(format!("{}-{}", format_name(path, format), code(path, call, rest)));
         }
     }
-    for fields in following(&text, "Refusal {").filter(|fields| field(fields, "code").is_some()) {
-        let refusal = code(path, "Refusal", field(fields, "code").unwrap());
-        codes.push(format!("{}-{refusal}", format_name(path, "FORMAT")));
+    for refusal in following(&text, "Refusal {").filter_map(built_with_code) {
+        codes.push(format!("{}-{}", format_name(path, "FORMAT"), code(path, "Refusal", refusal)));
     }
-    for fields in following(&text, "Error::Target {") {
-        codes.extend(field(fields, "code").map(|rest| format!("target-{}", code(path, "Error::Target", rest))));
+    for target in following(&text, "Error::Target {").filter_map(built_with_code) {
+        codes.push(format!("target-{}", code(path, "Error::Target", target)));
     }
     for rest in following(&text, "option: \"--") {
         codes.push(rest.split('"').next().unwrap().to_owned());
@@ -88,9 +87,11 @@ fn following<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> 
     text.match_indices(mark).map(move |(at, _)| text[at + mark.len()..].trim_start())
 }
 
-/// The value of the field `name` where it comes first and is written out.
-fn field<'a>(fields: &'a str, name: &str) -> Option<&'a str> {
-    fields.strip_prefix(name)?.strip_prefix(':').map(str::trim_start).filter(|value| !value.starts_with('&'))
+/// What stands for the code in `fields`, if they build a value (a pattern leaves some out, a definition begins with `pub`).
+fn built_with_code(fields: &str) -> Option<&str> {
+    let value = fields.strip_prefix("code")?;
+    let is_pattern = value.split('}').next()?.trim_end().ends_with("..");
+    (!is_pattern).then(|| value.strip_prefix(':').unwrap_or(value))
 }
 
 /// The string literal that `text` begins with.

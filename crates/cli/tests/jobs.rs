@@ -48,6 +48,11 @@ impl Lab {
         fs::read(self.at(name)).unwrap()
     }
 
+    #[track_caller]
+    fn assert_disk(&self, name: &str) {
+        assert!(self.read(name) == self.disk, "{name} is not the disk");
+    }
+
     fn names(&self) -> Vec<String> {
         names(self.dir.path())
     }
@@ -70,7 +75,7 @@ fn a_file_becomes_a_disk_and_nothing_is_printed() {
     let lab = Lab::new();
     let output = run(["convert", &lab.path("disk.img"), &lab.path("disk.raw")]);
     assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), "", ""));
-    assert_eq!(lab.read("disk.raw"), lab.disk);
+    lab.assert_disk("disk.raw");
     assert_eq!(lab.names(), ["disk.img", "disk.raw"]);
 }
 
@@ -79,7 +84,7 @@ fn a_pipe_becomes_a_disk() {
     let lab = Lab::new();
     let output = run_with_pipe(["convert", "-", &lab.path("disk.raw")], &lab.disk);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(lab.read("disk.raw"), lab.disk);
+    lab.assert_disk("disk.raw");
 }
 
 #[test]
@@ -90,7 +95,7 @@ fn a_named_pipe_becomes_a_disk() {
     File::options().write(true).open(lab.at("fifo")).unwrap().write_all(&lab.disk).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(lab.read("disk.raw"), lab.disk);
+    lab.assert_disk("disk.raw");
 }
 
 #[test]
@@ -119,7 +124,7 @@ fn a_file_can_replace_itself() {
     lab.gzip();
     let output = run(["convert", &lab.path("disk.img.gz"), &lab.path("disk.img.gz")]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert_eq!(lab.read("disk.img.gz"), lab.disk);
+    lab.assert_disk("disk.img.gz");
 }
 
 #[test]
@@ -129,7 +134,7 @@ fn a_link_stays_a_link() {
     std::os::unix::fs::symlink("old.raw", lab.at("link.raw")).unwrap();
     assert_eq!(run(["convert", &lab.path("disk.img"), &lab.path("link.raw")]).status.code(), Some(0));
     assert!(lab.at("link.raw").is_symlink());
-    assert_eq!(lab.read("old.raw"), lab.disk);
+    lab.assert_disk("old.raw");
 }
 
 #[test]
@@ -195,12 +200,12 @@ fn only_stated_wrappings_are_taken_off() {
     let lab = Lab::new();
     lab.gzip();
     assert_eq!(run(["convert", "-f", "raw", &lab.path("disk.img.gz"), &lab.path("packed")]).status.code(), Some(0));
-    assert_eq!(lab.read("packed"), lab.read("disk.img.gz"));
+    assert!(lab.read("packed") == lab.read("disk.img.gz"));
     assert_eq!(
         run(["convert", "-f", "raw.gz", &lab.path("disk.img.gz"), &lab.path("unpacked")]).status.code(),
         Some(0)
     );
-    assert_eq!(lab.read("unpacked"), lab.disk);
+    lab.assert_disk("unpacked");
 }
 
 #[test]
@@ -296,7 +301,7 @@ fn info_says_what_it_cannot_know_and_finds_out_when_asked() {
     let image = lab.path("disk.img.gz");
     assert!(stdout(&run(["info", &image])).contains("unpacked size:  unknown until read to the end (--full does)"));
     assert_eq!(json(&run(["info", "--json", &image]))["unpacked-size"], Value::Null);
-    assert!(stdout(&run(["info", "--full", &image])).contains("unpacked size:   3145728 bytes (3 MiB)"));
+    assert!(stdout(&run(["info", "--full", &image])).contains(" 3145728 bytes (3 MiB)"));
     let full = json(&run(["info", "--full", "--json", &image]));
     assert_eq!((&full["unpacked-size"], &full["allocated-size"]), (&json!(DISK), &json!(2 * DATA)));
 }
