@@ -63,7 +63,11 @@ fn codes(path: &Path) -> Vec<String> {
             codes.push(format!("{}-{}", format_name(path, format), code(path, call, rest)));
         }
     }
-    for refusal in following(&text, "Refusal {").filter_map(built_with_code) {
+    // A file with many refusals has a helper of this name, which takes the code first.
+    let helped = following(&text, "refuse(").filter(|arguments| arguments.starts_with('"'));
+    let has_helper = helped.clone().next().is_some();
+    let built = following(&text, "Refusal {").filter_map(built_with_code);
+    for refusal in helped.chain(built.filter(|value| !(has_helper && value.starts_with(',')))) {
         codes.push(format!("{}-{}", format_name(path, "FORMAT"), code(path, "Refusal", refusal)));
     }
     for target in following(&text, "Error::Target {").filter_map(built_with_code) {
@@ -83,7 +87,7 @@ fn program(path: &Path) -> String {
 }
 
 /// What stands behind each `mark`.
-fn following<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
+fn following<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> + Clone {
     text.match_indices(mark).map(move |(at, _)| text[at + mark.len()..].trim_start())
 }
 
