@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A directory with the image `disk.img`: raw, data at both ends, and nothing between.
+/// A directory with the image `disk.img`: raw with a boot sector's mark, data at both ends, and nothing between.
 struct Lab {
     dir: TempDir,
     disk: Vec<u8>,
@@ -31,6 +31,7 @@ impl Lab {
         for at in (0..DATA).chain(DISK - DATA..DISK) {
             disk[at] = noise(at);
         }
+        disk[510..512].copy_from_slice(b"\x55\xaa");
         let lab = Self { dir: tempfile::tempdir().unwrap(), disk };
         fs::write(lab.at("disk.img"), &lab.disk).unwrap();
         lab
