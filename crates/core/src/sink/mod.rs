@@ -1,6 +1,19 @@
-//! Where the raw disk goes.
+//! Where the raw disk goes: a [file](FileSink), a [block device](DeviceSink), a [pipe](PipeSink), or
+//! [nowhere](Discard). What each one promises is in docs/targets.md.
+
+mod device;
+mod discard;
+mod file;
+mod share;
+mod stdout;
 
 use std::fs::File;
+use std::ops::Range;
+
+pub use device::{DeviceOptions, DeviceSink};
+pub use discard::Discard;
+pub use file::{FileOptions, FileSink};
+pub use stdout::PipeSink;
 
 use crate::error::Result;
 use crate::format::Order;
@@ -37,4 +50,19 @@ pub trait Sink: Sync {
     fn spooled(&self) -> u64 {
         0
     }
+}
+
+/// Zeroes for targets that must be told every one of them. As much as a pipe takes at once.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Hands `range` to `write` as pieces that are all zero, in order.
+fn write_zeroes(range: Range<u64>, mut write: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let left = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+        let piece = ZEROES.get(..left).unwrap_or(&ZEROES);
+        write(piece, at)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }

@@ -1,0 +1,223 @@
+//! A regular file: written under another name beside the target, and renamed over it when it is complete.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
+use tempfile::TempPath;
+
+use super::share::Sharing;
+use super::{Sink, write_zeroes};
+use crate::error::{Error, Result};
+
+/// How a file is to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Leave holes where the disk reads as zero. Without it the zeroes are written: every block of the file then is
+    /// allocated and holds data, as if copied by `dd`.
+    pub sparse: bool,
+    /// Reserve room for the whole disk first. Zeroes still cost no writing, but the filesystem cannot run full later.
+    pub preallocate: bool,
+    /// Wait until the file and its name are on stable storage.
+    pub sync: bool,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self { sparse: true, preallocate: false, sync: true }
+    }
+}
+
+/// A disk that becomes a regular file.
+///
+/// Until [`finish`](Sink::finish) has renamed it, it lies beside the target as `.NAME.XXXXXX.diskferry`, readable by
+/// its owner alone; a sink dropped before removes it and leaves the target as it was.
+#[derive(Debug)]
+pub struct FileSink {
+    file: File,
+    /// `None` once it has the target's name.
+    temporary: Mutex<Option<TempPath>>,
+    target: PathBuf,
+    directory: PathBuf,
+    permissions: Permissions,
+    options: FileOptions,
+    largest: u64,
+    sharing: Sharing,
+}
+
+/// The longest file name that common filesystems take.
+const NAME_MAX: usize = 255;
+const SUFFIX: &str = ".diskferry";
+const RANDOM: usize = 6;
+
+impl FileSink {
+    /// A sink for the file at `path`, which need not exist. A link to a regular file is followed once, here.
+    pub fn create(path: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let (target, replaced) = resolve(path)?;
+        let directory = target.parent().unwrap_or(Path::new("/")).to_owned();
+        let cannot = |e: io::Error| Error::Target {
+            code: "cannot-create",
+            what: format!("cannot create a file in {}: {e}", directory.display()),
+        };
+        let permissions = match replaced {
+            Some(permissions) => permissions,
+            None => new_file_permissions(&directory).map_err(cannot)?,
+        };
+        let (file, temporary) = tempfile::Builder::new()
+            .prefix(&temporary_prefix(&target))
+            .suffix(SUFFIX)
+            .rand_bytes(RANDOM)
+            .tempfile_in(&directory)
+            .map_err(cannot)?
+            .into_parts();
+        Ok(Self {
+            file,
+            temporary: Mutex::new(Some(temporary)),
+            target,
+            directory,
+            permissions,
+            options,
+            largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
+            sharing: Sharing::default(),
+        })
+    }
+
+    /// Gives the file its size, and its blocks if they are to be reserved.
+    fn reserve(&self, size: u64) -> Result<()> {
+        self.check_size(size)?;
+        self.file.set_len(size).map_err(|e| match e.kind() {
+            ErrorKind::FileTooLarge | ErrorKind::InvalidInput => Error::Target {
+                code: "too-large",
+                what: format!("the filesystem takes no file as large as the disk, {size} bytes ({e})"),
+            },
+            _ => Error::writing("setting the size of the file", Some(size), e),
+        })?;
+        if self.options.preallocate && size > 0 {
+            retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, size))
+                .map_err(|e| self.cannot_reserve(size, e))?;
+        }
+        Ok(())
+    }
+
+    /// Writing past the process's own limit would end it with a signal.
+    fn check_size(&self, size: u64) -> Result<()> {
+        if size > self.largest {
+            return Err(Error::Target {
+                code: "too-large",
+                what: format!(
+                    "the disk takes {size} bytes, files may have {} in this process (ulimit -f)",
+                    self.largest
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    fn cannot_reserve(&self, size: u64, error: Errno) -> Error {
+        let free = fstatvfs(&self.file).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        match error {
+            Errno::NOSPC | Errno::DQUOT => Error::Target {
+                code: "no-space",
+                what: format!("the disk takes {size} bytes, the filesystem has {free} free ({error})"),
+            },
+            Errno::OPNOTSUPP | Errno::NOSYS => Error::Target {
+                code: "cannot-preallocate",
+                what: "the filesystem cannot reserve room; --no-sparse writes every byte instead".into(),
+            },
+            _ => Error::writing("reserving room for the disk", None, error),
+        }
+    }
+}
+
+impl Sink for FileSink {
+    fn prepare(&self, size: Option<u64>) -> Result<()> {
+        size.map_or(Ok(()), |size| self.reserve(size))
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.check_size(offset.saturating_add(data.len() as u64))?;
+        self.file.write_all_at(data, offset).map_err(|e| Error::writing("writing the disk", Some(offset), e))
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        if self.options.sparse {
+            return Ok(()); // the file is new, and nothing is written twice
+        }
+        write_zeroes(offset..offset.saturating_add(len), |zeroes, at| self.write_at(zeroes, at))
+    }
+
+    fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
+        if !self.options.sparse || self.options.preallocate {
+            return Ok(0); // blocks of its own were asked for
+        }
+        self.check_size(offset.saturating_add(len))?;
+        self.sharing.share((file, at), (&self.file, offset), len, &self.directory)
+    }
+
+    fn finish(&self, size: u64) -> Result<()> {
+        let publishing = |e| Error::writing("giving the file its name", None, e);
+        self.reserve(size)?;
+        let directory = File::open(&self.directory).map_err(publishing)?;
+        self.file.set_permissions(self.permissions.clone()).map_err(publishing)?;
+        if self.options.sync {
+            self.file.sync_all().map_err(|e| Error::writing("making the file durable", None, e))?;
+        }
+        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(temporary) = temporary {
+            temporary.persist(&self.target).map_err(|e| publishing(e.error))?;
+        }
+        if self.options.sync {
+            directory.sync_all().map_err(|e| Error::writing("making the file's name durable", None, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the file lies once every link is followed, and the permissions of the file that is there.
+fn resolve(path: &Path) -> Result<(PathBuf, Option<Permissions>)> {
+    let refused = |what: &str| Error::Target { code: "not-a-file", what: format!("{} {what}", path.display()) };
+    let unreachable = |e: io::Error| Error::Target {
+        code: "cannot-create",
+        what: format!("{} cannot be a target: {e}", path.display()),
+    };
+    match fs::metadata(path) {
+        Ok(found) if found.is_file() => {
+            let permissions = Permissions::from_mode(found.permissions().mode() & 0o777);
+            Ok((path.canonicalize().map_err(unreachable)?, Some(permissions)))
+        }
+        Ok(found) if found.is_dir() => Err(refused("is a directory, name a file in it")),
+        Ok(_) => Err(refused("exists and is not a regular file")),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(unreachable(e)),
+        Err(_) if path.is_symlink() => Err(refused("is a link to a file that does not exist")),
+        Err(_) => {
+            let name = path.file_name().ok_or_else(|| refused("does not end in a file's name"))?;
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Ok((parent.canonicalize().map_err(unreachable)?.join(name), None))
+        }
+    }
+}
+
+/// What a new file in `directory` is allowed to, by the umask and the directory's own rules. An empty file is made to
+/// see it: the umask cannot be asked for without changing it for every thread, and the disk's own file must never
+/// have been open to others.
+fn new_file_permissions(directory: &Path) -> io::Result<Permissions> {
+    let everybody = Permissions::from_mode(0o666);
+    let probe = tempfile::Builder::new().prefix(".").suffix(SUFFIX).permissions(everybody).tempfile_in(directory)?;
+    Ok(probe.as_file().metadata()?.permissions())
+}
+
+/// `.NAME.`, cut where the whole name would become too long.
+fn temporary_prefix(target: &Path) -> std::ffi::OsString {
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    let room = NAME_MAX - SUFFIX.len() - RANDOM - 2;
+    let name = name.get(..room).unwrap_or(name);
+    [OsStr::new("."), OsStr::from_bytes(name), OsStr::new(".")].into_iter().collect()
+}

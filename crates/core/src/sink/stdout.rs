@@ -1,0 +1,150 @@
+//! The disk as a stream of bytes, for standard output.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Sink, write_zeroes};
+use crate::error::{Error, Result};
+use crate::format::Order;
+use crate::limits::Limits;
+use crate::spans::Spans;
+use crate::spool::{BOOKKEEPING, Spool, within_memory};
+
+/// Writes the disk from its first byte to its last, zeroes included.
+///
+/// What comes before its turn is spooled. The writer gets large pieces and needs no buffer of its own: hand in a
+/// [`File`](std::fs::File) made of standard output, as [`Stdout`](std::io::Stdout) looks for line ends.
+pub struct PipeSink<W> {
+    state: Mutex<State<W>>,
+}
+
+struct State<W> {
+    out: Out<W>,
+    early: Spool,
+    early_zeroes: Spans,
+    memory: u64,
+    buffer: Vec<u8>,
+}
+
+/// The writer, and how far it is.
+struct Out<W> {
+    writer: W,
+    at: u64,
+}
+
+/// How much is brought back from the spool at once; pipes take no more.
+const BUFFER: usize = 64 << 10;
+
+impl<W: Write + Send> PipeSink<W> {
+    /// A sink that writes to `writer` and spools within `limits`, with the spool's file in `spool_dir` or in the
+    /// system's temporary directory.
+    pub fn new(writer: W, limits: &Limits, spool_dir: Option<PathBuf>) -> Self {
+        let state = State {
+            out: Out { writer, at: 0 },
+            early: Spool::new(spool_dir, limits.spool_memory, limits.spool),
+            early_zeroes: Spans::default(),
+            memory: limits.spool_memory,
+            buffer: vec![0; BUFFER],
+        };
+        Self { state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<W>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<W: Write + Send> Sink for PipeSink<W> {
+    fn prepare(&self, _size: Option<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let state = &mut *self.state();
+        if offset > state.out.at {
+            return state.early.put(data, offset);
+        }
+        state.out.check_turn(offset)?;
+        state.out.send(data)?;
+        state.catch_up()
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        let state = &mut *self.state();
+        let end = offset.saturating_add(len);
+        if offset > state.out.at {
+            state.early_zeroes.insert(offset..end);
+            return within_memory(state.early_zeroes.count() as u64 * BOOKKEEPING, state.memory);
+        }
+        state.out.check_turn(offset)?;
+        write_zeroes(offset..end, |zeroes, _| state.out.send(zeroes))?;
+        state.catch_up()
+    }
+
+    fn order(&self) -> Order {
+        Order::Virtual
+    }
+
+    fn finish(&self, size: u64) -> Result<()> {
+        let out = &mut self.state().out;
+        if out.at != size {
+            return Err(Error::Target {
+                code: "incomplete",
+                what: format!("of the disk's {size} bytes only {} were named in one piece: this is a bug", out.at),
+            });
+        }
+        out.writer.flush().map_err(|e| out.failed(e))
+    }
+
+    fn spooled(&self) -> u64 {
+        self.state().early.peak()
+    }
+}
+
+impl<W: Write> State<W> {
+    /// Writes whatever has its turn now.
+    fn catch_up(&mut self) -> Result<()> {
+        let Self { out, early, early_zeroes, buffer, .. } = self;
+        loop {
+            let start = out.at;
+            if let Some(end) = early_zeroes.end_at(start) {
+                write_zeroes(start..end, |zeroes, _| out.send(zeroes))?;
+                early_zeroes.remove(start..end);
+                continue;
+            }
+            match early.read(buffer, start)? {
+                0 => return Ok(()),
+                n => out.send(&buffer[..n])?,
+            }
+            early.take(start..out.at);
+        }
+    }
+}
+
+impl<W: Write> Out<W> {
+    fn send(&mut self, data: &[u8]) -> Result<()> {
+        self.writer.write_all(data).map_err(|e| self.failed(e))?;
+        self.at += data.len() as u64;
+        Ok(())
+    }
+
+    /// What is written is gone: a byte that is named again cannot be changed.
+    fn check_turn(&self, offset: u64) -> Result<()> {
+        if offset < self.at {
+            return Err(Error::Target {
+                code: "overlap",
+                what: format!("byte {offset} of the disk was named twice, {} are written: this is a bug", self.at),
+            });
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        if error.kind() == ErrorKind::BrokenPipe {
+            let what = format!("whoever reads the disk from the pipe stopped after byte {}", self.at);
+            return Error::Target { code: "closed-pipe", what };
+        }
+        Error::writing("writing the disk", Some(self.at), error)
+    }
+}
