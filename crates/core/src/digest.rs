@@ -99,6 +99,10 @@ impl Digester {
         Self { hashers }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.hashers.is_empty()
+    }
+
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         for (_, hasher) in &mut self.hashers {
             hasher.update(bytes);

@@ -1,5 +1,10 @@
 //! Where bytes come from: an image after its wrappings are off, read by position.
 
+pub(crate) mod file;
+pub(crate) mod stream;
+pub(crate) mod tap;
+mod window;
+
 use std::fs::File;
 use std::ops::Range;
 
@@ -25,6 +30,12 @@ pub trait Source: Send {
     /// The first stored part of `range`, or `None` if all of it lies on a hole of a sparse image file.
     fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
         Ok(Some(range))
+    }
+
+    /// The last `len` bytes read may be asked for once more, after others: the sector that a packed unit ends in can hold
+    /// the beginning of another that is not known yet.
+    fn linger(&mut self, len: u64) {
+        let _ = len;
     }
 
     /// All metadata has been read: bytes jumped over from now on will not be asked for.

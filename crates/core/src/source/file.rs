@@ -1,0 +1,98 @@
+//! A regular file or block device, read by position.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::sync::Arc;
+
+use rustix::fs::{Advice, SeekFrom as Whence};
+use rustix::io::Errno;
+
+use super::Source;
+use super::tap::Meter;
+use crate::error::{Error, Result};
+
+/// An unwrapped image in a file.
+pub(crate) struct FileSource {
+    file: File,
+    len: u64,
+    meter: Arc<Meter>,
+    /// Whether the file system tells where holes are; block devices and some file systems do not.
+    maps_holes: bool,
+}
+
+impl FileSource {
+    pub(crate) fn new(file: File, meter: Arc<Meter>) -> Result<Self> {
+        let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
+        // The walk reads forward, apart from metadata: let the kernel read ahead. Best effort.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        Ok(Self { file, len, meter, maps_holes: true })
+    }
+
+    fn seek(&mut self, whence: Whence) -> Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, whence) {
+            Ok(at) => Ok(Some(at)),
+            // SEEK_DATA: no data up to the end of the file.
+            Err(Errno::NXIO) => Ok(None),
+            Err(error) => Err(Error::reading(0, error.into())),
+        }
+    }
+}
+
+/// Length of a regular file or block device in bytes.
+pub(crate) fn stored_len(mut file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0)) } else { Ok(metadata.len()) }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> Option<u64> {
+        Some(self.len)
+    }
+
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        loop {
+            match self.file.read_at(buf, at) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::reading(at, error)),
+                Ok(n) => {
+                    self.meter.add(n as u64);
+                    self.meter.reach(at.saturating_add(n as u64));
+                    return Ok(n);
+                }
+            }
+        }
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        if !self.maps_holes {
+            return Ok(Some(range));
+        }
+        let start = match self.seek(Whence::Data(range.start)) {
+            Ok(start) => start,
+            Err(_) => {
+                self.maps_holes = false;
+                return Ok(Some(range));
+            }
+        };
+        let end = range.end.min(self.len);
+        match start {
+            Some(start) if start < end => {
+                let hole = self.seek(Whence::Hole(start))?.unwrap_or(end);
+                Ok(Some(start..hole.min(range.end)))
+            }
+            // What lies past the end of the file is no hole: it is missing, and reading it says so.
+            _ if range.end > self.len => Ok(Some(self.len.max(range.start)..range.end)),
+            _ => Ok(None),
+        }
+    }
+
+    fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        (range.end <= self.len).then_some((&self.file, range.start))
+    }
+}

@@ -1,0 +1,172 @@
+//! An image that can only be read forward: a pipe, an unwrapped file, an upload.
+//!
+//! Bytes just read stay in a small window, since packed clusters share sectors. Bytes that the walk jumps over before it
+//! is known what they are go to the [`Spool`], until all tables have been read.
+
+use std::fs::File;
+use std::io::Read;
+use std::mem::take;
+use std::ops::Range;
+
+use super::file::FileSource;
+use super::window::Window;
+use super::{PEEK, Source};
+use crate::error::{Error, Result};
+use crate::spool::Spool;
+
+/// Bytes behind the furthest byte read that can be read again. More than a sector is needed.
+const BEHIND: u64 = 64 << 10;
+
+/// Where bytes are found that the window has given up.
+pub(crate) enum Past {
+    /// Those that were jumped over were put aside; those that were read are gone.
+    Spool(Spool),
+    /// The stream is a plain file, read forward to be digested: any byte can be read again.
+    File(FileSource),
+}
+
+/// See the [module](self).
+pub(crate) struct Stream {
+    window: Window,
+    len: Option<u64>,
+    /// Every byte before this one has been read or jumped over.
+    frontier: u64,
+    past: Past,
+    /// How many bytes before the frontier to put aside before the next read.
+    lingering: u64,
+    /// Every byte put aside lies before this one.
+    aside: u64,
+    settled: bool,
+}
+
+impl Stream {
+    /// A stream of `len` bytes, if that is known, and of `limit` at most.
+    pub(crate) fn new(reader: Box<dyn Read + Send>, len: Option<u64>, limit: u64, past: Past) -> Self {
+        Self { window: Window::new(reader, limit), len, frontier: 0, past, lingering: 0, aside: 0, settled: false }
+    }
+
+    /// Waits for the byte at `at`, which is not before the frontier. `None` if the stream ends before.
+    fn wait_for(&mut self, at: u64) -> Result<Option<&[u8]>> {
+        while self.window.slice(at).is_none() {
+            if !self.window.pull(self.frontier.saturating_sub(BEHIND))? {
+                return Ok(None);
+            }
+        }
+        Ok(self.window.slice(at))
+    }
+
+    /// Moves the frontier up to `at`, putting aside what may be asked for later. False if the stream ends before.
+    fn jump_to(&mut self, at: u64) -> Result<bool> {
+        while self.frontier < at {
+            if self.wait_for(self.frontier)?.is_none() {
+                return Ok(false);
+            }
+            let ahead = self.window.slice(self.frontier).unwrap_or_default();
+            let wanted = usize::try_from(at - self.frontier).unwrap_or(usize::MAX);
+            let jumped = ahead.get(..wanted).unwrap_or(ahead);
+            let next = self.frontier.saturating_add(jumped.len() as u64);
+            if let (Past::Spool(spool), false) = (&mut self.past, self.settled) {
+                spool.put(jumped, self.frontier)?;
+                self.aside = next;
+            }
+            self.frontier = next;
+        }
+        Ok(true)
+    }
+
+    /// Puts aside the bytes that [`linger`](Source::linger) spoke of, while the window still has them.
+    fn put_tail_aside(&mut self) -> Result<()> {
+        let mut at = self.frontier.saturating_sub(take(&mut self.lingering)).max(self.aside);
+        let (Past::Spool(spool), false) = (&mut self.past, self.settled) else { return Ok(()) };
+        while at < self.frontier {
+            let Some(bytes) = self.window.slice(at) else { break };
+            let wanted = usize::try_from(self.frontier - at).unwrap_or(usize::MAX);
+            let tail = bytes.get(..wanted).unwrap_or(bytes);
+            spool.put(tail, at)?;
+            at = at.saturating_add(tail.len() as u64);
+            self.aside = at;
+        }
+        Ok(())
+    }
+
+    fn read_past(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        match &mut self.past {
+            Past::File(file) => file.read_at(buf, at),
+            Past::Spool(spool) => match spool.read(buf, at)? {
+                0 => Err(Error::unsupported(
+                    "stream",
+                    "mapped-twice",
+                    format!("the image uses byte {at} again after it has passed: save it to a file and convert that"),
+                )),
+                got => Ok(got),
+            },
+        }
+    }
+}
+
+impl Source for Stream {
+    fn len(&self) -> Option<u64> {
+        self.len
+    }
+
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.put_tail_aside()?;
+        if at < self.frontier && self.window.slice(at).is_none() {
+            return self.read_past(buf, at);
+        }
+        if !self.jump_to(at)? {
+            return Ok(0);
+        }
+        let got = copy(self.wait_for(at)?.unwrap_or_default(), buf);
+        self.frontier = self.frontier.max(at.saturating_add(got as u64));
+        Ok(got)
+    }
+
+    fn peek_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        if at < self.frontier {
+            return self.read_at(buf, at);
+        }
+        debug_assert!(at - self.frontier <= PEEK as u64, "the window would grow without bound");
+        Ok(copy(self.wait_for(at)?.unwrap_or_default(), buf))
+    }
+
+    fn seekable(&self) -> bool {
+        matches!(self.past, Past::File(_))
+    }
+
+    fn linger(&mut self, len: u64) {
+        self.lingering = len;
+    }
+
+    fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        match &self.past {
+            Past::Spool(spool) => spool.file(range),
+            Past::File(file) => file.file(range),
+        }
+    }
+
+    fn spooled(&self) -> u64 {
+        match &self.past {
+            Past::Spool(spool) => spool.peak(),
+            Past::File(_) => 0,
+        }
+    }
+
+    fn drain(&mut self) -> Result<Option<u64>> {
+        self.settled = true;
+        self.jump_to(u64::MAX)?;
+        Ok(Some(self.window.pulled()))
+    }
+}
+
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let len = from.len().min(to.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    len
+}

@@ -1,0 +1,137 @@
+//! Counts and digests the stored bytes on their way in, and is where a job notices that it should stop.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::digest::{Algorithm, Checksum, Digester};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// What has been read of the stored image.
+pub(crate) struct Meter {
+    progress: Arc<Progress>,
+    transferred: AtomicU64,
+}
+
+impl Meter {
+    pub(crate) fn new(progress: &Arc<Progress>) -> Self {
+        Self { progress: Arc::clone(progress), transferred: AtomicU64::new(0) }
+    }
+
+    /// `count` more bytes have left the source.
+    pub(crate) fn add(&self, count: u64) {
+        self.transferred.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The image has passed up to the stored byte `at`.
+    pub(crate) fn reach(&self, at: u64) {
+        self.progress.source.fetch_max(at, Ordering::Relaxed);
+    }
+
+    pub(crate) fn transferred(&self) -> u64 {
+        self.transferred.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.progress.check()
+    }
+}
+
+/// Digests that are computed while a [`Tap`] is read, to be collected when it has ended.
+#[derive(Clone, Default)]
+pub(crate) struct Digests(Arc<Mutex<Digester>>);
+
+impl Digests {
+    pub(crate) fn new(algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+        Self(Arc::new(Mutex::new(Digester::new(algorithms))))
+    }
+
+    /// Whether nobody asked for a digest.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn update(&self, bytes: &[u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+    }
+
+    /// The values over everything read. Leaves nothing behind.
+    pub(crate) fn take(&self) -> Vec<Checksum> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).finish()
+    }
+}
+
+/// A reader of stored bytes that is counted, digested and held to its promised length.
+pub(crate) struct Tap<R> {
+    inner: R,
+    meter: Arc<Meter>,
+    digests: Digests,
+    promised: Option<u64>,
+    count: u64,
+}
+
+impl<R: Read> Tap<R> {
+    pub(crate) fn new(inner: R, promised: Option<u64>, meter: Arc<Meter>, digests: Digests) -> Self {
+        Self { inner, meter, digests, promised, count: 0 }
+    }
+
+    /// More bytes than promised are as wrong as fewer.
+    fn hold_to_promise(&self, ended: bool) -> Result<()> {
+        match self.promised {
+            Some(promised) if self.count > promised || (ended && self.count < promised) => Err(Error::Mismatch {
+                what: "length of the source in bytes".into(),
+                expected: promised.to_string(),
+                found: if ended { self.count.to_string() } else { format!("at least {}", self.count) },
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<R: Read> Read for Tap<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.meter.check()?;
+        let got = loop {
+            match self.inner.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.meter.check()?,
+                Err(error) => return Err(Error::reading(self.count, error).into()),
+                Ok(got) => break got,
+            }
+        };
+        self.count = self.count.saturating_add(got as u64);
+        self.meter.add(got as u64);
+        self.meter.reach(self.count);
+        self.digests.update(buf.get(..got).unwrap_or_default());
+        self.hold_to_promise(got == 0 && !buf.is_empty())?;
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8], promised: Option<u64>) -> Result<usize> {
+        let meter = Arc::new(Meter::new(&Arc::default()));
+        let mut tap = Tap::new(bytes, promised, meter, Digests::default());
+        tap.read_to_end(&mut Vec::new()).map_err(|error| Error::reading(0, error))
+    }
+
+    #[test]
+    fn a_promised_length_must_be_kept_exactly() {
+        assert_eq!(read(b"abc", Some(3)).unwrap(), 3);
+        assert_eq!(read(b"abc", Some(4)).unwrap_err().to_string(), "length of the source in bytes is 3, expected 4");
+        assert_eq!(read(b"abc", Some(2)).unwrap_err().code(), "mismatch");
+    }
+
+    #[test]
+    fn a_stopped_job_reads_no_further() {
+        let progress = Arc::<Progress>::default();
+        let meter = Arc::new(Meter::new(&progress));
+        let mut tap = Tap::new(&b"abc"[..], None, meter, Digests::default());
+        progress.stop.store(true, Ordering::Relaxed);
+        let error = tap.read(&mut [0; 2]).unwrap_err();
+        assert_eq!(Error::reading(0, error).code(), "stopped");
+    }
+}

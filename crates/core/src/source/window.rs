@@ -1,0 +1,83 @@
+//! The last piece of a stream: what has been read ahead and what has just passed.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+
+use crate::error::{Error, Result};
+
+/// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls.
+const CHUNK: usize = 256 << 10;
+
+struct Chunk {
+    at: u64,
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+/// Consecutive bytes of a stream, up to the furthest one pulled.
+pub(super) struct Window {
+    reader: Box<dyn Read + Send>,
+    /// The most bytes that may come.
+    limit: u64,
+    /// Every chunk but the last is full.
+    chunks: VecDeque<Chunk>,
+    /// How many bytes the reader has given.
+    pulled: u64,
+    ended: bool,
+}
+
+impl Window {
+    pub(super) fn new(reader: Box<dyn Read + Send>, limit: u64) -> Self {
+        Self { reader, limit, chunks: VecDeque::new(), pulled: 0, ended: false }
+    }
+
+    /// The bytes from `at` on, as far as one chunk goes; `None` where the window has none.
+    pub(super) fn slice(&self, at: u64) -> Option<&[u8]> {
+        let first = self.chunks.front()?.at;
+        let offset = usize::try_from(at.checked_sub(first)?).ok()?;
+        let chunk = self.chunks.get(offset / CHUNK)?;
+        chunk.bytes.get(offset % CHUNK..chunk.filled).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Reads once more from the stream. False at its end. Chunks that lie before `keep_from` as a whole may be given up.
+    pub(super) fn pull(&mut self, keep_from: u64) -> Result<bool> {
+        if self.ended {
+            return Ok(false);
+        }
+        if self.chunks.back().is_none_or(|chunk| chunk.filled == CHUNK) {
+            let chunk = self.empty_chunk(keep_from);
+            self.chunks.push_back(chunk);
+        }
+        let Some(chunk) = self.chunks.back_mut() else { return Ok(false) };
+        let got = read_some(&mut self.reader, chunk.bytes.get_mut(chunk.filled..).unwrap_or_default(), self.pulled)?;
+        chunk.filled += got;
+        self.ended = got == 0;
+        self.pulled = self.pulled.saturating_add(got as u64);
+        if self.pulled > self.limit {
+            let what = "length of the unwrapped image in bytes";
+            return Err(Error::Limit { what, wanted: self.pulled, limit: self.limit, option: "--max-size" });
+        }
+        Ok(!self.ended)
+    }
+
+    /// The oldest chunk if it has been passed, else a new one.
+    fn empty_chunk(&mut self, keep_from: u64) -> Chunk {
+        let passed = self.chunks.pop_front_if(|chunk| chunk.at.saturating_add(CHUNK as u64) <= keep_from);
+        let bytes = passed.map_or_else(|| vec![0; CHUNK], |chunk| chunk.bytes);
+        Chunk { at: self.pulled, bytes, filled: 0 }
+    }
+
+    /// Bytes pulled so far: the length of the stream once [`pull`](Self::pull) has returned false.
+    pub(super) fn pulled(&self) -> u64 {
+        self.pulled
+    }
+}
+
+fn read_some(reader: &mut dyn Read, buf: &mut [u8], at: u64) -> Result<usize> {
+    loop {
+        match reader.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map_err(|error| Error::reading(at, error)),
+        }
+    }
+}
