@@ -1,14 +1,24 @@
 //! Image formats: what each one is told by, and how it is opened. One line per format in [`FORMATS`].
 
+mod detect;
+mod foreign;
+mod iso;
+mod qcow2;
+mod raw;
+#[cfg(test)]
+mod testing;
+mod vdi;
 pub(crate) mod walk;
 
-use crate::error::Result;
+pub use detect::{by_name, detect, parse};
+
+use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::limits::Limits;
 use crate::source::Source;
 
 /// Every format, in the order in which they are asked.
-pub static FORMATS: &[Format] = &[];
+pub static FORMATS: &[Format] = &[qcow2::QCOW2, vdi::VDI, iso::ISO, raw::RAW];
 
 /// A format that can be carried.
 pub struct Format {
@@ -88,4 +98,13 @@ pub enum Detail {
     Number(u64),
     /// Yes or no.
     Flag(bool),
+}
+
+/// Holds the size that an image gives its virtual disk against the limit.
+pub(crate) fn check_virtual_size(size: u64, limits: &Limits) -> Result<()> {
+    if size > limits.virtual_size {
+        let what = "bytes of virtual disk";
+        return Err(Error::Limit { what, wanted: size, limit: limits.virtual_size, option: "--max-size" });
+    }
+    Ok(())
 }

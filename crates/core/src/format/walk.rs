@@ -71,12 +71,12 @@ impl Walk {
         }
     }
 
-    /// Takes the `tables` to visit, each `table_len` bytes long. `fixed` are the ranges (start, length) of headers and root
-    /// tables. No two of them may overlap, since one byte cannot mean two things.
+    /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the
+    /// ranges (start, length) of headers and root tables. No two of them may overlap, since one byte cannot mean two things.
     pub(crate) fn plan(&mut self, mut tables: Vec<Table>, table_len: u64, fixed: &[(u64, u64)]) -> Result<()> {
         self.charge(tables.len())?;
         let spans = fixed.iter().copied().chain(tables.iter().map(|table| (table.at, table_len)));
-        self.metadata = spans.map(|(at, len)| (at, at.saturating_add(len))).collect();
+        self.metadata = spans.filter(|span| span.1 > 0).map(|(at, len)| (at, at.saturating_add(len))).collect();
         self.metadata.sort_unstable();
         for (this, next) in self.metadata.iter().zip(self.metadata.iter().skip(1)) {
             if next.0 < this.1 {
@@ -148,7 +148,7 @@ impl Walk {
     }
 
     /// Holds `tables` tables and the waiting runs against the limit.
-    fn charge(&self, tables: usize) -> Result<()> {
+    pub(crate) fn charge(&self, tables: usize) -> Result<()> {
         let per_table = size_of::<Table>() + size_of::<(u64, u64)>();
         let wanted = (tables * per_table + self.runs.len() * size_of::<Run>()) as u64;
         if wanted > self.limit {

@@ -1,0 +1,64 @@
+use diskferry_testkit::vdi::Vdi;
+
+use super::super::testing::{Bytes, code, every_way, open};
+use super::*;
+
+#[test]
+fn a_format_is_told_by_its_content_from_a_file_and_from_a_pipe() {
+    let mut disc = vec![0; 40 << 10];
+    disc[32768..32774].copy_from_slice(b"\x01CD001");
+    for (image, expected) in [(Vdi::qemu(4096).build().image, "vdi"), (disc, "iso"), (vec![0; 1024], "raw")] {
+        for mut source in every_way(&image) {
+            assert_eq!(detect(&mut source).unwrap().name, expected);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_carried_is_refused_when_it_is_opened_even_where_a_disc_follows() {
+    let mut image = vec![0; 40 << 10];
+    image[..8].copy_from_slice(b"conectix");
+    image[32768..32774].copy_from_slice(b"\x01CD001");
+    for mut source in every_way(&image) {
+        let format = detect(&mut source).unwrap();
+        assert_eq!(code(open(format, &mut source)), "vhd-not-carried");
+    }
+}
+
+#[test]
+fn nothing_is_left_to_raw_to_refuse() {
+    assert_eq!(detect(&mut Bytes::file([])).unwrap().name, "raw");
+}
+
+#[test]
+fn no_two_formats_share_a_name() {
+    for format in FORMATS {
+        assert_eq!(by_name(format.name).unwrap().name, format.name);
+        assert_eq!(FORMATS.iter().filter(|other| other.name == format.name).count(), 1);
+    }
+}
+
+#[test]
+fn a_statement_reads_as_file_names_do() {
+    for (stated, format, wrappings) in [
+        ("raw", "raw", &[][..]),
+        ("iso", "iso", &[]),
+        ("raw.gz", "raw", &["gzip"]),
+        ("raw.gzip", "raw", &["gzip"]),
+        ("qcow2.xz.gz", "qcow2", &["gzip", "xz"]),
+        ("vdi.xz", "vdi", &["xz"]),
+        ("raw.zst.bz2", "raw", &["bzip2", "zstd"]),
+    ] {
+        assert_eq!(parse(stated).unwrap(), Stated { format, wrappings: wrappings.to_vec() });
+    }
+}
+
+#[test]
+fn a_statement_that_is_not_understood_lists_what_is_known() {
+    assert_eq!(parse("raw.zip").unwrap_err(), "unknown wrapping \"zip\": gz, xz, zst, bz2 are known");
+    let error = parse("vhd").unwrap_err();
+    assert!(error.starts_with("unknown format \"vhd\": ") && error.ends_with("vdi, iso, raw are known"), "{error}");
+    for stated in ["", ".gz", "gz", "raw.", "raw..gz", "RAW", "raw gz"] {
+        assert!(parse(stated).is_err(), "{stated}");
+    }
+}
