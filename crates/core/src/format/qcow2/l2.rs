@@ -1,0 +1,153 @@
+//! L2 tables: what each cluster of the virtual disk is made of.
+
+use super::FORMAT;
+use super::header::Header;
+use crate::error::{Error, Result};
+use crate::format::walk::{Table, Walk};
+use crate::source::{Source, read_exact};
+
+/// Bits 9 to 55 of L1 and standard L2 entries: an offset in the image.
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+const COMPRESSED: u64 = 1 << 62;
+const READS_AS_ZERO: u64 = 1;
+const SECTOR: u64 = 512;
+const SUBCLUSTERS: u64 = 32;
+
+/// Reads L2 tables; keeps what of the header that needs, and the buffer.
+pub(super) struct L2 {
+    version: u32,
+    cluster_bits: u32,
+    cluster: u64,
+    extended: bool,
+    virtual_size: u64,
+    table: Vec<u8>,
+}
+
+/// What an L2 entry says of its cluster.
+enum Cluster {
+    Zero,
+    Data {
+        at: u64,
+    },
+    Packed {
+        at: u64,
+        len: u32,
+    },
+    /// One bit per subcluster, the first one lowest; those that are not set read as zero.
+    Split {
+        at: u64,
+        allocated: u32,
+    },
+}
+
+impl L2 {
+    pub(super) fn new(header: &Header) -> Self {
+        Self {
+            version: header.version,
+            cluster_bits: header.cluster_bits,
+            cluster: header.cluster_size(),
+            extended: header.extended_l2,
+            virtual_size: header.virtual_size,
+            table: Vec::new(),
+        }
+    }
+
+    /// Reads `table` and names all that it maps.
+    pub(super) fn load(&mut self, walk: &mut Walk, source: &mut dyn Source, table: Table) -> Result<()> {
+        let mut bytes = std::mem::take(&mut self.table);
+        bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
+        read_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
+        let entry_size = if self.extended { 16 } else { 8 };
+        let mut start = table.start;
+        for (index, entry) in bytes.chunks_exact(entry_size).enumerate() {
+            if start >= self.virtual_size {
+                break;
+            }
+            let (standard, bitmap) = words(entry);
+            let entry_at = table.at.saturating_add((index * entry_size) as u64);
+            self.name(walk, self.cluster_of(standard, bitmap, entry_at)?, start)?;
+            start = start.saturating_add(self.cluster);
+        }
+        self.table = bytes;
+        Ok(())
+    }
+
+    fn name(&self, walk: &mut Walk, cluster: Cluster, start: u64) -> Result<()> {
+        let len = self.cluster.min(self.virtual_size.saturating_sub(start));
+        match cluster {
+            Cluster::Zero => walk.zero(start, len),
+            Cluster::Data { at } => walk.data(at, start, len)?,
+            Cluster::Packed { at, len } => walk.packed(at, start, self.cluster, len)?,
+            Cluster::Split { at, allocated } => self.name_subclusters(walk, at, start, allocated)?,
+        }
+        Ok(())
+    }
+
+    fn name_subclusters(&self, walk: &mut Walk, at: u64, start: u64, allocated: u32) -> Result<()> {
+        let subcluster = self.cluster / SUBCLUSTERS;
+        for index in 0..SUBCLUSTERS {
+            let offset = index * subcluster;
+            let start = start.saturating_add(offset);
+            let len = subcluster.min(self.virtual_size.saturating_sub(start));
+            match allocated >> index & 1 {
+                _ if len == 0 => {}
+                1 => walk.data(at.saturating_add(offset), start, len)?,
+                _ => walk.zero(start, len),
+            }
+        }
+        Ok(())
+    }
+
+    fn cluster_of(&self, entry: u64, bitmap: u64, entry_at: u64) -> Result<Cluster> {
+        if entry & COMPRESSED != 0 {
+            return Ok(self.packed(entry));
+        }
+        let at = entry & OFFSET;
+        if at % self.cluster != 0 {
+            let what = format!("an L2 entry names a cluster at byte {at}, which is no cluster boundary");
+            return Err(Error::corrupt(FORMAT, "cluster-unaligned", entry_at, what));
+        }
+        if self.extended {
+            return split(at, bitmap, entry_at);
+        }
+        if entry & READS_AS_ZERO != 0 {
+            if self.version == 2 {
+                let what = "an L2 entry of a version 2 image has the zero flag of version 3";
+                return Err(Error::corrupt(FORMAT, "zero-flag-v2", entry_at, what));
+            }
+            // With an offset the cluster is only preallocated, and holds garbage.
+            return Ok(Cluster::Zero);
+        }
+        Ok(if at == 0 { Cluster::Zero } else { Cluster::Data { at } })
+    }
+
+    /// "Compressed Clusters Descriptor": a byte offset, and how many sectors follow the one that the data begins in.
+    fn packed(&self, entry: u64) -> Cluster {
+        let offset_bits = 62 - (self.cluster_bits - 8);
+        let at = entry & ((1 << offset_bits) - 1);
+        let sectors = (entry & (COMPRESSED - 1)) >> offset_bits;
+        let len = (sectors + 1) * SECTOR - at % SECTOR;
+        // At most 2^13 sectors, with clusters of 2 MiB.
+        Cluster::Packed { at, len: u32::try_from(len).unwrap_or(u32::MAX - 1) }
+    }
+}
+
+/// Both words of an extended entry, or one and no bits.
+fn words(entry: &[u8]) -> (u64, u64) {
+    let mut words = entry.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
+    (words.next().unwrap_or(0), words.next().unwrap_or(0))
+}
+
+/// "Extended L2 entry": the upper half of the bitmap says what reads as zero, the lower half what is stored.
+fn split(at: u64, bitmap: u64, entry_at: u64) -> Result<Cluster> {
+    let [zero, allocated] = [bitmap >> 32, bitmap & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
+    if allocated & zero != 0 || (at == 0 && allocated != 0) {
+        let what = format!("an extended L2 entry with offset {at} has the impossible subcluster bits {bitmap:#018x}");
+        return Err(Error::corrupt(FORMAT, "subcluster-bits", entry_at.saturating_add(8), what));
+    }
+    Ok(match allocated {
+        0 => Cluster::Zero,
+        u32::MAX => Cluster::Data { at },
+        _ => Cluster::Split { at, allocated },
+    })
+}
