@@ -1,12 +1,16 @@
-//! The engine: one pass from source to sink.
+//! A job: an input, a sink, and everything between opening the one and publishing the other.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::digest::{Algorithm, Checksum};
-use crate::error::Result;
+use crate::digest::{Algorithm, Checksum, verify};
+use crate::error::{Error, Result};
+use crate::ferry::{Crossing, ferry};
+use crate::format::Order;
 use crate::limits::Limits;
+use crate::open::{Opened, open, threads};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sink::Sink;
@@ -50,8 +54,78 @@ pub struct Stated {
     pub wrappings: Vec<&'static str>,
 }
 
-/// Carries the image in `input` to `sink`.
-pub fn convert(input: Input, sink: &dyn Sink, options: &Options, progress: &Progress) -> Result<Report> {
-    let _ = (input, sink, options, progress);
-    Ok(Report::default())
+/// Carries the image in `input` to `sink`, in one pass, and returns when the disk is durable and visible there.
+///
+/// On an error nothing has been published. `progress` may be polled, and the job stopped, from another thread.
+///
+/// Raw bytes from any reader to a file:
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use diskferry::sink::{FileOptions, FileSink};
+/// use diskferry::{Input, Options, Progress, convert};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let target = dir.path().join("disk.raw");
+/// let image = std::io::Cursor::new(vec![0xeb; 1 << 20]);
+/// let sink = FileSink::create(&target, FileOptions::default())?;
+/// let input = Input::Stream { reader: Box::new(image), len: None };
+/// let report = convert(input, &sink, &Options::default(), &Arc::new(Progress::default()))?;
+/// assert_eq!(report.inspection.unpacked_size, Some(1 << 20));
+/// assert_eq!(std::fs::metadata(target)?.len(), 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
+pub fn convert(input: Input, sink: &dyn Sink, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
+    let opened = open(input, options, sink.order(), progress)?;
+    let info = opened.image.info();
+    if let Some(refusal) = info.refusals.first() {
+        return Err(Error::unsupported(info.format, refusal.code, refusal.what.clone()));
+    }
+    carry(opened, sink, options, progress)
+}
+
+/// Walks an opened image to its end, checks what was promised, and finishes the sink.
+pub(crate) fn carry(
+    mut opened: Opened,
+    sink: &dyn Sink,
+    options: &Options,
+    progress: &Arc<Progress>,
+) -> Result<Report> {
+    sink.prepare(opened.image.info().virtual_size)?;
+    let crossing = Crossing { sink, limits: &options.limits, threads: workers(sink, options), progress };
+    let cargo = ferry(opened.image.as_mut(), opened.source.as_mut(), &crossing)?;
+    let size = opened.image.info().virtual_size.unwrap_or(cargo.size);
+    if cargo.size != size {
+        let what = format!("the image names {} bytes of its disk of {size}", cargo.size);
+        return Err(Error::corrupt(opened.image.info().format, "disk-not-covered", 0, what));
+    }
+    opened.source.drain()?;
+    let computed = opened.digests.take();
+    verify(&computed, &options.checksums)?;
+    progress.check()?;
+    sink.finish(size)?;
+    if opened.stored_size.is_none() {
+        opened.stored_size = Some(opened.meter.transferred());
+    }
+    let mut inspection = opened.inspection();
+    inspection.unpacked_size = Some(size);
+    Ok(Report {
+        inspection,
+        allocated: cargo.allocated,
+        transferred: opened.meter.transferred(),
+        spooled: opened.source.spooled().saturating_add(sink.spooled()),
+        digests: computed,
+        elapsed: opened.started.elapsed(),
+    })
+}
+
+/// A sink that wants the disk in order gets it from one worker, so that nothing waits for its turn.
+fn workers(sink: &dyn Sink, options: &Options) -> usize {
+    match sink.order() {
+        Order::Source => threads(options),
+        Order::Virtual => 1,
+    }
 }

@@ -1,19 +1,40 @@
 //! Looking at an image without carrying it.
 
-use crate::convert::{Input, Options};
+use std::sync::Arc;
+
+use crate::convert::{Input, Options, carry};
 use crate::error::Result;
+use crate::format::Order;
+use crate::open::open;
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
+use crate::sink::Discard;
 
 /// Says what the image in `input` is, reading no more than that needs.
+///
+/// ```
+/// use diskferry::{Input, Options, inspect};
+///
+/// # fn main() -> diskferry::Result<()> {
+/// let image = std::io::Cursor::new(vec![0xeb; 4096]);
+/// let found = inspect(Input::Stream { reader: Box::new(image), len: Some(4096) }, &Options::default())?;
+/// assert_eq!(found.image.format, "raw");
+/// assert_eq!(found.unpacked_size, Some(4096));
+/// # Ok(())
+/// # }
+/// ```
 pub fn inspect(input: Input, options: &Options) -> Result<Inspection> {
-    let _ = (input, options);
-    Ok(Inspection::default())
+    let opened = open(input, options, Order::Source, &Arc::default())?;
+    Ok(opened.inspection())
 }
 
 /// Says what the image in `input` is and reads it to its end, checking everything that a conversion checks.
 /// An image with [refusals](crate::format::ImageInfo::refusals) is only looked at.
-pub fn inspect_full(input: Input, options: &Options, progress: &Progress) -> Result<Report> {
-    let _ = (input, options, progress);
-    Ok(Report::default())
+pub fn inspect_full(input: Input, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
+    let opened = open(input, options, Order::Source, progress)?;
+    if opened.image.info().refusals.is_empty() {
+        carry(opened, &Discard::default(), options, progress)
+    } else {
+        Ok(Report { inspection: opened.inspection(), ..Report::default() })
+    }
 }

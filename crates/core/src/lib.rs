@@ -1,17 +1,23 @@
 //! diskferry carries a disk image to a raw disk, in one pass.
 
+mod codec;
 pub mod convert;
 pub mod digest;
 pub mod error;
 pub mod extent;
+mod ferry;
 pub mod format;
+mod grain;
 pub mod inspect;
 pub mod layer;
 pub mod limits;
+mod open;
 pub mod progress;
 pub mod report;
 pub mod sink;
 pub mod source;
+mod spans;
+mod spool;
 
 pub use convert::{Input, Options, Stated, convert};
 pub use error::{Error, Kind, Result, Side};

@@ -1,0 +1,262 @@
+//! qcow2 against qemu-img: every option that matters, from a file and from a pipe.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{assert_carried, by_bytes, carry, refusal, sample};
+use diskferry::Options;
+use diskferry_testkit::field::poke;
+use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
+use diskferry_testkit::qcow2::{Cluster, Compression, Place, Qcow2, field};
+
+const MIB: u64 = 1 << 20;
+
+/// Converts `raw` to qcow2 with more arguments for qemu-img.
+fn qcow2_of(raw: &Path, arguments: &[&str]) -> PathBuf {
+    let image = raw.with_extension("qcow2");
+    let mut all = vec!["convert", "-f", "raw", "-O", "qcow2"];
+    all.extend(arguments);
+    all.extend([raw.to_str().unwrap(), image.to_str().unwrap()]);
+    qemu_img(&all);
+    image
+}
+
+/// Compares with what qemu-img reads of `image` now.
+fn assert_as_qemu_reads(scratch: &Scratch, image: &Path) -> Vec<diskferry::Report> {
+    let expected = scratch.path("expected.raw");
+    raw_file_of(image, "qcow2", &expected);
+    assert_carried(image, &expected, &Options::default())
+}
+
+#[test]
+fn every_option_of_qemu_img_gives_the_disk_it_was_made_of() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 40 * MIB + 512);
+    for arguments in [
+        &[][..],
+        &["-c"],
+        &["-o", "compat=0.10"],
+        &["-c", "-o", "compat=0.10"],
+        &["-o", "cluster_size=512"],
+        &["-c", "-o", "cluster_size=512"],
+        &["-o", "cluster_size=4k"],
+        &["-c", "-o", "cluster_size=4k"],
+        &["-o", "cluster_size=2M"],
+        &["-c", "-o", "cluster_size=2M"],
+        &["-c", "-o", "compression_type=zstd"],
+        &["-c", "-o", "compression_type=zstd,cluster_size=4k"],
+        &["-c", "-o", "compression_type=zstd,cluster_size=2M"],
+        &["-c", "-W", "-m", "16"],
+        &["-W", "-m", "16"],
+        &["-o", "extended_l2=on,cluster_size=16k"],
+        &["-o", "extended_l2=on,cluster_size=128k"],
+        &["-c", "-o", "extended_l2=on,cluster_size=128k"],
+        &["-S", "0"],
+        &["-o", "preallocation=metadata"],
+        &["-o", "preallocation=falloc"],
+        &["-o", "preallocation=full"],
+        &["-o", "lazy_refcounts=on"],
+        &["-o", "refcount_bits=1"],
+        &["-o", "refcount_bits=64"],
+    ] {
+        let image = qcow2_of(&raw, arguments);
+        for report in assert_carried(&image, &raw, &Options::default()) {
+            assert_eq!(report.inspection.image.format, "qcow2", "{arguments:?}");
+            assert_eq!(report.inspection.stored_size, Some(fs::metadata(&image).unwrap().len()), "{arguments:?}");
+            assert_eq!(report.inspection.unpacked_size, Some(fs::metadata(&raw).unwrap().len()), "{arguments:?}");
+        }
+    }
+}
+
+#[test]
+fn preallocation_over_several_l2_tables_is_read_from_a_pipe() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 6 * MIB);
+    // Tables of 4 KiB clusters reach 2 MiB: the later ones lie behind all data.
+    let image = qcow2_of(&raw, &["-o", "preallocation=full,cluster_size=4k"]);
+    let reports = assert_carried(&image, &raw, &Options::default());
+    assert_eq!(reports[0].spooled, 0, "a file needs no spool");
+    assert!(reports[1].spooled > 2 * MIB, "a pipe does: {}", reports[1].spooled);
+}
+
+#[test]
+fn writes_discards_and_zeroes_in_any_order_are_read_as_qemu_does() {
+    let scratch = Scratch::new();
+    for options in ["cluster_size=4k", "cluster_size=64k", "cluster_size=32k,extended_l2=on", "compat=0.10"] {
+        let image = scratch.path("worked.qcow2");
+        qemu_img(&["create", "-f", "qcow2", "-o", options, image.to_str().unwrap(), "20M"]);
+        let mut commands = Vec::new();
+        for (pattern, offset) in [(1, 9), (2, 3), (3, 17), (4, 0), (5, 12), (6, 7)] {
+            commands.push(format!("write -P {pattern} {offset}M 300k"));
+        }
+        commands.extend(
+            ["discard 3M 128k", "write -z 9M 128k", "write -P 9 3100k 1k", "write -z -u 12M 64k"].map(String::from),
+        );
+        if options != "compat=0.10" {
+            commands.push("write -c -P 8 15M 64k".into());
+        }
+        let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+        qemu_io(&image, "qcow2", &commands);
+        assert_as_qemu_reads(&scratch, &image);
+    }
+}
+
+#[test]
+fn a_grown_image_has_its_l1_at_the_end_and_is_read_from_a_pipe() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 8 * MIB);
+    for arguments in [&["-o", "cluster_size=4k"][..], &["-c", "-o", "cluster_size=4k"]] {
+        let image = qcow2_of(&raw, arguments);
+        qemu_img(&["resize", image.to_str().unwrap(), "4G"]);
+        qemu_io(&image, "qcow2", &["write -P 7 3G 1M", "write -P 8 5M 10k"]);
+        let reports = assert_as_qemu_reads(&scratch, &image);
+        assert!(reports[1].spooled > 0 && reports[0].spooled == 0);
+    }
+}
+
+#[test]
+fn of_an_image_with_snapshots_the_active_layer_is_read() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 8 * MIB);
+    let image = qcow2_of(&raw, &["-c"]);
+    qemu_img(&["snapshot", "-c", "before", image.to_str().unwrap()]);
+    qemu_io(&image, "qcow2", &["write -P 3 1M 2M", "write -P 4 6M 100k"]);
+    let reports = assert_as_qemu_reads(&scratch, &image);
+    assert!(reports[0].inspection.image.warnings[0].contains("1 internal snapshots"));
+    qemu_img(&["snapshot", "-d", "before", image.to_str().unwrap()]);
+    assert_as_qemu_reads(&scratch, &image);
+}
+
+#[test]
+fn bitmaps_are_passed_by() {
+    let scratch = Scratch::new();
+    let image = qcow2_of(&sample(&scratch, 4 * MIB), &[]);
+    qemu_img(&["bitmap", "--add", image.to_str().unwrap(), "backup"]);
+    assert_as_qemu_reads(&scratch, &image);
+}
+
+#[test]
+fn every_layout_the_writer_knows_is_read_whole_and_byte_by_byte() {
+    let size = 600 * 1024 + 777;
+    let layouts: [(&str, fn(&mut Qcow2)); 10] = [
+        ("as it comes", |_| {}),
+        ("L1 at the end", |image| image.l1 = Place::Behind),
+        ("L2 behind the data", |image| image.l2 = Place::Behind),
+        ("both behind", |image| (image.l1, image.l2) = (Place::Behind, Place::Behind)),
+        ("L2 among the data", |image| image.l2 = Place::Scattered(3)),
+        ("shuffled", |image| image.shuffle = Some(3)),
+        ("zstd", |image| (image.compression, image.incompatible) = (Compression::Zstd, 8)),
+        ("512-byte clusters", |image| image.cluster_bits = 9),
+        ("dirty and corrupt", |image| image.incompatible = 3),
+        ("unknown compatible and autoclear bits", |image| (image.compatible, image.autoclear) = (u64::MAX, u64::MAX)),
+    ];
+    for (name, change) in layouts {
+        let mut writer = Qcow2::new(size);
+        writer.cluster_bits = 12;
+        change(&mut writer);
+        let writer = writer.fill(5);
+        let scratch = Scratch::new();
+        let image = scratch.write("image.qcow2", &writer.build().image);
+        let expected = scratch.write("expected.raw", &writer.disk());
+        let reports = assert_carried(&image, &expected, &Options::default());
+        let warned = reports[0].inspection.image.warnings.iter().any(|warning| warning.contains("corrupt"));
+        assert_eq!(warned, name == "dirty and corrupt");
+        let target = scratch.path("disk.raw");
+        carry(by_bytes(&image), &target, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_same_disk(&target, &expected);
+    }
+}
+
+#[test]
+fn references_and_encryption_are_refused_by_name() {
+    let cases: [(&str, fn(&mut Qcow2)); 5] = [
+        ("qcow2-backing-file", |image| image.backing = Some((b"/etc/passwd".to_vec(), b"raw".to_vec()))),
+        ("qcow2-data-file", |image| image.incompatible = 4),
+        ("qcow2-encrypted", |image| image.crypt_method = 1),
+        ("qcow2-encrypted", |image| image.crypt_method = 2),
+        ("qcow2-incompatible-bits", |image| image.incompatible = 1 << 37),
+    ];
+    for (code, change) in cases {
+        let mut writer = Qcow2::new(MIB);
+        change(&mut writer);
+        let error = refusal(&writer.fill(1).build().image, &Options::default());
+        assert_eq!(error.code(), code);
+    }
+}
+
+#[test]
+fn each_bent_header_field_gives_its_error() {
+    let cases = [
+        (field::VERSION, 4, "qcow2-version"),
+        (field::CLUSTER_BITS, 8, "qcow2-cluster-bits"),
+        (field::CLUSTER_BITS, 22, "qcow2-cluster-bits"),
+        (field::SIZE, u64::MAX, "max-size"),
+        (field::SIZE, 1 << 45, "qcow2-l1-too-small"),
+        (field::L1_ENTRIES, 0, "qcow2-l1-too-small"),
+        (field::L1_ENTRIES, 0xffff_ffff, "qcow2-l1-too-large"),
+        (field::L1_OFFSET, 512, "qcow2-table-unaligned"),
+        (field::L1_OFFSET, 1 << 63, "qcow2-table-outside"),
+        (field::L1_OFFSET, 1 << 40, "qcow2-ends-early"),
+        (field::L1_OFFSET, 0, "qcow2-tables-overlap"),
+        (field::REFCOUNT_CLUSTERS, 0, "qcow2-refcount-table"),
+        (field::REFCOUNT_CLUSTERS, 0xffff, "qcow2-refcount-table"),
+        (field::REFCOUNT_OFFSET, 1, "qcow2-table-unaligned"),
+        (field::SNAPSHOTS, 65537, "qcow2-snapshots"),
+        (field::REFCOUNT_ORDER, 7, "qcow2-refcount-order"),
+        (field::HEADER_LENGTH, 96, "qcow2-header-length"),
+        (field::HEADER_LENGTH, 0xffff_fff8, "qcow2-header-length"),
+        (field::COMPRESSION, 1, "qcow2-compression-bit"),
+        (field::COMPRESSION, 2, "qcow2-compression-type"),
+        (field::INCOMPATIBLE, 8, "qcow2-compression-bit"),
+        (field::BACKING_OFFSET, 1 << 32, "qcow2-backing-name"),
+    ];
+    let writer = Qcow2::new(MIB).fill(1);
+    let image = writer.build().image;
+    for (field, value, code) in cases {
+        let mut bent = image.clone();
+        poke(&mut bent, field, value);
+        let error = refusal(&bent, &Options::default());
+        assert_eq!(error.code(), code, "{field:?} = {value:#x}: {error}");
+    }
+}
+
+#[test]
+fn each_bent_table_entry_gives_its_error() {
+    let mut writer = Qcow2::new(4 * MIB);
+    writer.clusters.insert(0, Cluster::Plain(vec![1; 65536]));
+    writer.clusters.insert(1, Cluster::Packed(vec![2; 65536]));
+    let built = writer.build();
+    let l2 = built.l2[&0];
+    let cases = [
+        (field::entry(built.l1, 0), 0x1_0200, "qcow2-l2-unaligned"),
+        (field::entry(built.l1, 0), 1 << 40, "qcow2-ends-early"),
+        (field::entry(built.l1, 0), built.l1, "qcow2-tables-overlap"),
+        (field::entry(l2, 0), 0x1_0200, "qcow2-cluster-unaligned"),
+        (field::entry(l2, 0), 1 << 40, "qcow2-ends-early"),
+        (field::entry(l2, 0), l2, "qcow2-data-in-metadata"),
+        (field::entry(l2, 1), field::PACKED | 1 << 40, "qcow2-ends-early"),
+        (field::entry(l2, 1), field::PACKED | built.clusters[&0], "qcow2-packed-data"),
+        (field::entry(l2, 1), field::PACKED, "qcow2-data-in-metadata"),
+    ];
+    for (field, value, code) in cases {
+        let mut bent = built.image.clone();
+        poke(&mut bent, field, value);
+        let error = refusal(&bent, &Options::default());
+        assert_eq!(error.code(), code, "{field:?} = {value:#x}: {error}");
+    }
+}
+
+#[test]
+fn an_image_cut_anywhere_is_refused() {
+    let mut writer = Qcow2::new(300 * 1024);
+    writer.cluster_bits = 12;
+    let image = writer.fill(9).build().image;
+    let options = Options { format: Some(diskferry::format::parse("qcow2").unwrap()), ..Options::default() };
+    for cut in (7..image.len()).step_by(4096) {
+        let error = refusal(&image[..cut], &options);
+        assert_eq!(error.kind(), diskferry::Kind::Image, "cut at {cut}: {error}");
+    }
+}

@@ -1,0 +1,104 @@
+//! Raw disks, ISO images, and what is only taken for a disk, from a file and from a pipe.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{assert_carried, by_bytes, carry, from_pipe, refusal, sample};
+use diskferry::format::parse;
+use diskferry::{Limits, Options};
+use diskferry_testkit::oracle::{Scratch, qemu_img};
+use diskferry_testkit::{Random, wrap};
+
+const MIB: u64 = 1 << 20;
+
+fn stated(format: &str) -> Options {
+    Options { format: Some(parse(format).unwrap()), ..Options::default() }
+}
+
+#[test]
+fn raw_disks_keep_their_size() {
+    let scratch = Scratch::new();
+    for size in [1, 511, 512, 513, MIB - 1, MIB + 512, 3 * MIB + 511, 9 * MIB] {
+        let disk = sample(&scratch, size);
+        for report in assert_carried(&disk, &disk, &stated("raw")) {
+            assert_eq!(report.inspection.unpacked_size, Some(size));
+        }
+    }
+}
+
+#[test]
+fn a_raw_disk_may_come_one_byte_at_a_time() {
+    let scratch = Scratch::new();
+    let (disk, target) = (sample(&scratch, MIB + 700), scratch.path("disk.raw"));
+    carry(by_bytes(&disk), &target, &Options::default()).unwrap();
+    assert!(fs::read(&disk).unwrap() == fs::read(target).unwrap());
+}
+
+#[test]
+fn a_stream_that_runs_past_the_limit_is_refused() {
+    let options = Options { limits: Limits { virtual_size: MIB, ..Limits::default() }, ..Options::default() };
+    assert_eq!(refusal(&Random::new(1).bytes(2 << 20), &options).code(), "max-size");
+}
+
+#[test]
+fn discs_are_carried_whole_and_called_discs() {
+    let scratch = Scratch::new();
+    let (tree, iso) = (scratch.path("tree"), scratch.path("cd.iso"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("noise"), Random::new(1).bytes(1_500_000)).unwrap();
+    let status = Command::new("genisoimage").args(["-quiet", "-udf", "-o"]).args([&iso, &tree]).status().unwrap();
+    assert!(status.success());
+    for report in assert_carried(&iso, &iso, &Options::default()) {
+        assert_eq!((report.inspection.image.format, report.inspection.image.cdrom), ("iso", true));
+    }
+    let whole = fs::read(&iso).unwrap();
+    assert_eq!(refusal(&whole[..1_000_000], &Options::default()).code(), "iso-ends-early");
+}
+
+#[test]
+fn what_qemu_img_makes_and_nobody_carries_is_refused_by_name_unless_stated() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 2 * MIB);
+    for (format, options, code) in [
+        ("vpc", "subformat=fixed,force_size=on", "vhd-not-carried"),
+        ("vpc", "subformat=dynamic", "vhd-not-carried"),
+        ("vhdx", "block_size=1M", "vhdx-not-carried"),
+        ("qed", "cluster_size=64k", "qed-not-carried"),
+        ("qcow", "encryption=off", "qcow1-not-carried"),
+        ("parallels", "cluster_size=1M", "parallels-not-carried"),
+    ] {
+        let image = scratch.path("image");
+        let (from, to) = (raw.to_str().unwrap(), image.to_str().unwrap());
+        qemu_img(&["convert", "-f", "raw", "-O", format, "-o", options, from, to]);
+        let bytes = fs::read(&image).unwrap();
+        assert_eq!(refusal(&bytes, &Options::default()).code(), code, "{format} {options}");
+        assert_carried(&image, &image, &stated("raw"));
+    }
+}
+
+#[test]
+fn a_page_or_an_archive_is_no_disk_even_when_it_is_packed() {
+    let page = b"<!DOCTYPE html>\n<title>404</title>\n";
+    assert_eq!(refusal(page, &Options::default()).code(), "html-not-carried");
+    assert_eq!(refusal(&wrap::gzip(page), &Options::default()).code(), "html-not-carried");
+    let archive = [b"PK\x03\x04".to_vec(), Random::new(1).bytes(5000)].concat();
+    assert_eq!(refusal(&archive, &Options::default()).code(), "zip-not-carried");
+}
+
+#[test]
+fn stated_wrappings_come_off_in_the_order_of_file_names() {
+    let scratch = Scratch::new();
+    let disk = Random::new(1).bytes(10_000);
+    let image = scratch.write("disk.raw.gz", &wrap::gzip(&disk));
+    let carried = |how: &str, name: &str| {
+        let target = scratch.path(name);
+        carry(from_pipe(Path::new(&image)), &target, &stated(how)).map(|_| fs::read(target).unwrap())
+    };
+    assert!(carried("raw.gz", "unpacked").unwrap() == disk);
+    assert!(carried("raw", "packed").unwrap() == fs::read(&image).unwrap());
+    assert!(carried("raw.gz.xz", "wrong").is_err());
+}
