@@ -124,7 +124,7 @@ pub struct JobArgs {
     ///
     /// Wrappings stand behind the format: .gz, .xz, .zst, .bz2. Nothing is guessed from the content then, and only the wrappings
     /// named are taken off. State raw for a disk whose guest is not trusted: it can write its disk to look like another format.
-    #[arg(short, long, value_parser = parse_format)]
+    #[arg(short, long, value_parser = diskferry::format::parse)]
     format: Option<Stated>,
 
     /// Threads that unpack and write; 0 for one per core
@@ -222,20 +222,6 @@ impl LimitArgs {
             spool: self.spool_limit.0,
         }
     }
-}
-
-/// Stands in for `diskferry::format::parse` until the library has it.
-fn parse_format(text: &str) -> Result<Stated, String> {
-    const FORMATS: [&str; 5] = ["qcow2", "vmdk", "vdi", "raw", "iso"];
-    const WRAPPINGS: [(&str, &str); 4] = [("gz", "gzip"), ("xz", "xz"), ("zst", "zstd"), ("bz2", "bzip2")];
-    let mut parts = text.split('.');
-    let name = parts.next().unwrap_or_default();
-    let format = FORMATS.into_iter().find(|known| *known == name).ok_or_else(|| format!("unknown format {name:?}"))?;
-    let wrapping = |suffix: &str| {
-        let known = WRAPPINGS.into_iter().find(|(short, long)| *short == suffix || *long == suffix);
-        known.map(|(_, name)| name).ok_or_else(|| format!("unknown wrapping {suffix:?}"))
-    };
-    Ok(Stated { format, wrappings: parts.rev().map(wrapping).collect::<Result<_, _>>()? })
 }
 
 const LIMITS: &str = "Limits (sizes: 10Gi or 10GiB is binary, 10G or 10GB decimal)";

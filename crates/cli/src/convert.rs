@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diskferry::Progress;
+use diskferry::sink::FileOptions;
 
 use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
-use crate::target::{Target, Writing};
+use crate::target::Target;
 use crate::{human, json, output, signals, source};
 
 /// Carries the image to the target, and says what came of it.
@@ -27,8 +28,8 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
     let options = args.job.options(args.limits, args.checksum, target.dir());
-    let how = Writing { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
-    let sink = target.sink(&how)?;
+    let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
+    let sink = target.sink(how, &options)?;
     let report = display.during(&progress, || diskferry::convert(input, &*sink, &options, &progress))?;
 
     if !quiet {

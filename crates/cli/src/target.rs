@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use diskferry::sink::Sink;
-use diskferry::{Error, Input};
+use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
+use diskferry::{Error, Input, Options};
 
 use crate::exit::Failure;
 
@@ -19,16 +19,6 @@ pub enum Target {
     Device(PathBuf),
     /// What can only be written forward: a pipe, a character device, or stdout whatever it is.
     Forward(File),
-}
-
-/// How the disk is to be written.
-pub struct Writing {
-    /// Leave holes where the disk is empty.
-    pub sparse: bool,
-    /// Reserve the space first.
-    pub preallocate: bool,
-    /// Wait until the disk has reached the storage.
-    pub sync: bool,
 }
 
 impl Target {
@@ -87,11 +77,12 @@ impl Target {
     }
 
     /// The sink for it.
-    pub fn sink(self, how: &Writing) -> Result<Box<dyn Sink>, Failure> {
-        // The library's sinks go here.
-        let Writing { sparse, preallocate, sync } = how;
-        let _ = (self, sparse, preallocate, sync);
-        Err(Failure::Unexpected("writing is not wired yet".into()))
+    pub fn sink(self, how: FileOptions, options: &Options) -> Result<Box<dyn Sink>, Failure> {
+        Ok(match self {
+            Self::File(path) => Box::new(FileSink::create(path, how)?),
+            Self::Device(path) => Box::new(DeviceSink::open(path, DeviceOptions { sync: how.sync })?),
+            Self::Forward(file) => Box::new(PipeSink::new(file, &options.limits, options.spool_dir.clone())),
+        })
     }
 }
 
