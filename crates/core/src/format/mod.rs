@@ -8,6 +8,7 @@ mod raw;
 #[cfg(test)]
 mod testing;
 mod vdi;
+mod vmdk;
 pub(crate) mod walk;
 
 pub use detect::{by_name, detect, parse};
@@ -18,7 +19,7 @@ use crate::limits::Limits;
 use crate::source::Source;
 
 /// Every format, in the order in which they are asked.
-pub static FORMATS: &[Format] = &[qcow2::QCOW2, vdi::VDI, iso::ISO, raw::RAW];
+pub static FORMATS: &[Format] = &[qcow2::QCOW2, vmdk::VMDK, vdi::VDI, iso::ISO, raw::RAW];
 
 /// A format that can be carried.
 pub struct Format {

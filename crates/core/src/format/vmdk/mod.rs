@@ -1,0 +1,127 @@
+//! VMDK: VMware's disk image, as one file.
+//!
+//! What is carried is a sparse extent with its descriptor inside: monolithicSparse ([`sparse`]) and streamOptimized ([`stream`]).
+//! Every other kind names other files, and is refused by its name. The layout is VMware's "Virtual Disk Format 5.0";
+//! docs/formats/vmdk.md says what producers make of it.
+
+#![warn(clippy::indexing_slicing)]
+
+mod descriptor;
+mod header;
+mod markers;
+mod proof;
+mod sparse;
+mod stream;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use self::descriptor::Descriptor;
+use self::header::Header;
+use self::sparse::Sparse;
+use self::stream::Stream;
+use super::{Detail, Format, Image, ImageInfo, Opening};
+use crate::error::{Error, Result};
+use crate::source::{Source, ends_early, read_exact, read_full};
+
+const FORMAT: &str = "vmdk";
+/// Unit of all offsets and sizes in a VMDK.
+const SECTOR: u64 = SECTOR_LEN as u64;
+const SECTOR_LEN: usize = 512;
+const MAGIC: [u8; 4] = *b"KDMV";
+const COWD_MAGIC: [u8; 4] = *b"COWD";
+/// The magic 0xcafebabe and the version 2.1, so that no other file with that magic is taken for one.
+const SESPARSE_MAGIC: [u8; 16] = [0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
+
+/// Why a file that holds nothing but a descriptor, or a header in front of one, is refused.
+const DESCRIPTOR_ONLY: &str = "a descriptor without data: it names other files, which are never opened; \
+                               give one whole image (monolithicSparse, streamOptimized)";
+
+pub(super) const VMDK: Format = Format { name: FORMAT, probe, open };
+
+fn probe(head: &[u8]) -> bool {
+    head.starts_with(&MAGIC) || refuse_kind(head).is_some()
+}
+
+/// Kinds of VMDK that are told by their first bytes and not carried.
+fn refuse_kind(head: &[u8]) -> Option<Error> {
+    if head.starts_with(&COWD_MAGIC) {
+        let what = "a COWD extent of an ESX disk, which is one part of several; give one whole image";
+        return Some(Error::unsupported(FORMAT, "cowd", what));
+    }
+    if head.starts_with(&SESPARSE_MAGIC) {
+        let what = "a seSparse extent of an ESXi snapshot, which is one part of several; give one whole image";
+        return Some(Error::unsupported(FORMAT, "sesparse", what));
+    }
+    if descriptor::is_text(head) {
+        return Some(Error::unsupported(FORMAT, "descriptor-only", DESCRIPTOR_ONLY));
+    }
+    None
+}
+
+fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
+    let mut head = [0; SECTOR_LEN];
+    let got = read_full(source, &mut head, 0)?;
+    if let Some(refused) = head.get(..got).and_then(refuse_kind) {
+        return Err(refused);
+    }
+    if got < head.len() {
+        return Err(ends_early(FORMAT, "the header", 0, head.len() as u64, got as u64));
+    }
+    let header = Header::parse(&head, 0, how.limits)?;
+    let descriptor = read_descriptor(source, &header)?;
+    let info = describe(&header, &descriptor)?;
+    // What is refused is only looked at, so that an unusual descriptor can be seen together with its header.
+    let size = info.virtual_size.unwrap_or(header.capacity);
+    Ok(if header.is_stream {
+        Box::new(Stream::new(&header, info, size, source, how)?)
+    } else {
+        Box::new(Sparse::new(&header, info, size, how)?)
+    })
+}
+
+fn read_descriptor(source: &mut dyn Source, header: &Header) -> Result<Descriptor> {
+    let Some((at, len)) = header.descriptor else { return Ok(Descriptor::default()) };
+    if at < SECTOR {
+        return Err(Error::corrupt(FORMAT, "descriptor-offset", at, "the descriptor lies in the header"));
+    }
+    let mut text = vec![0; tables::length(len)];
+    read_exact(source, &mut text, at, FORMAT, "the descriptor")?;
+    Descriptor::parse(&text, at)
+}
+
+fn describe(header: &Header, descriptor: &Descriptor) -> Result<ImageInfo> {
+    let expected = if header.is_stream { "streamOptimized" } else { "monolithicSparse" };
+    let refusals = descriptor.refusals(expected);
+    let size = if refusals.is_empty() { virtual_size(header, descriptor)? } else { header.capacity };
+    let number = |value: u32| Detail::Number(value.into());
+    let details = [
+        descriptor.create_type().map(|name| ("create-type", Detail::Text(name.to_owned()))),
+        descriptor.cid.map(|cid| ("cid", number(cid))),
+        descriptor.parent_cid.map(|cid| ("parent-cid", number(cid))),
+        Some(("version", number(header.version))),
+        Some(("compressed", Detail::Flag(header.is_stream))),
+    ];
+    let unclean = "the image was not closed by the program that wrote it last; what it wrote last may be missing";
+    Ok(ImageInfo {
+        format: FORMAT,
+        virtual_size: Some(size),
+        cluster_size: Some(header.grain),
+        backing: descriptor.parent_name().map(str::to_owned),
+        refusals,
+        details: details.into_iter().flatten().collect(),
+        warnings: header.unclean.then(|| unclean.to_owned()).into_iter().collect(),
+        ..ImageInfo::default()
+    })
+}
+
+/// The size of the disk. VirtualBox rounds the capacity up to whole grains; the extent line then has the true size.
+fn virtual_size(header: &Header, descriptor: &Descriptor) -> Result<u64> {
+    let capacity = header.capacity;
+    let size = descriptor.size().unwrap_or(capacity);
+    if size > capacity || size.div_ceil(header.grain) != capacity.div_ceil(header.grain) {
+        let what = format!("the disk has {size} bytes in the descriptor, but {capacity} in the header");
+        return Err(Error::corrupt(FORMAT, "capacity-disagrees", 0, what));
+    }
+    Ok(size)
+}

@@ -1,0 +1,153 @@
+//! The grain directory and its grain tables, where they can be read before the grains.
+
+use std::mem::take;
+use std::ops::Range;
+
+use super::header::{ENTRY, Header};
+use super::{FORMAT, SECTOR};
+use crate::error::{Error, Result};
+use crate::extent::{Codec, Extent};
+use crate::format::Opening;
+use crate::format::walk::{Table, Walk};
+use crate::source::{Source, read_exact};
+
+/// Visits the grain tables in the order in which they lie in the image.
+pub(super) struct Tables {
+    header: Header,
+    directory: u64,
+    walk: Walk,
+    /// Where the last table and everything in front of it ends.
+    end: u64,
+    stored: Stored,
+    /// One table; kept so that it is allocated once.
+    buffer: Vec<u8>,
+}
+
+/// What is known about holes of a sparse image file: nothing is stored from `asked` to `data.start`.
+#[derive(Default)]
+struct Stored {
+    asked: u64,
+    data: Range<u64>,
+}
+
+impl Tables {
+    /// The tables that the grain directory at `directory` names. Nothing is read yet.
+    pub(super) fn new(header: &Header, directory: u64, virtual_size: u64, how: &Opening) -> Self {
+        Self {
+            header: header.clone(),
+            directory,
+            walk: Walk::new(FORMAT, Codec::Zlib, virtual_size, how),
+            end: 0,
+            stored: Stored::default(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Reads the grain directory and returns where the last of all tables ends. Needed once, before [`next`](Self::next).
+    pub(super) fn plan(&mut self, source: &mut dyn Source) -> Result<u64> {
+        let header = &self.header;
+        let directories = [Some(self.directory), header.redundant].into_iter().flatten();
+        let fixed: Vec<_> = [(0, SECTOR)]
+            .into_iter()
+            .chain(header.descriptor)
+            .chain(directories.map(|at| (at, header.directory_len())))
+            .collect();
+        // Before anything is read: a stream does not give its first bytes again.
+        self.walk.plan(Vec::new(), 0, &fixed)?;
+        let mut tables = Vec::new();
+        let (mut index, mut chunk) = (0, [0; 4096]);
+        while index < header.tables() {
+            let at = self.directory.saturating_add(index * ENTRY);
+            let entries = (header.tables() - index).min(chunk.len() as u64 / ENTRY);
+            let part = chunk.get_mut(..length(entries * ENTRY)).unwrap_or_default();
+            read_exact(source, part, at, FORMAT, "the grain directory")?;
+            for sector in entries_of(part) {
+                // Below the capacity, which is a number of bytes that fits.
+                let start = index * header.table_span();
+                match sector {
+                    0 => self.walk.zero(start, header.table_span()),
+                    _ => tables.push(Table { at: u64::from(sector) * SECTOR, start }),
+                }
+                index += 1;
+            }
+            self.walk.charge(tables.len())?;
+        }
+        let table_ends = tables.iter().map(|table| table.at.saturating_add(header.table_len()));
+        self.end = fixed.iter().map(|(at, len)| at.saturating_add(*len)).chain(table_ends).max().unwrap_or(0);
+        self.walk.plan(tables, header.table_len(), &fixed)?;
+        Ok(self.end)
+    }
+
+    /// The next extent. Grains that read as zero are named here, `allocated` is told the others: the walk, the sector
+    /// that the table gives, and the start on the disk.
+    pub(super) fn next(
+        &mut self,
+        source: &mut dyn Source,
+        mut allocated: impl FnMut(&mut Walk, u32, u64) -> Result<()>,
+    ) -> Result<Option<Extent>> {
+        let Self { header, walk, end, stored, buffer, .. } = self;
+        walk.next(source, |walk, source, table| {
+            let grains = header.grains_from(table.start);
+            let span = table.at..table.at.saturating_add(grains * ENTRY);
+            if stored.is_hole(source, span, *end)? {
+                walk.zero(table.start, grains * header.grain);
+                return Ok(());
+            }
+            let mut bytes = take(buffer);
+            bytes.resize(length(grains * ENTRY), 0);
+            read_exact(source, &mut bytes, table.at, FORMAT, "a grain table")?;
+            let starts = (table.start..).step_by(length(header.grain));
+            for (entry, start) in entries_of(&bytes).zip(starts) {
+                match header.allocated(entry) {
+                    None => walk.zero(start, header.grain),
+                    Some(sector) => allocated(walk, sector, start)?,
+                }
+            }
+            *buffer = bytes;
+            Ok(())
+        })
+    }
+}
+
+impl Stored {
+    /// Whether all of `span` lies on a hole. `end` is how far it makes sense to look ahead, so that the empty tables
+    /// of a huge disk are found with one question.
+    fn is_hole(&mut self, source: &mut dyn Source, span: Range<u64>, end: u64) -> Result<bool> {
+        // What lies past the end of the file is missing, which reading it will say.
+        if source.len().is_some_and(|len| span.end > len) {
+            return Ok(false);
+        }
+        if !(self.asked..self.data.end).contains(&span.start) {
+            self.asked = span.start;
+            self.data = source.next_data(span.start..end)?.unwrap_or(end..end);
+        }
+        Ok(span.end <= self.data.start)
+    }
+}
+
+/// The entries of a grain directory or table.
+pub(super) fn entries_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|entry| u32::from_le_bytes(*entry))
+}
+
+/// A length in memory of something that was checked to be small: a table, a chunk, a grain.
+pub(super) fn length(len: u64) -> usize {
+    usize::try_from(len).unwrap_or(usize::MAX)
+}
+
+/// Proves that the image reaches `overhead` although nothing up to there was needed behind `read`: a file cut in front of
+/// its first grain is no empty disk.
+pub(super) fn prove_overhead(source: &mut dyn Source, read: u64, overhead: u64) -> Result<()> {
+    if read >= overhead {
+        return Ok(());
+    }
+    read_exact(source, &mut [0], overhead.saturating_sub(1), FORMAT, "the space in front of the grains")
+}
+
+/// The sector at byte `at`, as the entry of a table gives it.
+pub(super) fn sector_of(at: u64) -> Result<u32> {
+    u32::try_from(at / SECTOR).map_err(|_| {
+        let what = "the stream goes on behind 2 TiB, where no grain table can point";
+        Error::corrupt(FORMAT, "too-far", at, what)
+    })
+}

@@ -1,0 +1,306 @@
+//! Hostile: each field bent gives its error, and no byte that is changed makes us panic.
+
+use diskferry_testkit::vmdk::{Built, Descriptor, Grain, field};
+use diskferry_testkit::{Field, Random, poke};
+
+use super::*;
+
+const ONES: u64 = u64::MAX;
+
+/// What becomes of an image that is bent by `bend`, from a file and from a pipe.
+fn bent(spec: &Vmdk, bend: impl FnOnce(&mut Built)) -> [String; 2] {
+    let mut built = spec.build();
+    bend(&mut built);
+    Bytes::both(&built.image).map(|mut source| code_of(&mut source))
+}
+
+fn assert_bent(style: Style, field: Field, value: u64, code: &str) {
+    let found = bent(&several_tables(style), |built| poke(&mut built.image, field, value));
+    assert_eq!(found, [code; 2], "{style:?}: {value:#x} in {field:?}");
+}
+
+#[test]
+fn each_field_of_the_header() {
+    use Style::{Sparse, StreamQemu, StreamTail};
+    for (style, field, value, code) in [
+        (Sparse, field::MAGIC, 0, "vmdk-magic"),
+        (Sparse, field::VERSION, 0, "vmdk-version"),
+        (Sparse, field::VERSION, 4, "vmdk-version"),
+        (Sparse, field::FLAGS, 0xb, "vmdk-flags"),
+        (Sparse, field::FLAGS, 0x4_0003, "vmdk-flags"),
+        (Sparse, field::FLAGS, 0x1_0003, "vmdk-compression-flags"),
+        (Sparse, field::FLAGS, 0x2_0003, "vmdk-compression-flags"),
+        (StreamQemu, field::FLAGS, 0x1_0003, "vmdk-no-markers"),
+        (StreamQemu, field::FLAGS, 3, "vmdk-compression-flags"),
+        (Sparse, field::NEWLINES, 0x0d0a_200d, "vmdk-text-transfer"),
+        (Sparse, field::COMPRESSION, 2, "vmdk-compression"),
+        (Sparse, field::COMPRESSION, 1, "vmdk-compression-flags"),
+        (Sparse, field::CAPACITY, 0, "vmdk-descriptor-only"),
+        (Sparse, field::CAPACITY, ONES, "vmdk-offset-range"),
+        (Sparse, field::CAPACITY, 1 << 50, "vmdk-directory-size"),
+        (Sparse, field::CAPACITY, 2100 * 8 - 4, "vmdk-capacity-disagrees"),
+        (Sparse, field::CAPACITY, 2100 * 8 + 8, "vmdk-capacity-disagrees"),
+        (Sparse, field::GRAIN, 0, "vmdk-grain-size"),
+        (Sparse, field::GRAIN, 4, "vmdk-grain-size"),
+        (Sparse, field::GRAIN, 24, "vmdk-grain-size"),
+        (Sparse, field::GRAIN, 1 << 18, "vmdk-grain-size"),
+        (Sparse, field::GRAIN, ONES, "vmdk-grain-size"),
+        (StreamQemu, field::GRAIN, 1 << 17, "limit-unit"),
+        (Sparse, field::DESCRIPTOR_OFFSET, 0, "vmdk-piece"),
+        (Sparse, field::DESCRIPTOR_OFFSET, ONES, "vmdk-offset-range"),
+        (Sparse, field::DESCRIPTOR_OFFSET, 1 << 40, "vmdk-ends-early"),
+        (Sparse, field::DESCRIPTOR_SIZE, 0, "vmdk-descriptor-size"),
+        (Sparse, field::DESCRIPTOR_SIZE, 2048, "vmdk-descriptor-size"),
+        (Sparse, field::DESCRIPTOR_SIZE, ONES, "vmdk-descriptor-size"),
+        (Sparse, field::TABLE_ENTRIES, 0, "vmdk-table-entries"),
+        (Sparse, field::TABLE_ENTRIES, 513, "vmdk-table-entries"),
+        (Sparse, field::REDUNDANT_OFFSET, 1 << 55, "vmdk-offset-range"),
+        (Sparse, field::DIRECTORY_OFFSET, 0, "vmdk-tables-overlap"),
+        (Sparse, field::DIRECTORY_OFFSET, 1 << 55, "vmdk-offset-range"),
+        (Sparse, field::DIRECTORY_OFFSET, ONES, "vmdk-directory-at-end"),
+        (StreamQemu, field::DIRECTORY_OFFSET, 1 << 30, "vmdk-ends-early"),
+        (Sparse, field::OVERHEAD, ONES, "vmdk-offset-range"),
+        (Sparse, field::OVERHEAD, 1 << 40, "vmdk-ends-early"),
+        (StreamQemu, field::OVERHEAD, 0, "vmdk-overhead"),
+        (StreamTail, field::OVERHEAD, 1, "vmdk-overhead"),
+        (StreamQemu, field::OVERHEAD, 1 << 40, "vmdk-ends-early"),
+        (StreamTail, field::REDUNDANT_OFFSET, ONES, "carried"),
+        (Sparse, field::UNCLEAN, 1, "carried"),
+    ] {
+        assert_bent(style, field, value, code);
+    }
+}
+
+#[test]
+fn an_unclean_image_is_carried_with_a_warning() {
+    let mut image = small(Style::Sparse).build().image;
+    poke(&mut image, field::UNCLEAN, 1);
+    let opened = open(&mut Bytes::file(&image), Order::Source).unwrap();
+    assert_eq!(opened.info().warnings.len(), 1);
+}
+
+#[test]
+fn a_refused_image_can_be_looked_at() {
+    let descriptor = Descriptor::new("monolithicSparse", 240, "disk.vmdk").with("parentFileNameHint", "base.vmdk");
+    let image = Vmdk { descriptor: descriptor.text().into_bytes(), ..small(Style::Sparse) }.build().image;
+    let opened = open(&mut Bytes::pipe(&image), Order::Source).unwrap();
+    assert_eq!(opened.info().backing.as_deref(), Some("base.vmdk"));
+    assert_eq!(code_of(&mut Bytes::pipe(&image)), "vmdk-parent");
+}
+
+#[test]
+fn a_create_type_of_the_other_kind_is_refused() {
+    let descriptor = Descriptor::new("monolithicSparse", 240, "disk.vmdk").text().into_bytes();
+    let image = Vmdk { descriptor, ..small(Style::StreamTail) }.build().image;
+    assert_eq!(code_of(&mut Bytes::pipe(&image)), "vmdk-create-type");
+}
+
+#[test]
+fn other_kinds_are_known_and_refused_by_name() {
+    for (head, code) in [
+        (&b"COWD\x01\0\0\0"[..], "vmdk-cowd"),
+        (b"\xbe\xba\xfe\xca\0\0\0\0\x01\0\0\0\x02\0\0\0", "vmdk-sesparse"),
+        (b"# Disk DescriptorFile\nversion=1\n", "vmdk-descriptor-only"),
+        (b"\xef\xbb\xbf\n # disk descriptorFILE", "vmdk-descriptor-only"),
+        (b"KDMV\x01\0\0\0", "vmdk-ends-early"),
+    ] {
+        assert!((VMDK.probe)(head), "{head:?}");
+        assert_eq!(code_of(&mut Bytes::pipe(head)), code);
+    }
+    assert!(!(VMDK.probe)(b"VMDK") && !(VMDK.probe)(&[]));
+    assert!(!(VMDK.probe)(b"\xbe\xba\xfe\xca\0\0\0\x02"), "a program for a Mac");
+}
+
+#[test]
+fn directory_entries_of_a_sparse_image() {
+    let spec = several_tables(Style::Sparse);
+    let second = spec.build().tables[&1] / SECTOR;
+    for (value, code) in [
+        // Without a table its grains are a hole: nothing says otherwise.
+        (0, "carried"),
+        (1, "vmdk-tables-overlap"),
+        (second, "vmdk-tables-overlap"),
+        (u64::from(u32::MAX), "vmdk-ends-early"),
+    ] {
+        let found = bent(&spec, |built| poke(&mut built.image, field::entry(built.directory, 0), value));
+        assert_eq!(found, [code; 2], "{value}");
+    }
+}
+
+#[test]
+fn table_entries_of_a_sparse_image() {
+    let spec = several_tables(Style::Sparse);
+    // Entry 1 is a hole only if the header says so.
+    for (value, code) in [(1, "vmdk-data-in-metadata"), (u64::from(u32::MAX), "vmdk-ends-early")] {
+        let found = bent(&spec, |built| poke(&mut built.image, field::entry(built.tables[&0], 0), value));
+        assert_eq!(found, [code; 2], "{value}");
+    }
+}
+
+#[test]
+fn markers() {
+    for style in [Style::StreamQemu, Style::StreamTail] {
+        for (field, value, code) in [
+            (field::MARKER_VALUE, 4, "vmdk-marker-grid"),
+            (field::MARKER_VALUE, 2100 * 8, "vmdk-marker-range"),
+            (field::MARKER_VALUE, ONES, "vmdk-marker-range"),
+            (field::MARKER_SIZE, 8193, "vmdk-marker-size"),
+            (field::MARKER_SIZE, u64::from(u32::MAX), "vmdk-marker-size"),
+        ] {
+            let found = bent(&several_tables(style), |built| {
+                let marker = *built.grains.values().next().unwrap() as usize;
+                poke(&mut built.image, field.after(marker), value);
+            });
+            assert_eq!(found, [code; 2], "{style:?}: {value:#x} in {field:?}");
+        }
+    }
+}
+
+#[test]
+fn markers_that_are_no_grains() {
+    let spec = several_tables(Style::StreamTail);
+    for (marker, field, value, code) in [
+        (1, field::MARKER_VALUE, 5, "vmdk-marker-length"),
+        (1, field::MARKER_TYPE, 4, "vmdk-marker-type"),
+        (1, field::MARKER_TYPE, 2, "vmdk-marker-length"),
+        (2, field::MARKER_VALUE, 0, "vmdk-marker-length"),
+        (2, field::MARKER_TYPE, 3, "vmdk-magic"),
+    ] {
+        let found = bent(&spec, |built| {
+            let at = if marker == 1 { built.tables[&0] } else { built.directory } - SECTOR;
+            poke(&mut built.image, field.after(at as usize), value);
+        });
+        assert_eq!(found.last().map(String::as_str), Some(code), "{value} in {field:?}");
+    }
+    let early = bent(&spec, |built| {
+        let at = (built.directory - SECTOR) as usize;
+        built.image[at..at + 512].fill(0);
+    });
+    assert_eq!(early, ["vmdk-no-footer"; 2]);
+    let among_grains = bent(&several_tables(Style::StreamOpenVmdk), |built| {
+        let at = built.end_of_stream as usize;
+        poke(&mut built.image, field::MARKER_TYPE.after(at), 1);
+        poke(&mut built.image, field::MARKER_VALUE.after(at), 4);
+        built.image.extend([0; 2048]);
+    });
+    assert_eq!(among_grains, ["vmdk-marker-order"; 2]);
+}
+
+#[test]
+fn tables_that_disagree_with_the_markers() {
+    for (style, code) in [(Style::StreamOpenVmdk, "vmdk-grain-count"), (Style::StreamTail, "vmdk-table-disagrees")] {
+        let spec = several_tables(style);
+        let found = bent(&spec, |built| {
+            let grain = *built.grains.keys().next().unwrap();
+            poke(&mut built.image, field::entry(built.tables[&0], grain), 0);
+        });
+        // The first grain is the one by which a table behind is known.
+        assert_eq!(found, [code; 2], "{style:?}: a grain that no table names");
+        let found = bent(&spec, |built| {
+            let hole = (0..512).find(|index| !built.grains.contains_key(index)).unwrap();
+            poke(&mut built.image, field::entry(built.tables[&0], hole), 77);
+        });
+        assert_eq!(found, [code; 2], "{style:?}: a table that names no grain");
+        let found = bent(&spec, |built| {
+            let (index, at) = built.grains.iter().next().map(|(index, at)| (*index, *at)).unwrap();
+            poke(&mut built.image, field::entry(built.tables[&0], index), at / SECTOR + 1);
+        });
+        assert_eq!(found, ["vmdk-table-disagrees"; 2], "{style:?}: another place");
+    }
+}
+
+#[test]
+fn a_directory_behind_that_disagrees_with_its_tables() {
+    let spec = several_tables(Style::StreamTail);
+    for index in [0, 1] {
+        for value in [0, 9, u64::from(u32::MAX)] {
+            let found = bent(&spec, |built| poke(&mut built.image, field::entry(built.directory, index), value));
+            if (index, value) == (1, 0) {
+                assert_eq!(found, ["carried"; 2], "the second table is not stored");
+            } else {
+                assert_eq!(found[1], "vmdk-directory-disagrees", "{value} in entry {index}");
+                assert_ne!(found[0], "carried", "{value} in entry {index}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_footer_that_is_no_copy() {
+    let spec = several_tables(Style::StreamTail);
+    for (field, value) in [
+        (field::MAGIC, 0),
+        (field::VERSION, 2),
+        (field::FLAGS, 0x3_0005),
+        (field::CAPACITY, 2100 * 8),
+        (field::GRAIN, 16),
+        (field::TABLE_ENTRIES, 256),
+        (field::DESCRIPTOR_SIZE, 1),
+        (field::DIRECTORY_OFFSET, ONES),
+        (field::DIRECTORY_OFFSET, 1),
+    ] {
+        let found = bent(&spec, |built| poke(&mut built.image, field.after(built.footer as usize), value));
+        let expected = if field == field::MAGIC { "vmdk-magic" } else { "vmdk-footer" };
+        assert_eq!(found[1], expected, "{value} in {field:?}");
+        assert_ne!(found[0], "carried", "{value} in {field:?}");
+    }
+}
+
+#[test]
+fn a_grain_that_comes_twice() {
+    for style in [Style::StreamOpenVmdk, Style::StreamTail] {
+        let found = bent(&several_tables(style), |built| {
+            let mut markers = built.grains.values();
+            let first = field::MARKER_VALUE.after(*markers.next().unwrap() as usize).peek(&built.image);
+            let second = *markers.next().unwrap() as usize;
+            poke(&mut built.image, field::MARKER_VALUE.after(second), first);
+        });
+        let expected = if style == Style::StreamTail { "vmdk-grain-twice" } else { "vmdk-table-disagrees" };
+        assert_eq!(found, [expected; 2]);
+    }
+}
+
+#[test]
+fn a_huge_disk_is_a_matter_of_limits() {
+    // 1 EiB at the largest grains: the directory alone would be too much.
+    let mut image = small(Style::Sparse).build().image;
+    poke(&mut image, field::CAPACITY, 1 << 50);
+    poke(&mut image, field::GRAIN, 1 << 17);
+    let text = Descriptor::new("monolithicSparse", 1 << 50, "disk.vmdk").text();
+    image[512..512 + text.len()].copy_from_slice(text.as_bytes());
+    // Entries of the directory that come from whatever lies there.
+    image.resize(200 << 20, 1);
+    let code = code_of(&mut Bytes::file(&image));
+    assert!(["limit-table", "vmdk-tables-overlap"].contains(&code.as_str()), "{code}");
+}
+
+#[test]
+fn changed_bytes_never_panic() {
+    let random = &mut Random::new(17);
+    for style in STYLES {
+        let mut spec = small(style);
+        spec.grains.insert(7, Grain::Data(vec![7; 4096]));
+        let built = spec.build();
+        for _ in 0..1500 {
+            let mut image = built.image.clone();
+            for _ in 0..=random.below(3) {
+                let spans = [0..80, 512..1200, built.directory..built.directory + 16, built.footer..built.footer + 80];
+                let markers = built.grains.values().map(|at| *at..*at + 16);
+                let tables = built.tables.values().map(|at| *at..*at + 120);
+                let spans: Vec<_> = spans.into_iter().chain(markers).chain(tables).collect();
+                let span = &spans[random.below(spans.len() as u64) as usize];
+                let at = (span.start + random.below(span.end - span.start)) as usize;
+                let byte = [0, 1, 0xff, 0x80, random.next_u64() as u8][random.below(5) as usize];
+                if let Some(place) = image.get_mut(at) {
+                    *place = byte;
+                }
+            }
+            for mut source in Bytes::both(&image) {
+                // Reading back on a pipe, or naming a byte not at all, would panic here.
+                let opened = open(&mut source, Order::Source);
+                let Ok(mut opened) = opened else { continue };
+                while let Ok(Some(_)) = opened.next_extent(&mut source) {}
+            }
+        }
+    }
+}
