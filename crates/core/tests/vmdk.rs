@@ -1,0 +1,228 @@
+//! VMDK against qemu-img, and in the layouts of producers that are not at hand, from a file and from a pipe.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{assert_carried, by_bytes, carry, from_file, from_pipe, refusal, sample};
+use diskferry::format::Detail;
+use diskferry::sink::PipeSink;
+use diskferry::{Limits, Options, Progress, convert, inspect};
+use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
+use diskferry_testkit::random::Random;
+use diskferry_testkit::vmdk::descriptor::Spelling;
+use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk};
+
+const MIB: u64 = 1 << 20;
+const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
+
+fn vmdk_of(raw: &Path, options: &str) -> PathBuf {
+    let image = raw.with_extension("vmdk");
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let fixed = ["convert", "-f", "raw", "-O", "vmdk", "-o", options].map(str::to_owned);
+    qemu_img(&[&fixed[..], &[path(raw), path(&image)]].concat());
+    image
+}
+
+/// Compares with what qemu-img reads of `image` now.
+fn assert_as_qemu_reads(scratch: &Scratch, image: &Path) {
+    let expected = scratch.path("expected.raw");
+    raw_file_of(image, "vmdk", &expected);
+    assert_carried(image, &expected, &Options::default());
+}
+
+#[test]
+fn every_option_of_qemu_img_gives_the_disk_it_was_made_of() {
+    let scratch = Scratch::new();
+    for size in [512, 40 * MIB + 7 * 512, 70 * MIB] {
+        let raw = sample(&scratch, size);
+        for options in [
+            "subformat=monolithicSparse",
+            "subformat=monolithicSparse,compat6=on",
+            "subformat=monolithicSparse,zeroed_grain=on",
+            "subformat=streamOptimized",
+        ] {
+            assert_carried(&vmdk_of(&raw, options), &raw, &Options::default());
+        }
+    }
+}
+
+#[test]
+fn a_stream_of_noise_ends_without_what_looks_like_an_end() {
+    let scratch = Scratch::new();
+    let raw = scratch.write("noise.raw", &Random::new(9).bytes(10 << 20));
+    assert_carried(&vmdk_of(&raw, "subformat=streamOptimized"), &raw, &Options::default());
+}
+
+#[test]
+fn an_empty_disk_and_one_written_in_any_order() {
+    let scratch = Scratch::new();
+    for options in ["subformat=monolithicSparse,zeroed_grain=on", "subformat=streamOptimized"] {
+        let image = scratch.path("disk.vmdk");
+        qemu_img(&["create", "-f", "vmdk", "-o", options, image.to_str().unwrap(), "200M"]);
+        assert_as_qemu_reads(&scratch, &image);
+        if options.contains("monolithic") {
+            let writes = ["write -P 1 190M 70k", "write -P 2 0 1M", "write -P 3 100M 3k", "write -z 64k 128k"];
+            qemu_io(&image, "vmdk", &writes);
+            assert_as_qemu_reads(&scratch, &image);
+        }
+    }
+}
+
+#[test]
+fn the_layout_of_every_producer() {
+    let scratch = Scratch::new();
+    for style in STYLES {
+        for spec in [
+            Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8 - 3) }.fill(3),
+            Vmdk::new(style, 10 * 128 + 5).fill(5),
+            Vmdk { version: 2, ..Vmdk::new(style, 40 * 128) }.fill(7),
+            Vmdk { grain: 8, ..Vmdk::new(style, 3000 * 8) },
+            Vmdk { redundant: false, ..Vmdk::new(style, 40 * 128) }.fill(11),
+            Vmdk { shuffle: (style != Style::StreamTail).then_some(1), ..Vmdk::new(style, 40 * 128) }.fill(13),
+        ] {
+            let expected = scratch.write("expected", &spec.disk());
+            let image = scratch.write("disk.vmdk", &spec.build().image);
+            assert_carried(&image, &expected, &Options::default());
+            assert_as_qemu_reads(&scratch, &image);
+        }
+    }
+}
+
+#[test]
+fn one_byte_at_a_time() {
+    let scratch = Scratch::new();
+    for style in STYLES {
+        let spec = Vmdk { grain: 8, ..Vmdk::new(style, 60 * 8) }.fill(3);
+        let (target, image) = (scratch.path("disk.raw"), scratch.write("disk.vmdk", &spec.build().image));
+        carry(by_bytes(&image), &target, &Options::default()).unwrap();
+        assert_same_disk(&target, &scratch.write("expected", &spec.disk()));
+        fs::remove_file(target).unwrap();
+    }
+}
+
+#[test]
+fn a_stream_spools_no_data() {
+    let scratch = Scratch::new();
+    for style in STYLES {
+        let image = scratch.write("disk.vmdk", &Vmdk::new(style, 400 * 128).fill(3).build().image);
+        let report = carry(from_pipe(&image), &scratch.path("disk.raw"), &Options::default()).unwrap();
+        // The redundant tables, which are jumped over.
+        assert!(report.spooled <= 4096, "{style:?}: {} bytes spooled", report.spooled);
+        fs::remove_file(scratch.path("disk.raw")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_goes_to_a_pipe_without_spooling() {
+    let scratch = Scratch::new();
+    for style in STYLES {
+        let spec = Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8) }.fill(3);
+        let image = scratch.write("disk.vmdk", &spec.build().image);
+        let expected = scratch.write("expected", &spec.disk());
+        for (feed, input) in [("file", from_file(&image)), ("pipe", from_pipe(&image))] {
+            let target = scratch.path("disk.raw");
+            let sink = PipeSink::new(fs::File::create(&target).unwrap(), &Limits::default(), None);
+            let report = convert(input, &sink, &Options::default(), &Arc::new(Progress::default())).unwrap();
+            assert_same_disk(&target, &expected);
+            assert!(report.spooled == 0 || feed == "pipe", "{style:?}: {} bytes spooled", report.spooled);
+        }
+    }
+}
+
+#[test]
+fn the_extent_line_wins_over_a_capacity_rounded_up() {
+    let scratch = Scratch::new();
+    for style in [Style::Sparse, Style::StreamTail] {
+        let mut spec = Vmdk::new(style, 1280);
+        spec.descriptor = String::from_utf8(spec.descriptor).unwrap().replace("1280", "1277").into_bytes();
+        spec.grains.insert(9, Grain::Data(vec![7; 1 << 16]));
+        let expected = scratch.write("expected", &spec.disk()[..1277 * 512]);
+        assert_carried(&scratch.write("disk.vmdk", &spec.build().image), &expected, &Options::default());
+    }
+}
+
+#[test]
+fn a_descriptor_may_be_spelt_in_any_way() {
+    let scratch = Scratch::new();
+    for spelling in [Spelling::LowerKeys, Spelling::UpperKeys, Spelling::Spaced, Spelling::Crlf] {
+        let text = Descriptor { spelling, ..Descriptor::new("monolithicSparse", 1280, "any name at all") }.text();
+        let spec = Vmdk { descriptor: text.into_bytes(), ..Vmdk::new(Style::Sparse, 1280) }.fill(17);
+        let expected = scratch.write("expected", &spec.disk());
+        assert_carried(&scratch.write("disk.vmdk", &spec.build().image), &expected, &Options::default());
+    }
+}
+
+#[test]
+fn what_qemu_img_makes_of_several_files_is_refused() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, MIB);
+    for (subformat, piece) in
+        [("monolithicFlat", None), ("twoGbMaxExtentFlat", None), ("twoGbMaxExtentSparse", Some("vmdk-piece"))]
+    {
+        let descriptor = vmdk_of(&raw, &format!("subformat={subformat}"));
+        let error = refusal(&fs::read(&descriptor).unwrap(), &Options::default());
+        assert_eq!(error.code(), "vmdk-descriptor-only", "{subformat}");
+        if let Some(code) = piece {
+            let name = format!("{}-s001.vmdk", raw.file_stem().unwrap().to_str().unwrap());
+            let error = refusal(&fs::read(raw.with_file_name(name)).unwrap(), &Options::default());
+            assert_eq!(error.code(), code, "{subformat}");
+        }
+    }
+    let image = vmdk_of(&raw, "subformat=monolithicSparse");
+    let delta = scratch.path("delta.vmdk");
+    qemu_img(&["create", "-f", "vmdk", "-F", "vmdk", "-b", image.to_str().unwrap(), delta.to_str().unwrap()]);
+    assert_eq!(refusal(&fs::read(delta).unwrap(), &Options::default()).code(), "vmdk-parent");
+}
+
+#[test]
+fn the_facts_have_the_values_that_qemu_img_info_gives() {
+    let scratch = Scratch::new();
+    let image = vmdk_of(&sample(&scratch, MIB), "subformat=streamOptimized");
+    let qemu = qemu_img(&["info", "--output=json", image.to_str().unwrap()]);
+    let info = inspect(from_pipe(&image), &Options::default()).unwrap().image;
+    assert_eq!((info.format, info.virtual_size, info.cluster_size), ("vmdk", Some(MIB), Some(64 << 10)));
+    for (name, value) in &info.details {
+        let json = match value {
+            Detail::Text(text) => format!("\"{name}\": \"{text}\""),
+            Detail::Number(number) => format!("\"{name}\": {number}"),
+            Detail::Flag(flag) => format!("\"{name}\": {flag}"),
+        };
+        assert!(qemu.contains(&json) || *name == "version", "{json} is not in {qemu}");
+    }
+    assert!(info.warnings.is_empty() && info.refusals.is_empty() && info.backing.is_none());
+}
+
+#[test]
+fn eight_tebibytes_with_little_in_them_take_the_time_of_the_little() {
+    let scratch = Scratch::new();
+    let (image, target) = (scratch.path("disk.vmdk"), scratch.path("disk.raw"));
+    for (subformat, write) in [("monolithicSparse", "write"), ("streamOptimized", "write -c")] {
+        let options = format!("subformat={subformat}");
+        qemu_img(&["create", "-f", "vmdk", "-o", &options, image.to_str().unwrap(), "8T"]);
+        qemu_io(&image, "vmdk", &[&format!("{write} -P 1 3T 64k"), &format!("{write} -P 2 7T 64k")]);
+        let started = Instant::now();
+        let report = carry(from_file(&image), &target, &Options::default()).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(10), "{subformat}: {:?}", started.elapsed());
+        assert!(report.transferred < 16 * MIB, "{subformat}: {} bytes read", report.transferred);
+        assert_eq!((fs::metadata(&target).unwrap().len(), report.allocated), (8 << 40, 128 << 10), "{subformat}");
+        for path in [&image, &target] {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn tables_cut_off_are_missed_although_a_sparse_file_has_holes_there() {
+    let scratch = Scratch::new();
+    let image = scratch.path("disk.vmdk");
+    qemu_img(&["create", "-f", "vmdk", image.to_str().unwrap(), "1T"]);
+    let file = fs::File::options().write(true).open(&image).unwrap();
+    file.set_len(100 * MIB).unwrap();
+    let error = carry(from_file(&image), &scratch.path("disk.raw"), &Options::default()).unwrap_err();
+    assert_eq!(error.code(), "vmdk-ends-early");
+}
