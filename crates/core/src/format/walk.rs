@@ -22,6 +22,9 @@ pub(crate) struct Table {
     pub(crate) start: u64,
 }
 
+/// Where metadata lies: its first byte and the one behind its last.
+type Span = (u64, u64);
+
 /// Lengths of runs are kept in sectors, so that a run takes 24 bytes.
 const SECTOR: u64 = 512;
 const ZERO: u32 = u32::MAX;
@@ -46,8 +49,8 @@ pub(crate) struct Walk {
     limit: u64,
     /// Tables not loaded yet, the next one last.
     tables: Vec<Table>,
-    /// Where metadata lies: start and end, in ascending order, not overlapping.
-    metadata: Vec<(u64, u64)>,
+    /// Headers, root tables and all tables, in ascending order, not overlapping.
+    metadata: Vec<Span>,
     runs: BinaryHeap<Reverse<Run>>,
     /// The run that the next entry may continue.
     open: Option<Run>,
@@ -140,20 +143,23 @@ impl Walk {
         if run.key < key_of(self.order, table) {
             return Ok(false);
         }
-        match self.charge(self.tables.len()) {
+        match self.check_memory(self.tables.len(), self.metadata.len()) {
             // A seekable source can be read in any order: let extents pass first.
             Err(_) if source.seekable() => Ok(false),
             charged => charged.map(|()| true),
         }
     }
 
-    /// Holds `tables` tables and the waiting runs against the limit.
+    /// Holds `tables` tables that are about to be planned against the limit, with what waits already.
     pub(crate) fn charge(&self, tables: usize) -> Result<()> {
-        let per_table = size_of::<Table>() + size_of::<(u64, u64)>();
-        let wanted = (tables * per_table + self.runs.len() * size_of::<Run>()) as u64;
-        if wanted > self.limit {
+        self.check_memory(tables, tables)
+    }
+
+    fn check_memory(&self, tables: usize, spans: usize) -> Result<()> {
+        let held = tables * size_of::<Table>() + spans * size_of::<Span>() + self.runs.len() * size_of::<Run>();
+        if held as u64 > self.limit {
             let what = "bytes of memory for the image's mapping tables";
-            return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
+            return Err(Error::Limit { what, wanted: held as u64, limit: self.limit, option: "--limit-table" });
         }
         Ok(())
     }
@@ -234,4 +240,131 @@ fn continues(open: &Run, next: &Run, order: Order) -> bool {
     };
     let fits = open.sectors.checked_add(next.sectors).is_some();
     fits && open.stored == next.stored && ((open.stored == PLAIN && both) || (open.stored == ZERO && start_follows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A source of nothing: the walk only asks whether it can seek.
+    struct Nothing {
+        seekable: bool,
+        settled: bool,
+    }
+
+    impl Source for Nothing {
+        fn len(&self) -> Option<u64> {
+            None
+        }
+
+        fn read_at(&mut self, _: &mut [u8], _: u64) -> Result<usize> {
+            Ok(0)
+        }
+
+        fn seekable(&self) -> bool {
+            self.seekable
+        }
+
+        fn settle(&mut self) {
+            self.settled = true;
+        }
+    }
+
+    /// Walks a disk of two tables, whose own places are 100 KiB and 200 KiB. The first MiB's data lies behind both of
+    /// them, the second's between them; the rest of each MiB is zero.
+    fn walked(order: Order, limit: u64, seekable: bool) -> Result<Vec<Extent>> {
+        let limits = Limits { table: limit, ..Limits::default() };
+        let how = Opening { limits: &limits, order, stated: false };
+        let mut walk = Walk::new("test", Codec::Deflate, 2 * MIB - 5, &how);
+        walk.plan(vec![Table { at: 200 << 10, start: MIB }, Table { at: 100 << 10, start: 0 }], 4096, &[(0, 4096)])?;
+        let mut source = Nothing { seekable, settled: false };
+        let mut extents = Vec::new();
+        while let Some(extent) = walk.next(&mut source, |walk, _, table| {
+            let at = if table.start == 0 { 300 << 10 } else { 120 << 10 };
+            walk.data(at, table.start, 32768)?;
+            walk.data(at + 32768, table.start + 32768, 32768)?;
+            walk.zero(table.start + 65536, MIB - 65536);
+            Ok(())
+        })? {
+            extents.push(extent);
+        }
+        assert!(source.settled, "the source learns when no table is left");
+        Ok(extents)
+    }
+
+    fn data(at: u64, start: u64) -> Extent {
+        Extent { start, len: 65536, body: Body::Data { at } }
+    }
+
+    fn zero(start: u64, len: u64) -> Extent {
+        Extent { start, len, body: Body::Zero }
+    }
+
+    #[test]
+    fn extents_come_as_they_lie_in_the_image_and_neighbours_as_one() {
+        let extents = walked(Order::Source, MIB, false).unwrap();
+        let zeroes = [zero(65536, MIB - 65536), zero(MIB + 65536, MIB - 65536 - 5)];
+        assert_eq!(extents, [zeroes[0], zeroes[1], data(120 << 10, MIB), data(300 << 10, 0)]);
+    }
+
+    #[test]
+    fn extents_come_as_they_lie_on_the_disk() {
+        let extents = walked(Order::Virtual, MIB, true).unwrap();
+        let first = [data(300 << 10, 0), zero(65536, MIB - 65536)];
+        assert_eq!(extents, [first[0], first[1], data(120 << 10, MIB), zero(MIB + 65536, MIB - 65536 - 5)]);
+    }
+
+    #[test]
+    fn over_the_limit_a_stream_is_refused_and_a_file_lets_extents_pass_first() {
+        // Two tables and their metadata fit; a waiting run as well does not.
+        let limit = (2 * size_of::<Table>() + 3 * size_of::<Span>()) as u64;
+        assert_eq!(walked(Order::Source, limit, false).unwrap_err().code(), "limit-table");
+        let mut in_passing = walked(Order::Source, limit, true).unwrap();
+        let mut planned = walked(Order::Source, MIB, true).unwrap();
+        in_passing.sort_by_key(|extent| extent.start);
+        planned.sort_by_key(|extent| extent.start);
+        assert_eq!(in_passing, planned);
+    }
+
+    #[test]
+    fn what_overlaps_is_corrupt() {
+        let limits = Limits::default();
+        let how = Opening { limits: &limits, order: Order::Source, stated: false };
+        let walk = || Walk::new("test", Codec::Deflate, MIB, &how);
+        let table = |at| Table { at, start: 0 };
+        for (tables, fixed) in [
+            (vec![table(4096), table(4096)], (0, 512)),
+            (vec![table(4096), table(8191)], (0, 512)),
+            (vec![table(4096)], (0, 4097)),
+        ] {
+            assert_eq!(walk().plan(tables, 4096, &[fixed]).unwrap_err().code(), "test-tables-overlap");
+        }
+        let mut walk = walk();
+        walk.plan(vec![table(4096)], 4096, &[(0, 512)]).unwrap();
+        for (at, len) in [(0, 1), (511, 1), (1024, 3073), (4096, 1), (8191, 512)] {
+            assert_eq!(walk.data(at, 0, len).unwrap_err().code(), "test-data-in-metadata", "{at}");
+        }
+        for (at, len) in [(512, 3584), (8192, 1 << 40)] {
+            walk.data(at, 0, len).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_run_longer_than_its_counter_is_named_in_parts() {
+        let limits = Limits::default();
+        let how = Opening { limits: &limits, order: Order::Source, stated: false };
+        let size = 9 << 40;
+        let mut walk = Walk::new("test", Codec::Deflate, size, &how);
+        walk.zero(0, size);
+        let mut source = Nothing { seekable: true, settled: false };
+        let mut end = 0;
+        while let Some(extent) = walk.next(&mut source, |_, _, _| Ok(())).unwrap() {
+            assert_eq!(extent.start, end);
+            end += extent.len;
+        }
+        assert_eq!(end, size);
+    }
 }
