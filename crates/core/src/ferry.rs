@@ -26,6 +26,9 @@ const BATCH_UNPACKED: u64 = 4 << 20;
 /// Pieces in a batch, so that a batch of tiny pieces ends too.
 const BATCH_PIECES: usize = 4096;
 
+/// Zeroes are made in steps of this size: on a device or a pipe each can take its time, and a job can be stopped between them.
+const ZEROES: u64 = 1 << 30;
+
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 2 << 20;
 
@@ -298,10 +301,7 @@ impl Worker<'_> {
             match piece.what {
                 What::Packed { codec, at } => self.unpack(piece, codec, at, stored, gathered)?,
                 What::Plain => self.write(stored, piece.start)?,
-                What::Zero => {
-                    self.crossing.sink.zero(piece.start, piece.len)?;
-                    self.crossing.progress.written.fetch_add(piece.len, Ordering::Relaxed);
-                }
+                What::Zero => self.zero(piece.start, piece.len)?,
             }
         }
         self.flush(gathered)
@@ -344,6 +344,18 @@ impl Worker<'_> {
         gathered.start = gathered.start.saturating_add(bytes.len() as u64);
         gathered.bytes = bytes;
         gathered.bytes.clear();
+        Ok(())
+    }
+
+    fn zero(&self, start: u64, len: u64) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            self.crossing.progress.check()?;
+            let part = (len - done).min(ZEROES);
+            self.crossing.sink.zero(start.saturating_add(done), part)?;
+            self.crossing.progress.written.fetch_add(part, Ordering::Relaxed);
+            done += part;
+        }
         Ok(())
     }
 

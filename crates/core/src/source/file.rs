@@ -20,6 +20,8 @@ pub(crate) struct FileSource {
     meter: Arc<Meter>,
     /// Whether the file system tells where holes are; block devices and some file systems do not.
     maps_holes: bool,
+    /// The data that was found last: neighbouring extents mostly lie in it too.
+    found: Range<u64>,
 }
 
 impl FileSource {
@@ -27,7 +29,7 @@ impl FileSource {
         let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
         // The walk reads forward, apart from metadata: let the kernel read ahead. Best effort.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
-        Ok(Self { file, len, meter, maps_holes: true })
+        Ok(Self { file, len, meter, maps_holes: true, found: 0..0 })
     }
 
     fn seek(&mut self, whence: Whence) -> Result<Option<u64>> {
@@ -70,7 +72,7 @@ impl Source for FileSource {
     }
 
     fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
-        if !self.maps_holes {
+        if !self.maps_holes || (self.found.start <= range.start && range.end <= self.found.end) {
             return Ok(Some(range));
         }
         let start = match self.seek(Whence::Data(range.start)) {
@@ -84,6 +86,7 @@ impl Source for FileSource {
         match start {
             Some(start) if start < end => {
                 let hole = self.seek(Whence::Hole(start))?.unwrap_or(end);
+                self.found = start..hole;
                 Ok(Some(start..hole.min(range.end)))
             }
             // What lies past the end of the file is no hole: it is missing, and reading it says so.
