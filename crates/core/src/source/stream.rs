@@ -181,3 +181,85 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
     }
     len
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use diskferry_testkit::faults::Choppy;
+
+    use super::*;
+    use crate::source::read_full;
+
+    const LEN: u64 = 3 << 20;
+
+    fn byte(at: u64) -> u8 {
+        (at ^ at >> 8 ^ at >> 16) as u8
+    }
+
+    fn stream(limit: u64) -> Stream {
+        let bytes: Vec<u8> = (0..LEN).map(byte).collect();
+        let spool = Spool::new(None, 1 << 20, 64 << 20);
+        Stream::new(Box::new(Choppy::new(Cursor::new(bytes), 3)), None, limit, Past::Spool(spool))
+    }
+
+    /// Reads `len` bytes at `at`, which must be the right ones.
+    fn read(stream: &mut Stream, at: u64, len: usize) -> Result<()> {
+        let mut buf = vec![0; len];
+        assert_eq!(read_full(stream, &mut buf, at)?, len);
+        assert!(buf.iter().zip(at..).all(|(found, at)| *found == byte(at)), "wrong bytes at {at}");
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_jumped_over_can_be_read_later_and_what_was_read_cannot() {
+        let mut stream = stream(LEN);
+        read(&mut stream, 0, 4096).unwrap();
+        read(&mut stream, 2 << 20, 4096).unwrap();
+        assert_eq!(stream.spooled(), (2 << 20) - 4096);
+        read(&mut stream, 4096, 1 << 20).unwrap();
+        assert_eq!(read(&mut stream, 0, 4096).unwrap_err().code(), "stream-mapped-twice");
+    }
+
+    #[test]
+    fn nothing_is_spooled_once_all_tables_are_known() {
+        let mut stream = stream(LEN);
+        stream.settle();
+        read(&mut stream, 2 << 20, 4096).unwrap();
+        assert_eq!(stream.spooled(), 0);
+    }
+
+    #[test]
+    fn the_window_reaches_back_a_little_and_looking_ahead_loses_nothing() {
+        let mut stream = stream(LEN);
+        let mut buf = vec![0; PEEK];
+        assert_eq!(stream.peek_at(&mut buf[..1], 1 << 20).unwrap(), 1);
+        read(&mut stream, 0, 1 << 20).unwrap();
+        read(&mut stream, (1 << 20) - 511, 1024).unwrap();
+        assert_eq!(stream.spooled(), 0);
+    }
+
+    #[test]
+    fn a_lingering_tail_is_kept_when_the_walk_goes_elsewhere() {
+        let mut stream = stream(LEN);
+        read(&mut stream, 0, 100_000).unwrap();
+        stream.linger(511);
+        read(&mut stream, 100_000, 2 << 20).unwrap();
+        read(&mut stream, 100_000 - 511, 511).unwrap();
+        assert_eq!(read(&mut stream, 100_000 - 512, 1).unwrap_err().code(), "stream-mapped-twice");
+    }
+
+    #[test]
+    fn the_end_is_found_by_reading_past_it_and_by_draining() {
+        let mut stream = stream(LEN);
+        assert_eq!(read_full(&mut stream, &mut [0; 10], LEN - 4).unwrap(), 4);
+        assert_eq!(read_full(&mut stream, &mut [0; 10], LEN + 4).unwrap(), 0);
+        assert_eq!(stream.drain().unwrap(), Some(LEN));
+    }
+
+    #[test]
+    fn a_stream_longer_than_its_limit_is_refused() {
+        assert_eq!(stream(LEN - 1).drain().unwrap_err().code(), "max-size");
+        assert_eq!(stream(LEN).drain().unwrap(), Some(LEN));
+    }
+}
