@@ -26,8 +26,8 @@ const BATCH_UNPACKED: u64 = 4 << 20;
 /// Pieces in a batch, so that a batch of tiny pieces ends too.
 const BATCH_PIECES: usize = 4096;
 
-/// Zeroes are made in steps of this size: on a device or a pipe each can take its time, and a job can be stopped between them.
-const ZEROES: u64 = 1 << 30;
+/// The kernel copies, and zeroes are made, in steps of this size: each can take its time, and a job can be stopped between them.
+const STEP: u64 = 1 << 30;
 
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 2 << 20;
@@ -188,6 +188,7 @@ impl Reader<'_> {
     fn data(&mut self, source: &mut dyn Source, mut at: u64, mut start: u64, len: u64) -> Result<()> {
         let end = at.checked_add(len).ok_or_else(|| ends_early(self.format, "data", at, len, 0))?;
         while at < end {
+            source.passed(at);
             let data = source.next_data(at..end)?.unwrap_or(end..end);
             if data.start > at {
                 self.zero(start, data.start - at);
@@ -202,12 +203,7 @@ impl Reader<'_> {
     /// Hands on `range` of the image, whose length it returns.
     fn stored(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Result<u64> {
         let len = range.end - range.start;
-        let mut done = match source.file(range.clone()) {
-            Some((file, at)) => self.crossing.sink.copy_from(file, at, start, len)?,
-            None => 0,
-        };
-        self.shared.allocated.fetch_add(done, Ordering::Relaxed);
-        self.crossing.progress.written.fetch_add(done, Ordering::Relaxed);
+        let mut done = self.copied(source, &range, start)?;
         while done < len && !self.shared.failed() {
             self.crossing.progress.check()?;
             let room = BATCH.saturating_sub(self.batch.bytes.len()).max(1);
@@ -218,9 +214,30 @@ impl Reader<'_> {
                 return Err(ends_early(self.format, "data", at, part as u64, stored.len() as u64));
             }
             self.add(Piece { start: start.saturating_add(done), len: part as u64, what: What::Plain, stored });
+            source.passed(at.saturating_add(part as u64));
             done = done.saturating_add(part as u64);
         }
         Ok(len)
+    }
+
+    /// Lets the kernel copy as much of `range` as it can, and returns how many bytes that was.
+    fn copied(&mut self, source: &mut dyn Source, range: &Range<u64>, start: u64) -> Result<u64> {
+        let mut at = range.start;
+        while at < range.end {
+            self.crossing.progress.check()?;
+            let end = range.end.min(at.saturating_add(STEP));
+            let Some((file, file_at)) = source.file(at..end) else { break };
+            let to = start.saturating_add(at - range.start);
+            let taken = self.crossing.sink.copy_from(file, file_at, to, end - at)?;
+            self.shared.allocated.fetch_add(taken, Ordering::Relaxed);
+            self.crossing.progress.written.fetch_add(taken, Ordering::Relaxed);
+            at = at.saturating_add(taken);
+            source.passed(at);
+            if at < end {
+                break;
+            }
+        }
+        Ok(at - range.start)
     }
 
     fn packed(&mut self, source: &mut dyn Source, extent: Extent, at: u64, len: u32, codec: Codec) -> Result<()> {
@@ -239,6 +256,7 @@ impl Reader<'_> {
             return Err(ends_early(self.format, "packed data", at, u64::from(len), 0));
         }
         source.linger(SECTOR - 1);
+        source.passed(at.saturating_add(u64::from(len)));
         self.packed_to = extent.start.saturating_add(extent.len);
         self.add(Piece { start: extent.start, len: extent.len, what: What::Packed { codec, at }, stored });
         Ok(())
@@ -351,7 +369,7 @@ impl Worker<'_> {
         let mut done = 0;
         while done < len {
             self.crossing.progress.check()?;
-            let part = (len - done).min(ZEROES);
+            let part = (len - done).min(STEP);
             self.crossing.sink.zero(start.saturating_add(done), part)?;
             self.crossing.progress.written.fetch_add(part, Ordering::Relaxed);
             done += part;

@@ -26,6 +26,8 @@ pub(crate) struct Opened {
     pub(crate) image: Box<dyn Image>,
     pub(crate) wrappings: Vec<&'static str>,
     pub(crate) stored_size: Option<u64>,
+    /// What the wrapping says that it unpacks to: good enough to be shown, nothing is decided by it.
+    unpacked_hint: Option<u64>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) digests: Digests,
     pub(crate) started: Instant,
@@ -34,7 +36,7 @@ pub(crate) struct Opened {
 impl Opened {
     pub(crate) fn inspection(&self) -> Inspection {
         let image = self.image.info().clone();
-        let unpacked_size = image.virtual_size;
+        let unpacked_size = image.virtual_size.or(self.unpacked_hint);
         Inspection { image, wrappings: self.wrappings.clone(), stored_size: self.stored_size, unpacked_size }
     }
 }
@@ -46,7 +48,7 @@ pub(crate) fn open(input: Input, options: &Options, order: Order, progress: &Arc
     let wanted = options.checksums.iter().map(|sum| sum.algorithm).chain(options.digests.iter().copied());
     let digests = Digests::new(wanted);
     let opener = Opener { options, meter: &meter, digests: &digests };
-    let (mut source, wrappings, stored_size) = match input {
+    let Unwrapped { mut source, wrappings, stored_size, unpacked_hint } = match input {
         Input::File(file) => opener.file(file)?,
         Input::Stream { reader, len } => opener.stream(reader, len)?,
     };
@@ -60,10 +62,23 @@ pub(crate) fn open(input: Input, options: &Options, order: Order, progress: &Arc
     let format =
         format.ok_or_else(|| Error::unsupported("diskferry", "unknown-format", "the stated format is not known"))?;
     let image = (format.open)(source.as_mut(), &how)?;
-    Ok(Opened { source, image, wrappings, stored_size, meter, digests, started })
+    Ok(Opened { source, image, wrappings, stored_size, unpacked_hint, meter, digests, started })
 }
 
-type Unwrapped = (Box<dyn Source>, Vec<&'static str>, Option<u64>);
+/// An input with its wrappings off.
+struct Unwrapped {
+    source: Box<dyn Source>,
+    wrappings: Vec<&'static str>,
+    stored_size: Option<u64>,
+    unpacked_hint: Option<u64>,
+}
+
+impl Unwrapped {
+    /// A file that had none.
+    fn plain(source: impl Source + 'static, len: u64) -> Self {
+        Self { source: Box::new(source), wrappings: Vec::new(), stored_size: Some(len), unpacked_hint: None }
+    }
+}
 
 struct Opener<'a> {
     options: &'a Options,
@@ -74,20 +89,30 @@ struct Opener<'a> {
 impl Opener<'_> {
     fn file(&self, file: File) -> Result<Unwrapped> {
         let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
-        let plain = match &self.options.format {
-            Some(stated) => stated.wrappings.is_empty(),
-            None => layer::probe(&head(&file)?).is_none(),
+        let outermost = match &self.options.format {
+            Some(stated) => stated.wrappings.first().and_then(|name| layer::by_name(name)),
+            None => layer::probe(&head(&file)?),
         };
-        if !plain {
-            return self.stream(Box::new(Positioned { file, at: 0 }), Some(len));
+        if let Some(outermost) = outermost {
+            let unpacked_hint = match outermost.unpacked_len {
+                Some(unpacked_len) => unpacked_len(&mut self.source(&file)?)?,
+                None => None,
+            };
+            let unwrapped = self.stream(Positioned { file, at: 0 }, Some(len))?;
+            let unpacked_hint = unpacked_hint.filter(|_| unwrapped.wrappings.len() == 1);
+            return Ok(Unwrapped { unpacked_hint, ..unwrapped });
         }
+        let source = self.source(&file)?;
         if self.digests.is_empty() {
-            return Ok((Box::new(FileSource::new(file, Arc::clone(self.meter))?), Vec::new(), Some(len)));
+            return Ok(Unwrapped::plain(source, len));
         }
-        let again = file.try_clone().map_err(|error| Error::reading(0, error))?;
-        let past = Past::File(FileSource::new(again, Arc::clone(self.meter))?);
         let tap = self.tap(Positioned { file, at: 0 }, Some(len));
-        Ok((Box::new(Stream::new(Box::new(tap), Some(len), u64::MAX, past)), Vec::new(), Some(len)))
+        Ok(Unwrapped::plain(Stream::new(Box::new(tap), Some(len), u64::MAX, Past::File(source)), len))
+    }
+
+    fn source(&self, file: &File) -> Result<FileSource> {
+        let file = file.try_clone().map_err(|error| Error::reading(0, error))?;
+        FileSource::new(file, Arc::clone(self.meter))
     }
 
     fn stream(&self, reader: impl Read + Send + 'static, len: Option<u64>) -> Result<Unwrapped> {
@@ -99,7 +124,8 @@ impl Opener<'_> {
         let plain_len = len.filter(|_| wrappings.is_empty());
         // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one.
         let limit = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        Ok((Box::new(Stream::new(reader, plain_len, limit, Past::Spool(spool))), wrappings, len))
+        let source = Box::new(Stream::new(reader, plain_len, limit, Past::Spool(spool)));
+        Ok(Unwrapped { source, wrappings, stored_size: len, unpacked_hint: None })
     }
 
     fn tap<R: Read>(&self, reader: R, len: Option<u64>) -> Tap<R> {

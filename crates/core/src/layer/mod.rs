@@ -16,15 +16,16 @@ use std::io::{BufRead, Read};
 
 use crate::error::Result;
 use crate::limits::Limits;
+use crate::source::Source;
 
 pub use peel::peel;
 
 /// Every wrapping that can be taken off.
 pub static LAYERS: &[Layer] = &[
-    Layer { name: "gzip", aliases: &["gz"], probe: gzip::probe, open: gzip::open },
-    Layer { name: "xz", aliases: &[], probe: xz::probe, open: xz::open },
-    Layer { name: "zstd", aliases: &["zst"], probe: zstd::probe, open: zstd::open },
-    Layer { name: "bzip2", aliases: &["bz2"], probe: bzip2::probe, open: bzip2::open },
+    Layer { name: "gzip", aliases: &["gz"], probe: gzip::probe, open: gzip::open, unpacked_len: None },
+    Layer { name: "xz", aliases: &[], probe: xz::probe, open: xz::open, unpacked_len: Some(xz::unpacked_len) },
+    Layer { name: "zstd", aliases: &["zst"], probe: zstd::probe, open: zstd::open, unpacked_len: None },
+    Layer { name: "bzip2", aliases: &["bz2"], probe: bzip2::probe, open: bzip2::open, unpacked_len: None },
 ];
 
 /// A wrapping around a whole image.
@@ -38,6 +39,8 @@ pub struct Layer {
     /// Wraps a reader of packed bytes into one of unpacked bytes that reads every member, trailer and check value.
     /// Its end is the end of the packed bytes; its errors carry an [`Error`](crate::Error), or are those of `packed`, unchanged.
     pub open: fn(packed: Packed, how: &Unwrapping) -> Result<Reader>,
+    /// Says how much a stored file unpacks to, if the wrapping keeps that where it can be had without unpacking.
+    pub unpacked_len: Option<fn(stored: &mut dyn Source) -> Result<Option<u64>>>,
 }
 
 /// Bytes that have a wrapping.

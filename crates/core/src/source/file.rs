@@ -60,7 +60,6 @@ impl Source for FileSource {
                 Err(error) => return Err(Error::reading(at, error)),
                 Ok(n) => {
                     self.meter.add(n as u64);
-                    self.meter.reach(at.saturating_add(n as u64));
                     return Ok(n);
                 }
             }
@@ -93,6 +92,10 @@ impl Source for FileSource {
             _ if range.end > self.len => Ok(Some(self.len.max(range.start)..range.end)),
             _ => Ok(None),
         }
+    }
+
+    fn passed(&mut self, at: u64) {
+        self.meter.reach(at.min(self.len));
     }
 
     fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {

@@ -38,6 +38,11 @@ pub trait Source: Send {
         let _ = len;
     }
 
+    /// The walk has come past `at`: what is left of the image lies behind it, apart from metadata.
+    fn passed(&mut self, at: u64) {
+        let _ = at;
+    }
+
     /// All metadata has been read: bytes jumped over from now on will not be asked for.
     fn settle(&mut self) {}
 

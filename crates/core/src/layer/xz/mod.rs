@@ -3,6 +3,8 @@
 //!
 //! Streams are given to liblzma one by one: told to go on by itself, it reports trailing garbage as damaged data.
 
+mod index;
+
 use std::io;
 
 use liblzma::stream::{Action, Error as Finding, MtStreamBuilder, Status, Stream, TELL_UNSUPPORTED_CHECK};
@@ -10,6 +12,8 @@ use liblzma::stream::{Action, Error as Finding, MtStreamBuilder, Status, Stream,
 use crate::error::{Error, Result};
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
+
+pub(super) use index::unpacked_len;
 
 const FORMAT: &str = "xz";
 const MAGIC: &[u8] = b"\xfd7zXZ\0";
