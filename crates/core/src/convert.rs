@@ -5,12 +5,10 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::digest::{Algorithm, Checksum, verify};
-use crate::error::{Error, Result};
-use crate::ferry::{Crossing, ferry};
-use crate::format::Order;
+use crate::digest::{Algorithm, Checksum};
+use crate::error::Result;
 use crate::limits::Limits;
-use crate::open::{Opened, open, threads};
+use crate::open::open;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sink::Sink;
@@ -35,7 +33,7 @@ pub struct Options {
     pub format: Option<Stated>,
     /// What the image may ask for.
     pub limits: Limits,
-    /// Threads that unpack and write; 0 for one per core.
+    /// Threads that unpack and write; 0 for one per core, but not more than 8.
     pub threads: usize,
     /// Digests that the stored image must have.
     pub checksums: Vec<Checksum>,
@@ -79,53 +77,5 @@ pub struct Stated {
 /// # }
 /// ```
 pub fn convert(input: Input, sink: &dyn Sink, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
-    let opened = open(input, options, sink.order(), progress)?;
-    let info = opened.image.info();
-    if let Some(refusal) = info.refusals.first() {
-        return Err(Error::unsupported(info.format, refusal.code, refusal.what.clone()));
-    }
-    carry(opened, sink, options, progress)
-}
-
-/// Walks an opened image to its end, checks what was promised, and finishes the sink.
-pub(crate) fn carry(
-    mut opened: Opened,
-    sink: &dyn Sink,
-    options: &Options,
-    progress: &Arc<Progress>,
-) -> Result<Report> {
-    sink.prepare(opened.image.info().virtual_size)?;
-    let crossing = Crossing { sink, limits: &options.limits, threads: workers(sink, options), progress };
-    let cargo = ferry(opened.image.as_mut(), opened.source.as_mut(), &crossing)?;
-    let size = opened.image.info().virtual_size.unwrap_or(cargo.size);
-    if cargo.size != size {
-        let what = format!("the image names {} bytes of its disk of {size}", cargo.size);
-        return Err(Error::corrupt(opened.image.info().format, "disk-not-covered", 0, what));
-    }
-    opened.source.drain()?;
-    let computed = opened.digests.take();
-    verify(&computed, &options.checksums)?;
-    progress.check()?;
-    sink.finish(size)?;
-    if opened.stored_size.is_none() {
-        opened.stored_size = Some(opened.meter.transferred());
-    }
-    let mut inspection = opened.inspection();
-    inspection.unpacked_size = Some(size);
-    Ok(Report {
-        inspection,
-        allocated: cargo.allocated,
-        transferred: opened.meter.transferred(),
-        spooled: opened.source.spooled().saturating_add(sink.spooled()),
-        digests: computed,
-        elapsed: opened.started.elapsed(),
-    })
-}
-
-/// A sink that wants the disk in order gets it from one worker, so that nothing waits for its turn.
-fn workers(sink: &dyn Sink, options: &Options) -> usize {
-    match sink.order() {
-        Order::Source => threads(options),
-        Order::Virtual => 1,
-    }
+    open(input, options, progress)?.convert(sink)
 }

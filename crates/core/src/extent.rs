@@ -44,3 +44,10 @@ pub enum Codec {
     /// One or more zstd frames (RFC 8878). Unpacks to the whole unit; trailing bytes are ignored.
     Zstd,
 }
+
+impl Codec {
+    /// Whether the unit at the end of the disk may unpack to no more than the disk still needs.
+    pub(crate) fn may_end_with_the_disk(self) -> bool {
+        self == Self::Zlib
+    }
+}

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::convert::{Input, Options, carry};
+use crate::convert::{Input, Options};
 use crate::error::Result;
-use crate::format::Order;
 use crate::open::open;
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
-use crate::sink::Discard;
 
 /// Says what the image in `input` is, reading no more than that needs.
 ///
@@ -24,17 +22,11 @@ use crate::sink::Discard;
 /// # }
 /// ```
 pub fn inspect(input: Input, options: &Options) -> Result<Inspection> {
-    let opened = open(input, options, Order::Source, &Arc::default())?;
-    Ok(opened.inspection())
+    Ok(open(input, options, &Arc::default())?.inspection())
 }
 
 /// Says what the image in `input` is and reads it to its end, checking everything that a conversion checks.
-/// An image with [refusals](crate::format::ImageInfo::refusals) is only looked at.
+/// Of an image with [refusals](crate::format::ImageInfo::refusals), that is the stored bytes alone.
 pub fn inspect_full(input: Input, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
-    let opened = open(input, options, Order::Source, progress)?;
-    if opened.image.info().refusals.is_empty() {
-        carry(opened, &Discard::default(), options, progress)
-    } else {
-        Ok(Report { inspection: opened.inspection(), ..Report::default() })
-    }
+    open(input, options, progress)?.verify()
 }

@@ -1,13 +1,11 @@
 //! diskferry carries a disk image to a raw disk, in one pass.
 
-mod codec;
 pub mod convert;
 pub mod digest;
+mod engine;
 pub mod error;
 pub mod extent;
-mod ferry;
 pub mod format;
-mod grain;
 pub mod inspect;
 pub mod layer;
 pub mod limits;
@@ -23,5 +21,6 @@ pub use convert::{Input, Options, Stated, convert};
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;
+pub use open::{Opened, open};
 pub use progress::Progress;
 pub use report::{Inspection, Report};

@@ -9,7 +9,8 @@ const TIB: u64 = 1 << 40;
 /// allocation, a loop or a recursion before it has been compared with one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest virtual disk, and longest unwrapped stream, in bytes.
+    /// Largest virtual disk in bytes. An unwrapped stream that is a mapped image may be twice as long and 64 MiB, for its
+    /// metadata and snapshots.
     pub virtual_size: u64,
     /// Memory for mapping tables and the extents they name that have not passed yet, in bytes.
     pub table: u64,

@@ -1,4 +1,4 @@
-//! From an input to an opened image: count, digest, take wrappings off, detect, open.
+//! From an input to an opened image (count, digest, take wrappings off, detect, open), and from there to a report.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,40 +9,40 @@ use std::thread;
 use std::time::Instant;
 
 use crate::convert::{Input, Options};
+use crate::digest::{Checksum, verify};
+use crate::engine::{self, Carried, Job};
 use crate::error::{Error, Result};
 use crate::format::{self, Image, Opening, Order};
 use crate::layer::{self, Unwrapping};
+use crate::limits::Limits;
 use crate::progress::Progress;
-use crate::report::Inspection;
+use crate::report::{Inspection, Report};
+use crate::sink::{Discard, Sink};
 use crate::source::Source;
 use crate::source::file::{FileSource, stored_len};
 use crate::source::stream::{Past, Stream};
 use crate::source::tap::{Digests, Meter, Tap};
 use crate::spool::Spool;
 
-/// An image ready to be walked.
-pub(crate) struct Opened {
-    pub(crate) source: Box<dyn Source>,
-    pub(crate) image: Box<dyn Image>,
-    pub(crate) wrappings: Vec<&'static str>,
-    pub(crate) stored_size: Option<u64>,
+/// An opened image: it has been looked at, and can be carried once.
+///
+/// This is the way for callers that must know what the image is before they can say where it goes.
+pub struct Opened {
+    source: Box<dyn Source>,
+    image: Box<dyn Image>,
+    wrappings: Vec<&'static str>,
+    stored_size: Option<u64>,
     /// What the wrapping says that it unpacks to: good enough to be shown, nothing is decided by it.
     unpacked_hint: Option<u64>,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) digests: Digests,
-    pub(crate) started: Instant,
+    meter: Arc<Meter>,
+    digests: Digests,
+    options: Options,
+    progress: Arc<Progress>,
+    started: Instant,
 }
 
-impl Opened {
-    pub(crate) fn inspection(&self) -> Inspection {
-        let image = self.image.info().clone();
-        let unpacked_size = image.virtual_size.or(self.unpacked_hint);
-        Inspection { image, wrappings: self.wrappings.clone(), stored_size: self.stored_size, unpacked_size }
-    }
-}
-
-/// Opens the image in `input`, to be walked in `order` if that is possible.
-pub(crate) fn open(input: Input, options: &Options, order: Order, progress: &Arc<Progress>) -> Result<Opened> {
+/// Opens the image in `input`, reading no more than it takes to say what it is.
+pub fn open(input: Input, options: &Options, progress: &Arc<Progress>) -> Result<Opened> {
     let started = Instant::now();
     let meter = Arc::new(Meter::new(progress));
     let wanted = options.checksums.iter().map(|sum| sum.algorithm).chain(options.digests.iter().copied());
@@ -53,8 +53,7 @@ pub(crate) fn open(input: Input, options: &Options, order: Order, progress: &Arc
         Input::Stream { reader, len } => opener.stream(reader, len)?,
     };
     progress.total.store(stored_size.unwrap_or(0), Ordering::Relaxed);
-    let order = if source.seekable() { order } else { Order::Source };
-    let how = Opening { limits: &options.limits, order, stated: options.format.is_some() };
+    let how = Opening { limits: &options.limits, stated: options.format.is_some() };
     let format = match &options.format {
         Some(stated) => format::by_name(stated.format),
         None => Some(format::detect(source.as_mut())?),
@@ -62,7 +61,96 @@ pub(crate) fn open(input: Input, options: &Options, order: Order, progress: &Arc
     let format =
         format.ok_or_else(|| Error::unsupported("diskferry", "unknown-format", "the stated format is not known"))?;
     let image = (format.open)(source.as_mut(), &how)?;
-    Ok(Opened { source, image, wrappings, stored_size, unpacked_hint, meter, digests, started })
+    check_virtual_size(image.info().virtual_size, &options.limits)?;
+    let (options, progress) = (options.clone(), Arc::clone(progress));
+    Ok(Opened { source, image, wrappings, stored_size, unpacked_hint, meter, digests, options, progress, started })
+}
+
+fn check_virtual_size(size: Option<u64>, limits: &Limits) -> Result<()> {
+    match size {
+        Some(wanted) if wanted > limits.virtual_size => {
+            let what = "size of the virtual disk in bytes";
+            Err(Error::Limit { what, wanted, limit: limits.virtual_size, option: "--max-size" })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Opened {
+    /// What can be said about the image by now.
+    pub fn inspection(&self) -> Inspection {
+        let image = self.image.info().clone();
+        let unpacked_size = image.virtual_size.or(self.unpacked_hint);
+        Inspection { image, wrappings: self.wrappings.clone(), stored_size: self.stored_size, unpacked_size }
+    }
+
+    /// Carries the image to `sink`. An image with [refusals](format::ImageInfo::refusals) is refused before the sink is touched.
+    pub fn convert(mut self, sink: &dyn Sink) -> Result<Report> {
+        let info = self.image.info();
+        if let Some(refusal) = info.refusals.first() {
+            return Err(Error::unsupported(info.format, refusal.code, refusal.what.clone()));
+        }
+        let carried = self.carry(sink)?;
+        let digests = self.check_to_the_end()?;
+        sink.finish(carried.size)?;
+        Ok(self.report(carried, digests, sink.spooled()))
+    }
+
+    /// Reads the image to its end and checks everything that a conversion checks. The disk of an image with refusals is
+    /// not walked, but its stored bytes are.
+    pub fn verify(mut self) -> Result<Report> {
+        let walked = self.image.info().refusals.is_empty();
+        let carried = if walked { self.carry(&Discard::default())? } else { Carried::default() };
+        let digests = self.check_to_the_end()?;
+        Ok(self.report(carried, digests, 0))
+    }
+
+    /// Walks the image.
+    fn carry(&mut self, sink: &dyn Sink) -> Result<Carried> {
+        let order = if self.source.seekable() { sink.order() } else { Order::Source };
+        self.image.plan(self.source.as_mut(), order)?;
+        sink.prepare(self.image.info().virtual_size)?;
+        let job =
+            Job { sink, limits: &self.options.limits, workers: workers(sink, &self.options), progress: &self.progress };
+        let carried = engine::carry(self.image.as_mut(), self.source.as_mut(), &job)?;
+        let info = self.image.info();
+        match info.virtual_size {
+            Some(size) if size != carried.size => {
+                let what = format!("the image names {} bytes of its disk of {size}", carried.size);
+                Err(Error::corrupt(info.format, "disk-not-covered", 0, what))
+            }
+            _ => Ok(carried),
+        }
+    }
+
+    /// Reads what is left of the stored image, and holds it against what was promised.
+    fn check_to_the_end(&mut self) -> Result<Vec<Checksum>> {
+        self.source.drain()?;
+        let computed = self.digests.take();
+        verify(&computed, &self.options.checksums)?;
+        self.progress.check()?;
+        Ok(computed)
+    }
+
+    fn report(&mut self, carried: Carried, digests: Vec<Checksum>, spooled_by_sink: u64) -> Report {
+        self.stored_size = self.stored_size.or(Some(self.meter.transferred()));
+        Report {
+            inspection: self.inspection(),
+            allocated: carried.allocated,
+            transferred: self.meter.transferred(),
+            spooled: self.source.spooled().saturating_add(spooled_by_sink),
+            digests,
+            elapsed: self.started.elapsed(),
+        }
+    }
+}
+
+/// A sink that wants the disk in order gets it from one worker, so that nothing waits for its turn.
+fn workers(sink: &dyn Sink, options: &Options) -> usize {
+    match sink.order() {
+        Order::Source => threads(options),
+        Order::Virtual => 1,
+    }
 }
 
 /// An input with its wrappings off.
@@ -122,7 +210,8 @@ impl Opener<'_> {
         let (reader, wrappings) = layer::peel(Box::new(self.tap(reader, len)), stated, &how)?;
         let spool = Spool::new(self.options.spool_dir.clone(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());
-        // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one.
+        // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one. What is
+        // said of it is twice the disk's limit and a little, see `Limits::virtual_size`.
         let limit = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
         let source = Box::new(Stream::new(reader, plain_len, limit, Past::Spool(spool)));
         Ok(Unwrapped { source, wrappings, stored_size: len, unpacked_hint: None })
@@ -133,10 +222,11 @@ impl Opener<'_> {
     }
 }
 
-/// How many threads a job may keep busy.
-pub(crate) fn threads(options: &Options) -> usize {
+/// How many threads a job may keep busy. Without a word from the caller, memory grows with them up to a bound only.
+fn threads(options: &Options) -> usize {
+    const MOST_BY_DEFAULT: usize = 8;
     match options.threads {
-        0 => thread::available_parallelism().map_or(1, usize::from),
+        0 => thread::available_parallelism().map_or(1, usize::from).min(MOST_BY_DEFAULT),
         stated => stated,
     }
 }

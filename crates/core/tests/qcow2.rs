@@ -193,7 +193,7 @@ fn each_bent_header_field_gives_its_error() {
         (field::VERSION, 4, "qcow2-version"),
         (field::CLUSTER_BITS, 8, "qcow2-cluster-bits"),
         (field::CLUSTER_BITS, 22, "qcow2-cluster-bits"),
-        (field::SIZE, u64::MAX, "max-size"),
+        (field::SIZE, u64::MAX, "qcow2-l1-too-small"),
         (field::SIZE, 1 << 45, "qcow2-l1-too-small"),
         (field::L1_ENTRIES, 0, "qcow2-l1-too-small"),
         (field::L1_ENTRIES, 0xffff_ffff, "qcow2-l1-too-large"),

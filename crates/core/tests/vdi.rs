@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 
 use common::{assert_carried, by_bytes, carry, refusal, sample};
-use diskferry::{Limits, Options};
+use diskferry::Options;
 use diskferry_testkit::oracle::{Scratch, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::vdi::{Block, Vdi, map_entry};
 use diskferry_testkit::{Random, poke};
@@ -82,10 +82,4 @@ fn damage_and_deltas_publish_nothing() {
     assert_eq!(code(&twice), "vdi-duplicate-block");
     assert_eq!(code(&Vdi { kind: 4, ..writer.clone() }.build().image), "vdi-differencing");
     assert_eq!(code(&Vdi { parent: [1; 16], ..writer }.build().image), "vdi-parent");
-}
-
-#[test]
-fn a_disk_that_is_too_large_is_refused_before_it_is_read() {
-    let options = Options { limits: Limits { virtual_size: MIB, ..Limits::default() }, ..Options::default() };
-    assert_eq!(refusal(&Vdi::qemu(MIB + 1).build().image, &options).code(), "max-size");
 }

@@ -13,7 +13,7 @@ pub(crate) mod walk;
 
 pub use detect::{by_name, detect, parse};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extent::Extent;
 use crate::limits::Limits;
 use crate::source::Source;
@@ -27,7 +27,7 @@ pub struct Format {
     pub name: &'static str,
     /// Whether these first bytes are this format's.
     pub probe: fn(head: &[u8]) -> bool,
-    /// Reads and checks the metadata that must be known before the first extent.
+    /// Reads and checks what says what the image is: its header, not its tables.
     pub open: fn(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>>,
 }
 
@@ -36,8 +36,6 @@ pub struct Format {
 pub struct Opening<'a> {
     /// What the image may ask for.
     pub limits: &'a Limits,
-    /// The order in which extents should come; a wish that only a seekable source fulfils.
-    pub order: Order,
     /// Whether the caller said what the format is, so that nothing may be guessed from the content.
     pub stated: bool,
 }
@@ -55,6 +53,12 @@ pub enum Order {
 pub trait Image {
     /// What is known about the image.
     fn info(&self) -> &ImageInfo;
+
+    /// Prepares for the extents, to come in `order` if the source is seekable. Called once, before the first of them.
+    fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
+        let _ = (source, order);
+        Ok(())
+    }
 
     /// The next extent, or `None` when every byte of the virtual disk has been named.
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>>;
@@ -99,13 +103,4 @@ pub enum Detail {
     Number(u64),
     /// Yes or no.
     Flag(bool),
-}
-
-/// Holds the size that an image gives its virtual disk against the limit.
-pub(crate) fn check_virtual_size(size: u64, limits: &Limits) -> Result<()> {
-    if size > limits.virtual_size {
-        let what = "bytes of virtual disk";
-        return Err(Error::Limit { what, wanted: size, limit: limits.virtual_size, option: "--max-size" });
-    }
-    Ok(())
 }

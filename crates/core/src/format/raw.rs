@@ -4,10 +4,10 @@
 //! file these are read first; of a stream the end is held back until they have been looked at.
 
 use super::detect::head;
-use super::{Format, Image, ImageInfo, Opening, check_virtual_size, foreign};
+use super::{Format, Image, ImageInfo, Opening, foreign};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Extent};
-use crate::source::{PEEK, Source, peek_full, read_full};
+use crate::source::{PEEK, Source, look_full, peek_full};
 
 const FORMAT: &str = "raw";
 
@@ -74,12 +74,9 @@ impl Raw {
         info.virtual_size = source.len();
         let rest = source.len().filter(|_| source.seekable()).map_or(Rest::Stream(0), Rest::Known);
         let mut raw = Self { info, stated: how.stated, rest };
-        if let Some(len) = raw.info.virtual_size {
-            check_virtual_size(len, how.limits)?;
-        }
         if let Rest::Known(len) = raw.rest {
             let mut tail = [0; foreign::TAIL];
-            let got = read_full(source, &mut tail, len.saturating_sub(foreign::TAIL as u64))?;
+            let got = look_full(source, &mut tail, len.saturating_sub(foreign::TAIL as u64))?;
             raw.end(len, tail.get(..got).unwrap_or_default())?;
         }
         Ok(raw)

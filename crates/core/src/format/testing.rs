@@ -4,7 +4,7 @@ use super::{Format, Image, Opening, Order};
 use crate::error::Result;
 use crate::extent::Body;
 use crate::limits::Limits;
-use crate::source::{PEEK, Source, read_exact};
+use crate::source::{PEEK, Source, look_exact};
 
 /// An image in memory, read like a file or, more strictly than any real stream, like a pipe.
 pub(super) struct Bytes {
@@ -62,7 +62,7 @@ pub(super) fn every_way(image: &[u8]) -> Vec<Bytes> {
 }
 
 pub(super) fn opening(limits: &Limits) -> Opening<'_> {
-    Opening { limits, order: Order::Source, stated: false }
+    Opening { limits, stated: false }
 }
 
 pub(super) fn open(format: &Format, source: &mut Bytes) -> Result<Box<dyn Image>> {
@@ -76,6 +76,7 @@ pub(super) fn carry(format: &Format, source: &mut Bytes) -> Result<Vec<u8>> {
 }
 
 pub(super) fn carry_opened(mut image: Box<dyn Image>, source: &mut Bytes) -> Result<Vec<u8>> {
+    image.plan(source, Order::Source)?;
     let mut disk = Vec::new();
     let mut named = 0;
     while let Some(extent) = image.next_extent(source)? {
@@ -87,7 +88,7 @@ pub(super) fn carry_opened(mut image: Box<dyn Image>, source: &mut Bytes) -> Res
         match extent.body {
             Body::Data { at } => {
                 let target = &mut disk[usize::try_from(extent.start).unwrap()..end];
-                read_exact(source, target, at, format_of(image.as_ref()), "the data")?;
+                look_exact(source, target, at, format_of(image.as_ref()), "the data")?;
             }
             Body::Zero => {}
             Body::Packed { .. } => panic!("nothing here is packed"),

@@ -9,11 +9,11 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use super::walk::{Table, Walk};
-use super::{Detail, Format, Image, ImageInfo, Opening, Refusal, check_virtual_size};
+use super::{Detail, Format, Image, ImageInfo, Opening, Order, Refusal};
 use crate::error::{Error, Result};
 use crate::extent::{Codec, Extent};
 use crate::limits::Limits;
-use crate::source::{Source, ends_early, read_exact};
+use crate::source::{Source, ends_early, look_exact};
 
 const FORMAT: &str = "vdi";
 
@@ -136,7 +136,7 @@ struct Header {
 }
 
 impl Header {
-    fn parse(raw: &RawHeader, limits: &Limits) -> Result<Self> {
+    fn parse(raw: &RawHeader) -> Result<Self> {
         if raw.signature != SIGNATURE {
             let what = format!("the signature is {:#010x}, not {SIGNATURE:#010x}: this is no VDI", raw.signature);
             return Err(Error::corrupt(FORMAT, "signature", SIGNATURE_AT as u64, what));
@@ -160,7 +160,6 @@ impl Header {
         };
         header.check_blocks(raw.sector_size.get())?;
         header.check_places()?;
-        check_virtual_size(header.disk_size, limits)?;
         Ok(header)
     }
 
@@ -271,8 +270,8 @@ fn probe(head: &[u8]) -> bool {
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let mut raw = RawHeader::new_zeroed();
-    read_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
-    let header = Header::parse(&raw, how.limits)?;
+    look_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
+    let header = Header::parse(&raw)?;
     if let Some(len) = source.len().filter(|len| *len < header.map_end()) {
         let got = len.saturating_sub(header.map_at);
         return Err(ends_early(FORMAT, "the block map", header.map_at, header.map_len(), got));
@@ -280,10 +279,7 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let seen = Blocks::new(header.blocks, how.limits)?;
     let limits = Limits { table: how.limits.table - seen.memory(), ..how.limits.clone() };
     // Nothing in a VDI is packed.
-    let mut walk = Walk::new(FORMAT, Codec::Deflate, header.disk_size, &Opening { limits: &limits, ..*how });
-    let piece = |first: u64| Table { at: header.map_at + first * ENTRY, start: first * header.block_size };
-    let pieces = (0..header.needed().div_ceil(PIECE)).map(|number| piece(number * PIECE)).collect();
-    walk.plan(pieces, 0, &[(0, header.header_end), (header.map_at, header.map_len())])?;
+    let walk = Walk::new(FORMAT, Codec::Deflate, header.disk_size, &Opening { limits: &limits, ..*how });
     Ok(Box::new(Vdi { info: header.info(), map: Map { header, seen }, walk }))
 }
 
@@ -296,6 +292,14 @@ struct Vdi {
 impl Image for Vdi {
     fn info(&self) -> &ImageInfo {
         &self.info
+    }
+
+    fn plan(&mut self, _: &mut dyn Source, order: Order) -> Result<()> {
+        let header = &self.map.header;
+        let piece = |first: u64| Table { at: header.map_at + first * ENTRY, start: first * header.block_size };
+        let pieces = (0..header.needed().div_ceil(PIECE)).map(|number| piece(number * PIECE)).collect();
+        self.walk.along(order);
+        self.walk.plan(pieces, 0, &[(0, header.header_end), (header.map_at, header.map_len())])
     }
 
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
@@ -315,7 +319,7 @@ impl Map {
         let left = self.header.needed().saturating_sub(piece.start / block_size);
         let count = usize::try_from(left.min(PIECE)).unwrap_or_default();
         let mut marks = vec![U32::ZERO; count];
-        read_exact(source, marks.as_mut_bytes(), piece.at, FORMAT, "the block map")?;
+        look_exact(source, marks.as_mut_bytes(), piece.at, FORMAT, "the block map")?;
         for (place, mark) in (0..).zip(&marks) {
             let start = piece.start + place * block_size;
             match mark.get() {

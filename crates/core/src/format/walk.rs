@@ -27,6 +27,8 @@ type Span = (u64, u64);
 
 /// Lengths of runs are kept in sectors, so that a run takes 24 bytes.
 const SECTOR: u64 = 512;
+/// Two clusters of the largest size: how far behind a unit a table may lie that was begun while it was written.
+const NEAR: u64 = 4 << 20;
 const ZERO: u32 = u32::MAX;
 const PLAIN: u32 = 0;
 
@@ -54,24 +56,32 @@ pub(crate) struct Walk {
     runs: BinaryHeap<Reverse<Run>>,
     /// The run that the next entry may continue.
     open: Option<Run>,
+    /// The packed unit that was named last: where it lies, and where it ends on the disk.
+    packed: Option<(u64, u64)>,
     settled: bool,
 }
 
 impl Walk {
-    /// A walk over a disk of `virtual_size` bytes, whose packed units are all packed with `codec`.
+    /// A walk over a disk of `virtual_size` bytes, whose packed units are all packed with `codec`, in source order.
     pub(crate) fn new(format: &'static str, codec: Codec, virtual_size: u64, how: &Opening) -> Self {
         Self {
             format,
             codec,
             virtual_size,
-            order: how.order,
+            order: Order::Source,
             limit: how.limits.table,
             tables: Vec::new(),
             metadata: Vec::new(),
             runs: BinaryHeap::new(),
             open: None,
+            packed: None,
             settled: false,
         }
+    }
+
+    /// Lets the walk go along `order`. Before anything is named.
+    pub(crate) fn along(&mut self, order: Order) {
+        self.order = order;
     }
 
     /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the
@@ -123,6 +133,7 @@ impl Walk {
         mut load: impl FnMut(&mut Self, &mut dyn Source, Table) -> Result<()>,
     ) -> Result<Option<Extent>> {
         self.close();
+        self.keep_tail(source);
         while self.table_is_next(source)? {
             let Some(table) = self.tables.pop() else { break };
             load(self, source, table)?;
@@ -133,7 +144,22 @@ impl Walk {
             self.metadata = Vec::new();
             source.settle();
         }
-        Ok(self.runs.pop().map(|Reverse(run)| self.extent(run)))
+        let next = self.runs.pop().map(|Reverse(run)| self.extent(run));
+        self.packed = match next {
+            Some(Extent { start, len, body: Body::Packed { at, .. } }) => Some((at, start.saturating_add(len))),
+            _ => None,
+        };
+        Ok(next)
+    }
+
+    /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
+    /// so there is room for it only where the next unit is another part of the disk, or a new table has just been begun.
+    fn keep_tail(&self, source: &mut dyn Source) {
+        let (Some((at, end)), Some(table)) = (self.packed, self.tables.last()) else { return };
+        let follows = self.runs.peek().is_some_and(|Reverse(run)| self.extent(*run).start == end);
+        if !follows || table.at.saturating_sub(at) < NEAR {
+            source.linger(SECTOR - 1);
+        }
     }
 
     fn table_is_next(&self, source: &dyn Source) -> Result<bool> {
@@ -277,8 +303,9 @@ mod tests {
     /// them, the second's between them; the rest of each MiB is zero.
     fn walked(order: Order, limit: u64, seekable: bool) -> Result<Vec<Extent>> {
         let limits = Limits { table: limit, ..Limits::default() };
-        let how = Opening { limits: &limits, order, stated: false };
+        let how = Opening { limits: &limits, stated: false };
         let mut walk = Walk::new("test", Codec::Deflate, 2 * MIB - 5, &how);
+        walk.along(order);
         walk.plan(vec![Table { at: 200 << 10, start: MIB }, Table { at: 100 << 10, start: 0 }], 4096, &[(0, 4096)])?;
         let mut source = Nothing { seekable, settled: false };
         let mut extents = Vec::new();
@@ -332,7 +359,7 @@ mod tests {
     #[test]
     fn what_overlaps_is_corrupt() {
         let limits = Limits::default();
-        let how = Opening { limits: &limits, order: Order::Source, stated: false };
+        let how = Opening { limits: &limits, stated: false };
         let walk = || Walk::new("test", Codec::Deflate, MIB, &how);
         let table = |at| Table { at, start: 0 };
         for (tables, fixed) in [
@@ -355,7 +382,7 @@ mod tests {
     #[test]
     fn a_run_longer_than_its_counter_is_named_in_parts() {
         let limits = Limits::default();
-        let how = Opening { limits: &limits, order: Order::Source, stated: false };
+        let how = Opening { limits: &limits, stated: false };
         let size = 9 << 40;
         let mut walk = Walk::new("test", Codec::Deflate, size, &how);
         walk.zero(0, size);

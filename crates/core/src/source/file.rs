@@ -54,6 +54,12 @@ impl Source for FileSource {
     }
 
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        let got = self.look_at(buf, at)?;
+        self.meter.reach(at.saturating_add(got as u64));
+        Ok(got)
+    }
+
+    fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
         loop {
             match self.file.read_at(buf, at) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -71,6 +77,7 @@ impl Source for FileSource {
     }
 
     fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
+        self.meter.reach(range.start.min(self.len));
         if !self.maps_holes || (self.found.start <= range.start && range.end <= self.found.end) {
             return Ok(Some(range));
         }
@@ -92,10 +99,6 @@ impl Source for FileSource {
             _ if range.end > self.len => Ok(Some(self.len.max(range.start)..range.end)),
             _ => Ok(None),
         }
-    }
-
-    fn passed(&mut self, at: u64) {
-        self.meter.reach(at.min(self.len));
     }
 
     fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {

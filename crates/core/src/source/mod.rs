@@ -15,13 +15,19 @@ pub trait Source: Send {
     /// Length in bytes, where it is known before reading on.
     fn len(&self) -> Option<u64>;
 
-    /// Reads up to `buf.len()` bytes at `at`; 0 only at the end. Bytes once read from a stream need not be readable again.
+    /// Reads up to `buf.len()` bytes of data at `at`; 0 only at the end. Progress follows it. Bytes once read from a stream
+    /// need not be readable again.
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize>;
 
-    /// Like [`read_at`](Self::read_at), but the bytes stay readable. A stream allows this for up to
+    /// Reads metadata. Where any byte can be read at any time, what lies before `at` counts as not passed yet.
+    fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.read_at(buf, at)
+    }
+
+    /// Like [`look_at`](Self::look_at), but the bytes stay readable. A stream allows this for up to
     /// [`PEEK`] bytes beyond the furthest byte read.
     fn peek_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.read_at(buf, at)
+        self.look_at(buf, at)
     }
 
     /// Whether any byte can be read at any time at little cost.
@@ -36,11 +42,6 @@ pub trait Source: Send {
     /// the beginning of another that is not known yet.
     fn linger(&mut self, len: u64) {
         let _ = len;
-    }
-
-    /// The walk has come past `at`: what is left of the image lies behind it, apart from metadata.
-    fn passed(&mut self, at: u64) {
-        let _ = at;
     }
 
     /// All metadata has been read: bytes jumped over from now on will not be asked for.
@@ -66,25 +67,30 @@ pub trait Source: Send {
 /// How far a stream can be looked into beyond the furthest byte read.
 pub const PEEK: usize = 2 << 20;
 
-/// Reads until `buf` is full or the image ends, and returns how much was read.
+/// Reads data until `buf` is full or the image ends, and returns how much was read.
 pub fn read_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {
     fill(buf, at, |buf, at| source.read_at(buf, at))
 }
 
-/// As [`read_full`], through [`Source::peek_at`].
+/// As [`read_full`], for metadata.
+pub fn look_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {
+    fill(buf, at, |buf, at| source.look_at(buf, at))
+}
+
+/// As [`look_full`], through [`Source::peek_at`].
 pub fn peek_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {
     fill(buf, at, |buf, at| source.peek_at(buf, at))
 }
 
-/// Reads exactly `buf.len()` bytes of `format`'s `what`; an image that ends before is damaged.
-pub fn read_exact(
+/// Reads exactly `buf.len()` bytes of metadata, which is `format`'s `what`; an image that ends before is damaged.
+pub fn look_exact(
     source: &mut dyn Source,
     buf: &mut [u8],
     at: u64,
     format: &'static str,
     what: &'static str,
 ) -> Result<()> {
-    let got = read_full(source, buf, at)?;
+    let got = look_full(source, buf, at)?;
     if got < buf.len() {
         return Err(ends_early(format, what, at, buf.len() as u64, got as u64));
     }

@@ -17,10 +17,6 @@ use crate::spool::Spool;
 /// Bytes behind the furthest byte read that can be read again. More than a sector is needed.
 const BEHIND: u64 = 64 << 10;
 
-/// A jump ahead that is longer than this is made in the file itself where there is one: it is for metadata at the end, and
-/// what lies between is still to be walked.
-const FAR: u64 = 8 << 20;
-
 /// Where bytes are found that the window has given up.
 pub(crate) enum Past {
     /// Those that were jumped over were put aside; those that were read are gone.
@@ -93,13 +89,6 @@ impl Stream {
         Ok(())
     }
 
-    fn is_past(&self, at: u64) -> bool {
-        match self.past {
-            Past::File(_) if at > self.frontier.saturating_add(FAR) => true,
-            _ => at < self.frontier && self.window.slice(at).is_none(),
-        }
-    }
-
     fn read_past(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
         match &mut self.past {
             Past::File(file) => file.read_at(buf, at),
@@ -122,7 +111,7 @@ impl Source for Stream {
 
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
         self.put_tail_aside()?;
-        if self.is_past(at) {
+        if at < self.frontier && self.window.slice(at).is_none() {
             return self.read_past(buf, at);
         }
         if !self.jump_to(at)? {
@@ -131,6 +120,13 @@ impl Source for Stream {
         let got = copy(self.wait_for(at)?.unwrap_or_default(), buf);
         self.frontier = self.frontier.max(at.saturating_add(got as u64));
         Ok(got)
+    }
+
+    fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        match &mut self.past {
+            Past::File(file) => file.look_at(buf, at),
+            Past::Spool(_) => self.read_at(buf, at),
+        }
     }
 
     fn peek_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {

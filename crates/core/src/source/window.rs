@@ -54,7 +54,7 @@ impl Window {
         self.ended = got == 0;
         self.pulled = self.pulled.saturating_add(got as u64);
         if self.pulled > self.limit {
-            let what = "length of the unwrapped image in bytes";
+            let what = "length of the unwrapped image in bytes, of which twice the disk and 64 MiB are allowed";
             return Err(Error::Limit { what, wanted: self.pulled, limit: self.limit, option: "--max-size" });
         }
         Ok(!self.ended)

@@ -8,8 +8,8 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 use super::FORMAT;
 use crate::error::{Error, Result};
 use crate::extent::Codec;
-use crate::format::{Detail, ImageInfo, Opening, Refusal, check_virtual_size};
-use crate::source::{Source, read_exact};
+use crate::format::{Detail, ImageInfo, Refusal};
+use crate::source::{Source, look_exact};
 
 pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
 
@@ -87,9 +87,9 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads the header, its extensions and the backing file's name, all of which lie in cluster 0.
-    pub(super) fn read(source: &mut dyn Source, how: &Opening) -> Result<(Self, ImageInfo)> {
+    pub(super) fn read(source: &mut dyn Source) -> Result<(Self, ImageInfo)> {
         let mut raw = RawHeader::new_zeroed();
-        read_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
+        look_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
         if raw.magic != MAGIC {
             return Err(Error::corrupt(FORMAT, "not-this-format", 0, "the first bytes are not QFI\\xfb"));
         }
@@ -97,7 +97,7 @@ impl Header {
             2 => None,
             3 => {
                 let mut v3 = RawHeaderV3::new_zeroed();
-                read_exact(source, v3.as_mut_bytes(), size_of::<RawHeader>() as u64, FORMAT, "the header")?;
+                look_exact(source, v3.as_mut_bytes(), size_of::<RawHeader>() as u64, FORMAT, "the header")?;
                 Some(v3)
             }
             version => {
@@ -108,17 +108,17 @@ impl Header {
         let compression = match &v3 {
             Some(v3) if v3.header_length.get() > 104 => {
                 let mut byte = [0];
-                read_exact(source, &mut byte, 104, FORMAT, "the header")?;
+                look_exact(source, &mut byte, 104, FORMAT, "the header")?;
                 byte[0]
             }
             _ => 0,
         };
-        let header = Self::parse(&raw, v3.as_ref(), compression, how)?;
+        let header = Self::parse(&raw, v3.as_ref(), compression)?;
         let info = describe(source, &header, &raw, v3.as_ref())?;
         Ok((header, info))
     }
 
-    fn parse(raw: &RawHeader, v3: Option<&RawHeaderV3>, compression: u8, how: &Opening) -> Result<Self> {
+    fn parse(raw: &RawHeader, v3: Option<&RawHeaderV3>, compression: u8) -> Result<Self> {
         let cluster_bits = raw.cluster_bits.get();
         if !(9..=21).contains(&cluster_bits) {
             let what = format!("cluster_bits is {cluster_bits}, allowed are 9 to 21");
@@ -136,7 +136,6 @@ impl Header {
             return Err(Error::corrupt(FORMAT, "extended-l2-cluster", 20, what));
         }
         check_snapshots(raw, cluster)?;
-        check_virtual_size(raw.size.get(), how.limits)?;
         let refcount_table_bytes = u64::from(raw.refcount_table_clusters.get()).saturating_mul(cluster);
         check_refcount_table(raw, refcount_table_bytes, cluster)?;
         let header = Self {
@@ -336,7 +335,7 @@ fn read_extensions(
     let mut data_file = None;
     while at.saturating_add(size_of::<RawExtension>() as u64) <= end {
         let mut extension = RawExtension::new_zeroed();
-        read_exact(source, extension.as_mut_bytes(), at, FORMAT, "a header extension")?;
+        look_exact(source, extension.as_mut_bytes(), at, FORMAT, "a header extension")?;
         let (kind, len) = (extension.kind.get(), u64::from(extension.len.get()));
         if kind == EXTENSION_END {
             break;
@@ -371,6 +370,6 @@ fn read_backing_name(source: &mut dyn Source, header: &Header, raw: &RawHeader) 
 
 fn read_name(source: &mut dyn Source, at: u64, len: u64, what: &'static str) -> Result<String> {
     let mut name = vec![0; usize::try_from(len).unwrap_or_default()];
-    read_exact(source, &mut name, at, FORMAT, what)?;
+    look_exact(source, &mut name, at, FORMAT, what)?;
     Ok(String::from_utf8_lossy(&name).into_owned())
 }

@@ -4,7 +4,7 @@ use super::FORMAT;
 use super::header::Header;
 use crate::error::{Error, Result};
 use crate::format::walk::{Table, Walk};
-use crate::source::{Source, read_exact};
+use crate::source::{Source, look_exact};
 
 /// Bits 9 to 55 of L1 and standard L2 entries: an offset in the image.
 pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -56,7 +56,7 @@ impl L2 {
     pub(super) fn load(&mut self, walk: &mut Walk, source: &mut dyn Source, table: Table) -> Result<()> {
         let mut bytes = std::mem::take(&mut self.table);
         bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
-        read_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
+        look_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
         let entry_size = if self.extended { 16 } else { 8 };
         let mut start = table.start;
         for (index, entry) in bytes.chunks_exact(entry_size).enumerate() {

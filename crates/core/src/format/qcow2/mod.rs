@@ -10,10 +10,10 @@ use header::Header;
 use l2::L2;
 
 use super::walk::{Table, Walk};
-use super::{Format, Image, ImageInfo, Opening};
+use super::{Format, Image, ImageInfo, Opening, Order};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::source::{Source, read_exact};
+use crate::source::{Source, look_exact};
 
 const FORMAT: &str = "qcow2";
 
@@ -25,16 +25,14 @@ fn probe(head: &[u8]) -> bool {
 }
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
-    let (header, info) = Header::read(source, how)?;
-    let mut walk = Walk::new(FORMAT, header.codec, header.virtual_size, how);
-    if info.refusals.is_empty() {
-        read_l1(source, &header, &mut walk)?;
-    }
-    Ok(Box::new(Qcow2 { info, walk, l2: L2::new(&header) }))
+    let (header, info) = Header::read(source)?;
+    let walk = Walk::new(FORMAT, header.codec, header.virtual_size, how);
+    Ok(Box::new(Qcow2 { info, walk, l2: L2::new(&header), header }))
 }
 
 struct Qcow2 {
     info: ImageInfo,
+    header: Header,
     walk: Walk,
     l2: L2,
 }
@@ -42,6 +40,11 @@ struct Qcow2 {
 impl Image for Qcow2 {
     fn info(&self) -> &ImageInfo {
         &self.info
+    }
+
+    fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
+        self.walk.along(order);
+        read_l1(source, &self.header, &mut self.walk)
     }
 
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
@@ -60,7 +63,7 @@ fn read_l1(source: &mut dyn Source, header: &Header, walk: &mut Walk) -> Result<
     while index < needed {
         let mut bytes = vec![0; usize::try_from((needed - index).min(ENTRIES) * 8).unwrap_or_default()];
         let at = header.l1_at.saturating_add(index * 8);
-        read_exact(source, &mut bytes, at, FORMAT, "the L1 table")?;
+        look_exact(source, &mut bytes, at, FORMAT, "the L1 table")?;
         for entry in bytes.as_chunks::<8>().0 {
             let start = index.saturating_mul(header.l2_reach());
             match l2_table_at(u64::from_be_bytes(*entry), index, header)? {

@@ -9,7 +9,7 @@ use super::{FORMAT, SECTOR, SECTOR_LEN};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
 use crate::limits::Limits;
-use crate::source::{Source, ends_early, read_exact, read_full};
+use crate::source::{Source, ends_early, look_exact, look_full};
 
 /// Sector number and packed length, in front of every grain.
 const GRAIN_HEAD: usize = 12;
@@ -107,7 +107,7 @@ impl Markers {
         let mut bytes = [0; SECTOR_LEN + GRAIN_HEAD];
         let padding = length(self.at.saturating_sub(self.read));
         let wanted = bytes.get_mut(..padding.saturating_add(GRAIN_HEAD)).unwrap_or_default();
-        let got = read_full(source, wanted, self.read)?;
+        let got = look_full(source, wanted, self.read)?;
         if got == padding && matches!(self.proof, Proof::Front(_)) {
             // qemu writes no end-of-stream marker: what looks like one is the rest of a grain's space, if there is a rest.
             return self.end(source).map(|()| None);
@@ -156,7 +156,7 @@ impl Markers {
     fn special(&mut self, source: &mut dyn Source, value: u64) -> Result<()> {
         let mut rest = [0; SECTOR_LEN - GRAIN_HEAD];
         let at = self.at;
-        read_exact(source, &mut rest, at.saturating_add(GRAIN_HEAD as u64), FORMAT, "a marker")?;
+        look_exact(source, &mut rest, at.saturating_add(GRAIN_HEAD as u64), FORMAT, "a marker")?;
         let kind = entries_of(&rest).next().unwrap_or_default();
         let expected = match kind {
             END_OF_STREAM => 0,
@@ -185,7 +185,7 @@ impl Markers {
     fn table(&mut self, source: &mut dyn Source) -> Result<()> {
         self.forbid_after_directory("a grain table")?;
         let mut bytes = vec![0; length(self.header.table_len())];
-        read_exact(source, &mut bytes, self.at, FORMAT, "a grain table")?;
+        look_exact(source, &mut bytes, self.at, FORMAT, "a grain table")?;
         let entries: Vec<_> = entries_of(&bytes).map(|entry| self.header.allocated(entry)).collect();
         let at = self.at;
         let (behind, _) = self.behind("a grain table")?;
@@ -209,7 +209,7 @@ impl Markers {
         let (mut index, mut sector) = (0, [0; SECTOR_LEN]);
         while index < tables {
             let at = at.saturating_add(index * header::ENTRY);
-            read_exact(source, &mut sector, at, FORMAT, "the grain directory")?;
+            look_exact(source, &mut sector, at, FORMAT, "the grain directory")?;
             for entry in entries_of(&sector).take(length(tables - index)) {
                 let (behind, _) = self.behind("a grain directory")?;
                 if behind.directory_entry(index, entry, at)? {
@@ -225,7 +225,7 @@ impl Markers {
     fn footer(&mut self, source: &mut dyn Source) -> Result<()> {
         let mut bytes = [0; SECTOR_LEN];
         let at = self.at;
-        read_exact(source, &mut bytes, at, FORMAT, "the footer")?;
+        look_exact(source, &mut bytes, at, FORMAT, "the footer")?;
         let named = self.header.check_footer(&bytes, at, &self.limits)?;
         let (_, passed) = self.behind("a footer")?;
         if *passed != Passed::Directory(named) {

@@ -22,7 +22,7 @@ use self::sparse::Sparse;
 use self::stream::Stream;
 use super::{Detail, Format, Image, ImageInfo, Opening};
 use crate::error::{Error, Result};
-use crate::source::{Source, ends_early, read_exact, read_full};
+use crate::source::{Source, ends_early, look_exact, look_full};
 
 const FORMAT: &str = "vmdk";
 /// Unit of all offsets and sizes in a VMDK.
@@ -61,7 +61,7 @@ fn refuse_kind(head: &[u8]) -> Option<Error> {
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let mut head = [0; SECTOR_LEN];
-    let got = read_full(source, &mut head, 0)?;
+    let got = look_full(source, &mut head, 0)?;
     if let Some(refused) = head.get(..got).and_then(refuse_kind) {
         return Err(refused);
     }
@@ -86,7 +86,7 @@ fn read_descriptor(source: &mut dyn Source, header: &Header) -> Result<Descripto
         return Err(Error::corrupt(FORMAT, "descriptor-offset", at, "the descriptor lies in the header"));
     }
     let mut text = vec![0; tables::length(len)];
-    read_exact(source, &mut text, at, FORMAT, "the descriptor")?;
+    look_exact(source, &mut text, at, FORMAT, "the descriptor")?;
     Descriptor::parse(&text, at)
 }
 

@@ -7,7 +7,7 @@ use super::tables::{Tables, prove_overhead};
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Extent};
-use crate::format::{Image, ImageInfo, Opening};
+use crate::format::{Image, ImageInfo, Opening, Order};
 use crate::source::Source;
 
 pub(super) struct Sparse {
@@ -15,14 +15,8 @@ pub(super) struct Sparse {
     grain: u64,
     overhead: u64,
     tables: Tables,
-    state: State,
-}
-
-#[derive(Clone, Copy)]
-enum State {
-    Opened,
     /// How far in the image something was needed up to now.
-    Walking(u64),
+    reached: u64,
 }
 
 impl Sparse {
@@ -36,7 +30,7 @@ impl Sparse {
             grain: header.grain,
             overhead: header.overhead,
             tables: Tables::new(header, directory, virtual_size, how),
-            state: State::Opened,
+            reached: 0,
         })
     }
 }
@@ -46,11 +40,12 @@ impl Image for Sparse {
         &self.info
     }
 
+    fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
+        self.reached = self.tables.plan(source, order)?;
+        Ok(())
+    }
+
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
-        let reached = match self.state {
-            State::Opened => self.tables.plan(source)?,
-            State::Walking(reached) => reached,
-        };
         let grain = self.grain;
         let extent =
             self.tables.next(source, |walk, sector, start| walk.data(u64::from(sector) * SECTOR, start, grain))?;
@@ -58,11 +53,11 @@ impl Image for Sparse {
             Some(Extent { len, body: Body::Data { at }, .. }) => at.saturating_add(len),
             Some(_) => 0,
             None => {
-                prove_overhead(source, reached, self.overhead)?;
+                prove_overhead(source, self.reached, self.overhead)?;
                 self.overhead
             }
         };
-        self.state = State::Walking(reached.max(end));
+        self.reached = self.reached.max(end);
         Ok(extent)
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{Image, ImageInfo, Opening, Order};
 use crate::limits::Limits;
-use crate::source::{Source, read_exact};
+use crate::source::{Source, look_exact};
 
 /// The footer's marker, the footer and the end-of-stream marker: the last sectors of a stream with tables behind.
 const TAIL_LEN: usize = 3 * SECTOR_LEN;
@@ -38,7 +38,6 @@ pub(super) struct Stream {
 }
 
 enum State {
-    Opened,
     /// All metadata in front of the grains ends at this byte, and no marker has been read.
     Planned(u64),
     Following,
@@ -63,15 +62,15 @@ impl Stream {
             markers: Markers::new(header, virtual_size, directory.is_none(), how.limits),
             hole: None,
             ahead: None,
-            interleaved: how.order == Order::Virtual && source.seekable(),
-            state: State::Opened,
+            interleaved: false,
+            state: State::Planned(0),
         })
     }
 
     /// Reads the grain directory, if it can be read now, and returns where the metadata in front of the grains ends.
-    fn plan(&mut self, source: &mut dyn Source) -> Result<u64> {
+    fn read_directory(&mut self, source: &mut dyn Source, order: Order) -> Result<u64> {
         let descriptor_end = self.header.descriptor.map_or(SECTOR, |(at, len)| at.saturating_add(len));
-        let tables_end = self.tables.as_mut().map(|tables| tables.plan(source)).transpose()?;
+        let tables_end = self.tables.as_mut().map(|tables| tables.plan(source, order)).transpose()?;
         let in_front = self.header.directory.and(tables_end).unwrap_or(descriptor_end);
         if in_front > self.header.overhead {
             let what =
@@ -112,10 +111,13 @@ impl Image for Stream {
         &self.info
     }
 
+    fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
+        self.interleaved = order == Order::Virtual && source.seekable();
+        self.state = State::Planned(self.read_directory(source, order)?);
+        Ok(())
+    }
+
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
-        if matches!(self.state, State::Opened) {
-            self.state = State::Planned(self.plan(source)?);
-        }
         if self.hole.is_none() {
             self.hole = self.next_hole(source)?;
         }
@@ -137,7 +139,7 @@ fn directory_of_footer(source: &mut dyn Source, header: &Header, limits: &Limits
     let Some(len) = source.len().filter(|_| source.seekable()) else { return Ok(None) };
     let mut tail = [0; TAIL_LEN];
     let at = len.saturating_sub(TAIL_LEN as u64);
-    read_exact(source, &mut tail, at, FORMAT, "the footer")?;
+    look_exact(source, &mut tail, at, FORMAT, "the footer")?;
     let ([marker, footer, end], _) = tail.as_chunks::<SECTOR_LEN>() else {
         return Ok(None);
     };

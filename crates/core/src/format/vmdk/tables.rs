@@ -7,9 +7,9 @@ use super::header::{ENTRY, Header};
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
 use crate::extent::{Codec, Extent};
-use crate::format::Opening;
 use crate::format::walk::{Table, Walk};
-use crate::source::{Source, read_exact};
+use crate::format::{Opening, Order};
+use crate::source::{Source, look_exact};
 
 /// Visits the grain tables in the order in which they lie in the image.
 pub(super) struct Tables {
@@ -44,7 +44,8 @@ impl Tables {
     }
 
     /// Reads the grain directory and returns where the last of all tables ends. Needed once, before [`next`](Self::next).
-    pub(super) fn plan(&mut self, source: &mut dyn Source) -> Result<u64> {
+    pub(super) fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<u64> {
+        self.walk.along(order);
         let header = &self.header;
         let directories = [Some(self.directory), header.redundant].into_iter().flatten();
         let fixed: Vec<_> = [(0, SECTOR)]
@@ -60,7 +61,7 @@ impl Tables {
             let at = self.directory.saturating_add(index * ENTRY);
             let entries = (header.tables() - index).min(chunk.len() as u64 / ENTRY);
             let part = chunk.get_mut(..length(entries * ENTRY)).unwrap_or_default();
-            read_exact(source, part, at, FORMAT, "the grain directory")?;
+            look_exact(source, part, at, FORMAT, "the grain directory")?;
             for sector in entries_of(part) {
                 // Below the capacity, which is a number of bytes that fits.
                 let start = index * header.table_span();
@@ -95,7 +96,7 @@ impl Tables {
             }
             let mut bytes = take(buffer);
             bytes.resize(length(grains * ENTRY), 0);
-            read_exact(source, &mut bytes, table.at, FORMAT, "a grain table")?;
+            look_exact(source, &mut bytes, table.at, FORMAT, "a grain table")?;
             let starts = (table.start..).step_by(length(header.grain));
             for (entry, start) in entries_of(&bytes).zip(starts) {
                 match header.allocated(entry) {
@@ -141,7 +142,7 @@ pub(super) fn prove_overhead(source: &mut dyn Source, read: u64, overhead: u64) 
     if read >= overhead {
         return Ok(());
     }
-    read_exact(source, &mut [0], overhead.saturating_sub(1), FORMAT, "the space in front of the grains")
+    look_exact(source, &mut [0], overhead.saturating_sub(1), FORMAT, "the space in front of the grains")
 }
 
 /// The sector at byte `at`, as the entry of a table gives it.

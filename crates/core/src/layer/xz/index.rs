@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use crate::error::Result;
-use crate::source::{Source, read_full};
+use crate::source::{Source, look_full};
 
 const HEADER: u64 = 12;
 const FOOTER: u64 = 12;
@@ -60,7 +60,7 @@ fn stream_before(stored: &mut dyn Source, end: u64) -> Result<Option<Stream>> {
 fn read(stored: &mut dyn Source, end: u64, len: u64) -> Result<Option<Vec<u8>>> {
     let (Some(at), Ok(size)) = (end.checked_sub(len), usize::try_from(len)) else { return Ok(None) };
     let mut bytes = vec![0; size];
-    Ok((read_full(stored, &mut bytes, at)? == size).then_some(bytes))
+    Ok((look_full(stored, &mut bytes, at)? == size).then_some(bytes))
 }
 
 /// What is left of an index while it is parsed.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Body, Extent};
 use crate::format::{Image, Opening, Order};
 use crate::limits::Limits;
-use crate::source::{Source, read_exact};
+use crate::source::{Source, look_exact};
 
 const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
 
@@ -91,17 +91,18 @@ impl Source for Bytes<'_> {
     }
 }
 
-fn open(source: &mut dyn Source, order: Order) -> Result<Box<dyn Image>> {
-    (VMDK.open)(source, &Opening { limits: &Limits::default(), order, stated: false })
+fn open(source: &mut dyn Source) -> Result<Box<dyn Image>> {
+    (VMDK.open)(source, &Opening { limits: &Limits::default(), stated: false })
 }
 
 /// All extents with their bytes, or the code of what is wrong. Checks that they name as much as the disk has.
 fn extents(source: &mut dyn Source, order: Order) -> Result<Vec<(Extent, Vec<u8>)>, String> {
     let code = |error: Error| error.code();
-    let mut image = open(source, order).map_err(code)?;
+    let mut image = open(source).map_err(code)?;
     if let Some(refusal) = image.info().refusals.first() {
         return Err(format!("vmdk-{}", refusal.code));
     }
+    image.plan(source, order).map_err(code)?;
     let size = image.info().virtual_size.unwrap();
     let mut all = Vec::new();
     let mut named = 0;
@@ -121,7 +122,7 @@ fn extents(source: &mut dyn Source, order: Order) -> Result<Vec<(Extent, Vec<u8>
 fn bytes_of(source: &mut dyn Source, extent: Extent) -> Result<Vec<u8>> {
     let read = |source: &mut dyn Source, at, len: u64| {
         let mut bytes = vec![0; len as usize];
-        read_exact(source, &mut bytes, at, "vmdk", "data").map(|()| bytes)
+        look_exact(source, &mut bytes, at, "vmdk", "data").map(|()| bytes)
     };
     match extent.body {
         Body::Zero => Ok(Vec::new()),

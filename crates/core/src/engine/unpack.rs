@@ -9,19 +9,19 @@ use crate::extent::Codec;
 const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Decoder state, kept between units.
-pub(crate) struct Unpacker {
+pub(super) struct Unpacker {
     deflate: Decompress,
     zlib: Decompress,
     zstd: Option<Decoder<'static>>,
 }
 
 impl Unpacker {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { deflate: Decompress::new(false), zlib: Decompress::new(true), zstd: None }
     }
 
     /// Unpacks `stored` into `out` and returns how many bytes came, which is never more than `out` holds. The error says what is wrong.
-    pub(crate) fn unpack(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<usize, String> {
+    pub(super) fn unpack(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<usize, String> {
         match codec {
             Codec::Deflate => {
                 self.deflate.reset(false);

@@ -6,7 +6,7 @@ use std::ops::Range;
 const GRAIN: u64 = 4096;
 
 /// Splits `data`, which lies at `start` of the virtual disk, into runs of grains that are all zero (`false`) or not (`true`).
-pub(crate) fn runs(data: &[u8], start: u64) -> impl Iterator<Item = (bool, Range<usize>)> {
+pub(super) fn runs(data: &[u8], start: u64) -> impl Iterator<Item = (bool, Range<usize>)> {
     let mut grains = grains(data.len(), start)
         .map(|range| (!is_zero(data.get(range.clone()).unwrap_or_default()), range))
         .peekable();

@@ -1,0 +1,97 @@
+//! The engine: a [reader] that takes extents as they lie in the image, and [workers](worker) that unpack, skip zeroes and
+//! write. It knows no format.
+
+mod batch;
+mod grain;
+mod reader;
+mod unpack;
+mod worker;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use self::reader::Reader;
+use self::worker::Worker;
+use crate::error::{Error, Result};
+use crate::format::Image;
+use crate::limits::Limits;
+use crate::progress::Progress;
+use crate::sink::Sink;
+use crate::source::Source;
+
+/// The kernel copies, and zeroes are made, in steps of this size: each can take its time, and a job can be stopped between them.
+const STEP: u64 = 1 << 30;
+
+/// What the engine needs to know besides the two ends.
+pub(crate) struct Job<'a> {
+    pub(crate) sink: &'a dyn Sink,
+    pub(crate) limits: &'a Limits,
+    /// Workers; the reader is a thread besides.
+    pub(crate) workers: usize,
+    pub(crate) progress: &'a Progress,
+}
+
+/// What was carried.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Carried {
+    /// Bytes of the disk that were named.
+    pub(crate) size: u64,
+    /// Bytes of the disk that hold data.
+    pub(crate) allocated: u64,
+}
+
+/// Carries every extent of `image`, which has been planned, to the sink.
+pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -> Result<Carried> {
+    let shared = Shared::default();
+    // As many batches wait as are worked on: enough that neither side waits for the other's every step.
+    let (send, receive) = sync_channel(job.workers);
+    // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
+    let receive = Arc::new(Mutex::new(receive));
+    let format = image.info().format;
+    let read = thread::scope(|scope| {
+        for _ in 0..job.workers {
+            let receive = Arc::clone(&receive);
+            let worker = Worker::new(job, &shared, format, image.info().virtual_size);
+            scope.spawn(move || worker.run(&receive));
+        }
+        drop(receive);
+        Reader::new(job, &shared, format, send).run(image, source)
+    });
+    if let Some(error) = shared.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    Ok(Carried { size: read?, allocated: shared.allocated.into_inner() })
+}
+
+/// What the reader and the workers tell each other.
+#[derive(Default)]
+struct Shared {
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+    allocated: AtomicU64,
+    /// Buffers to be used again.
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Shared {
+    /// Keeps the first error; the others follow from it.
+    fn fail(&self, error: Error) {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn buffer(&self) -> Vec<u8> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}

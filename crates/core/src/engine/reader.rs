@@ -1,0 +1,163 @@
+//! The reading end: extents in, batches out.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+
+use super::batch::{Batch, Piece, STORED, What};
+use super::{Job, STEP, Shared};
+use crate::error::{Error, Result};
+use crate::extent::{Body, Codec, Extent};
+use crate::format::Image;
+use crate::source::{Source, ends_early, read_full};
+
+/// Takes extents from the image and reads what they store.
+pub(super) struct Reader<'a> {
+    job: &'a Job<'a>,
+    shared: &'a Shared,
+    format: &'static str,
+    send: SyncSender<Batch>,
+    batch: Batch,
+    size: u64,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, send: SyncSender<Batch>) -> Self {
+        Self { job, shared, format, send, batch: Batch::default(), size: 0 }
+    }
+
+    /// Reads to the end of the image, or until a worker fails. Returns how many bytes of the disk were named.
+    pub(super) fn run(mut self, image: &mut dyn Image, source: &mut dyn Source) -> Result<u64> {
+        while !self.shared.failed()
+            && let Some(extent) = image.next_extent(source)?
+        {
+            self.job.progress.check()?;
+            self.count(&extent, image.info().virtual_size)?;
+            match extent.body {
+                Body::Zero => self.zero(extent.start, extent.len),
+                Body::Data { at } => self.data(source, at, extent.start, extent.len)?,
+                Body::Packed { at, len, codec } => self.packed(source, extent, at, len, codec)?,
+            }
+        }
+        self.hand_over();
+        Ok(self.size)
+    }
+
+    /// Adds up what has been named, none of which may lie outside of the disk. Only a stream's size is not known before.
+    fn count(&mut self, extent: &Extent, virtual_size: Option<u64>) -> Result<()> {
+        let limit = self.job.limits.virtual_size;
+        let size = virtual_size.unwrap_or(limit);
+        let end = extent.start.saturating_add(extent.len);
+        let clipped = match extent.body {
+            Body::Packed { .. } if extent.start < size => end.min(size),
+            _ => end,
+        };
+        if clipped > limit {
+            let what = "size of the virtual disk in bytes";
+            return Err(Error::Limit { what, wanted: clipped, limit, option: "--max-size" });
+        }
+        if clipped > size {
+            let what = format!("the image maps byte {} of its disk of {size}", clipped - 1);
+            return Err(Error::corrupt(self.format, "outside-disk", 0, what));
+        }
+        self.size = self.size.saturating_add(clipped - extent.start);
+        Ok(())
+    }
+
+    fn zero(&mut self, start: u64, len: u64) {
+        self.add(Piece { start, len, what: What::Zero, stored: 0..0 });
+    }
+
+    /// Hands on stored bytes, except those on holes of the image file.
+    fn data(&mut self, source: &mut dyn Source, mut at: u64, mut start: u64, len: u64) -> Result<()> {
+        let end = at.checked_add(len).ok_or_else(|| ends_early(self.format, "data", at, len, 0))?;
+        while at < end {
+            let data = source.next_data(at..end)?.unwrap_or(end..end);
+            if data.start > at {
+                self.zero(start, data.start - at);
+                start += data.start - at;
+            }
+            start += self.stored(source, data.clone(), start)?;
+            at = data.end;
+        }
+        Ok(())
+    }
+
+    /// Hands on `range` of the image, whose length it returns.
+    fn stored(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Result<u64> {
+        let len = range.end - range.start;
+        let mut done = self.copied(source, &range, start)?;
+        while done < len && !self.shared.failed() {
+            self.job.progress.check()?;
+            let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
+            let part = usize::try_from(len - done).unwrap_or(room).min(room);
+            let at = range.start.saturating_add(done);
+            let stored = self.read(source, at, part)?;
+            if stored.len() < part {
+                return Err(ends_early(self.format, "data", at, part as u64, stored.len() as u64));
+            }
+            self.add(Piece { start: start.saturating_add(done), len: part as u64, what: What::Plain, stored });
+            done = done.saturating_add(part as u64);
+        }
+        Ok(len)
+    }
+
+    /// Lets the kernel copy as much of `range` as it can, and returns how many bytes that was.
+    fn copied(&mut self, source: &mut dyn Source, range: &Range<u64>, start: u64) -> Result<u64> {
+        let mut at = range.start;
+        while at < range.end {
+            self.job.progress.check()?;
+            let end = range.end.min(at.saturating_add(STEP));
+            let Some((file, file_at)) = source.file(at..end) else { break };
+            let to = start.saturating_add(at - range.start);
+            let taken = self.job.sink.copy_from(file, file_at, to, end - at)?;
+            self.shared.allocated.fetch_add(taken, Ordering::Relaxed);
+            self.job.progress.written.fetch_add(taken, Ordering::Relaxed);
+            at = at.saturating_add(taken);
+            if at < end {
+                break;
+            }
+        }
+        Ok(at - range.start)
+    }
+
+    fn packed(&mut self, source: &mut dyn Source, extent: Extent, at: u64, len: u32, codec: Codec) -> Result<()> {
+        let limit = self.job.limits.unit;
+        // Packing makes nothing much longer, so what is stored is bounded by the same limit.
+        let wanted = extent.len.max(u64::from(len) / 2);
+        if wanted > limit {
+            let what = "bytes of one packed unit";
+            return Err(Error::Limit { what, wanted, limit, option: "--limit-unit" });
+        }
+        // The image may end inside the last sector of a unit: whether that matters shows when it is unpacked.
+        let stored = self.read(source, at, len as usize)?;
+        if stored.is_empty() {
+            return Err(ends_early(self.format, "packed data", at, u64::from(len), 0));
+        }
+        self.add(Piece { start: extent.start, len: extent.len, what: What::Packed { codec, at }, stored });
+        Ok(())
+    }
+
+    /// Reads up to `len` bytes into the batch, fewer only at the end of the image.
+    fn read(&mut self, source: &mut dyn Source, at: u64, len: usize) -> Result<Range<usize>> {
+        let bytes = &mut self.batch.bytes;
+        let from = bytes.len();
+        bytes.resize(from + len, 0);
+        let got = read_full(source, bytes.get_mut(from..).unwrap_or_default(), at)?;
+        bytes.truncate(from + got);
+        Ok(from..from + got)
+    }
+
+    fn add(&mut self, piece: Piece) {
+        self.batch.add(piece);
+        if self.batch.is_full() {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let next = Batch::new(self.shared.buffer());
+        // Refused only when every worker is gone, which ends the job with what they have said.
+        let _ = self.send.send(std::mem::replace(&mut self.batch, next));
+    }
+}

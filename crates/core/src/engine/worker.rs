@@ -1,0 +1,138 @@
+//! The writing end: batches in, the disk out.
+
+use std::mem::take;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::{Mutex, PoisonError};
+
+use super::batch::{Batch, Piece, What};
+use super::unpack::Unpacker;
+use super::{Job, STEP, Shared, grain};
+use crate::error::{Error, Result};
+use crate::extent::Codec;
+
+/// Neighbouring packed units are gathered up to this size and written together.
+const GATHER: usize = 2 << 20;
+
+/// Unpacks, and writes what is not zero.
+pub(super) struct Worker<'a> {
+    job: &'a Job<'a>,
+    shared: &'a Shared,
+    format: &'static str,
+    /// Where packed units are clipped.
+    virtual_size: u64,
+    unpacker: Unpacker,
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, virtual_size: Option<u64>) -> Self {
+        let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
+        Self { job, shared, format, virtual_size, unpacker: Unpacker::new() }
+    }
+
+    /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
+    pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
+        let mut gathered = Gathered::default();
+        while let Ok(batch) = { receive.lock().unwrap_or_else(PoisonError::into_inner).recv() } {
+            if !self.shared.failed()
+                && let Err(error) = self.deliver(&batch, &mut gathered)
+            {
+                self.shared.fail(error);
+            }
+            self.shared.give_back(batch.bytes);
+        }
+    }
+
+    fn deliver(&mut self, batch: &Batch, gathered: &mut Gathered) -> Result<()> {
+        for piece in &batch.pieces {
+            self.job.progress.check()?;
+            let stored = batch.bytes.get(piece.stored.clone()).unwrap_or_default();
+            match piece.what {
+                What::Packed { codec, at } => self.unpack(piece, codec, at, stored, gathered)?,
+                What::Plain => self.write(stored, piece.start)?,
+                What::Zero => self.zero(piece.start, piece.len)?,
+            }
+        }
+        self.flush(gathered)
+    }
+
+    /// Unpacks one unit behind what has been gathered, if it follows it on the disk.
+    fn unpack(&mut self, piece: &Piece, codec: Codec, at: u64, stored: &[u8], gathered: &mut Gathered) -> Result<()> {
+        if gathered.end() != piece.start || gathered.bytes.len() >= GATHER {
+            self.flush(gathered)?;
+            gathered.start = piece.start;
+        }
+        let unit = usize::try_from(piece.len).unwrap_or(usize::MAX);
+        let needed = piece.len.min(self.virtual_size.saturating_sub(piece.start));
+        let bytes = &mut gathered.bytes;
+        let from = bytes.len();
+        bytes.resize(from.saturating_add(unit), 0);
+        let unpacked = self.unpacker.unpack(codec, stored, bytes.get_mut(from..).unwrap_or_default());
+        let got = unpacked.map_err(|what| self.damaged(at, &what))?;
+        let enough = if codec.may_end_with_the_disk() { needed } else { piece.len };
+        if (got as u64) < enough {
+            return Err(self.damaged(at, &format!("{got} bytes come out, {enough} are needed")));
+        }
+        bytes.truncate(from.saturating_add(usize::try_from(needed).unwrap_or(unit)));
+        Ok(())
+    }
+
+    fn damaged(&self, at: u64, what: &str) -> Error {
+        Error::Corrupt {
+            format: self.format,
+            code: "packed-data",
+            at,
+            what: format!("packed data does not unpack: {what}"),
+        }
+    }
+
+    fn flush(&self, gathered: &mut Gathered) -> Result<()> {
+        let bytes = take(&mut gathered.bytes);
+        self.write(&bytes, gathered.start)?;
+        gathered.start = gathered.start.saturating_add(bytes.len() as u64);
+        gathered.bytes = bytes;
+        gathered.bytes.clear();
+        Ok(())
+    }
+
+    fn zero(&self, start: u64, len: u64) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            self.job.progress.check()?;
+            let part = (len - done).min(STEP);
+            self.job.sink.zero(start.saturating_add(done), part)?;
+            self.job.progress.written.fetch_add(part, Ordering::Relaxed);
+            done += part;
+        }
+        Ok(())
+    }
+
+    fn write(&self, data: &[u8], start: u64) -> Result<()> {
+        let mut allocated = 0;
+        for (is_data, run) in grain::runs(data, start) {
+            let at = start.saturating_add(run.start as u64);
+            if is_data {
+                self.job.sink.write_at(data.get(run.clone()).unwrap_or_default(), at)?;
+                allocated += run.len() as u64;
+            } else {
+                self.job.sink.zero(at, run.len() as u64)?;
+            }
+        }
+        self.shared.allocated.fetch_add(allocated, Ordering::Relaxed);
+        self.job.progress.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Unpacked bytes that follow one another on the disk.
+#[derive(Default)]
+struct Gathered {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Gathered {
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes.len() as u64)
+    }
+}

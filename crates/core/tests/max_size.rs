@@ -1,0 +1,58 @@
+//! A disk larger than allowed is refused before the target is touched.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{FEEDS, sample};
+use diskferry::sink::Sink;
+use diskferry::{Input, Limits, Options, Result, convert, inspect};
+use diskferry_testkit::oracle::{Scratch, qemu_img};
+
+const MIB: u64 = 1 << 20;
+
+/// A target that must not be touched.
+struct Untouchable;
+
+impl Sink for Untouchable {
+    fn prepare(&self, _: Option<u64>) -> Result<()> {
+        panic!("the target was prepared")
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
+        panic!("the target was written")
+    }
+
+    fn zero(&self, _: u64, _: u64) -> Result<()> {
+        panic!("the target was zeroed")
+    }
+
+    fn finish(&self, _: u64) -> Result<()> {
+        panic!("the target was finished")
+    }
+}
+
+#[test]
+fn every_format_is_held_against_the_limit_before_the_target_is_touched() {
+    let scratch = Scratch::new();
+    let raw = sample(&scratch, 4 * MIB);
+    let options = Options { limits: Limits { virtual_size: 4 * MIB - 1, ..Limits::default() }, ..Options::default() };
+    for (format, more) in [
+        ("qcow2", "compat=1.1"),
+        ("vmdk", "subformat=monolithicSparse"),
+        ("vmdk", "subformat=streamOptimized"),
+        ("vdi", "static=off"),
+    ] {
+        let image = scratch.path("image");
+        let (from, to) = (raw.to_str().unwrap(), image.to_str().unwrap());
+        qemu_img(&["convert", "-f", "raw", "-O", format, "-o", more, from, to]);
+        for (feed, open) in FEEDS {
+            let refused = |input: Input| convert(input, &Untouchable, &options, &Arc::default()).unwrap_err();
+            assert_eq!(refused(open(&image)).code(), "max-size", "{format} by {feed}");
+            assert_eq!(inspect(open(&image), &options).unwrap_err().code(), "max-size", "{format} by {feed}");
+        }
+    }
+    let of_file = convert(common::from_file(&raw), &Untouchable, &options, &Arc::default());
+    assert_eq!(of_file.unwrap_err().code(), "max-size", "raw");
+}
