@@ -12,6 +12,9 @@ use diskferry_testkit::field::poke;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::qcow2::{Cluster, Compression, Place, Qcow2, field};
 
+/// What is different about an image.
+type Change = fn(&mut Qcow2);
+
 const MIB: u64 = 1 << 20;
 
 /// Converts `raw` to qcow2 with more arguments for qemu-img.
@@ -141,7 +144,7 @@ fn bitmaps_are_passed_by() {
 #[test]
 fn every_layout_the_writer_knows_is_read_whole_and_byte_by_byte() {
     let size = 600 * 1024 + 777;
-    let layouts: [(&str, fn(&mut Qcow2)); 10] = [
+    let layouts: [(&str, Change); 10] = [
         ("as it comes", |_| {}),
         ("L1 at the end", |image| image.l1 = Place::Behind),
         ("L2 behind the data", |image| image.l2 = Place::Behind),
@@ -172,7 +175,7 @@ fn every_layout_the_writer_knows_is_read_whole_and_byte_by_byte() {
 
 #[test]
 fn references_and_encryption_are_refused_by_name() {
-    let cases: [(&str, fn(&mut Qcow2)); 5] = [
+    let cases: [(&str, Change); 5] = [
         ("qcow2-backing-file", |image| image.backing = Some((b"/etc/passwd".to_vec(), b"raw".to_vec()))),
         ("qcow2-data-file", |image| image.incompatible = 4),
         ("qcow2-encrypted", |image| image.crypt_method = 1),

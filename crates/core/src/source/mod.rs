@@ -11,6 +11,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 
 /// A readable image. Offsets count unwrapped bytes.
+#[expect(clippy::len_without_is_empty, reason = "a stream whose length is not known cannot say whether it is empty")]
 pub trait Source: Send {
     /// Length in bytes, where it is known before reading on.
     fn len(&self) -> Option<u64>;

@@ -1,5 +1,11 @@
 //! Carries images in every way a user can, and compares the disks.
-#![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "test helpers, of which each test file uses some")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    dead_code,
+    reason = "test helpers, of which each test file uses some"
+)]
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read};
@@ -11,8 +17,10 @@ use diskferry::{Error, Input, Options, Progress, Report, convert};
 use diskferry_testkit::faults::{Choppy, OneByte};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk};
 
-/// The ways in which an image can come in.
-pub const FEEDS: &[(&str, fn(&Path) -> Input)] = &[("file", from_file), ("pipe", from_pipe), ("chunks", in_chunks)];
+/// A way in which an image can come in, and its name.
+type Feed = (&'static str, fn(&Path) -> Input);
+
+pub const FEEDS: &[Feed] = &[("file", from_file), ("pipe", from_pipe), ("chunks", in_chunks)];
 
 pub fn from_file(path: &Path) -> Input {
     Input::File(File::open(path).unwrap())

@@ -235,7 +235,7 @@ fn check_refcount_table(raw: &RawHeader, bytes: u64, cluster: u64) -> Result<()>
 
 /// Tables begin where a cluster does; signed 64-bit file offsets bound where they end.
 fn check_table_offset(table: &str, at: u64, bytes: u64, cluster: u64, field: u64) -> Result<()> {
-    if at % cluster != 0 {
+    if !at.is_multiple_of(cluster) {
         let what = format!("{table} lies at byte {at}, which is no multiple of the cluster size {cluster}");
         return Err(Error::corrupt(FORMAT, "table-unaligned", field, what));
     }

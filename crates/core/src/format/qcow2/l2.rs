@@ -103,7 +103,7 @@ impl L2 {
             return Ok(self.packed(entry));
         }
         let at = entry & OFFSET;
-        if at % self.cluster != 0 {
+        if !at.is_multiple_of(self.cluster) {
             let what = format!("an L2 entry names a cluster at byte {at}, which is no cluster boundary");
             return Err(Error::corrupt(FORMAT, "cluster-unaligned", entry_at, what));
         }
