@@ -243,18 +243,17 @@ impl Header {
 
     fn refusal(&self) -> Option<Refusal> {
         let parent = self.parent.as_deref().unwrap_or("not named");
-        let refuse = |code, since| {
-            let what = format!(
+        let what = |since| {
+            format!(
                 "the image holds only what was changed since {since} (its parent is {parent}): \
                  merge them with `VBoxManage clonemedium`"
-            );
-            Some(Refusal { code, what })
+            )
         };
         match self.kind {
-            Kind::Differencing => refuse("differencing", "a snapshot"),
-            Kind::Undo => refuse("undo", "the machine was started"),
+            Kind::Differencing => Some(Refusal { code: "differencing", what: what("a snapshot") }),
+            Kind::Undo => Some(Refusal { code: "undo", what: what("the machine was started") }),
             // QEMU goes by the link alone, VirtualBox by the type: either makes it a delta.
-            _ if self.parent.is_some() => refuse("parent", "another state"),
+            _ if self.parent.is_some() => Some(Refusal { code: "parent", what: what("another state") }),
             _ => None,
         }
     }

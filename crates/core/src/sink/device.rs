@@ -172,10 +172,12 @@ fn fill(buf: &mut [u8], data: &[u8]) -> usize {
 }
 
 fn cannot_open(name: &str, error: Errno) -> Error {
-    let (code, why) = match error {
-        Errno::BUSY => ("in-use", "is mounted or otherwise in use"),
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => ("not-writable", "is read-only, or not ours to write"),
-        _ => ("cannot-open", "cannot be opened for writing"),
-    };
-    Error::Target { code, what: format!("{name} {why} ({error})") }
+    let what = |why| format!("{name} {why} ({error})");
+    match error {
+        Errno::BUSY => Error::Target { code: "in-use", what: what("is mounted or otherwise in use") },
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            Error::Target { code: "not-writable", what: what("is read-only, or not ours to write") }
+        }
+        _ => Error::Target { code: "cannot-open", what: what("cannot be opened for writing") },
+    }
 }
