@@ -1,6 +1,5 @@
 //! What an image may ask of us: every default in one place, every one an option of the command line.
 
-const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
@@ -18,7 +17,7 @@ pub struct Limits {
     pub unit: u64,
     /// Most wrappings around an image.
     pub layers: u32,
-    /// Largest window or dictionary that a wrapping's decoder may keep, in bytes.
+    /// Largest window or dictionary that a wrapping may ask for, in bytes. What a decoder needs besides is granted on top.
     pub window: u64,
     /// Bytes of the spool that stay in memory; the rest goes to an unnamed file.
     pub spool_memory: u64,
@@ -34,7 +33,7 @@ impl Default for Limits {
             unit: 16 * MIB,
             layers: 2,
             // zstd's own default for untrusted input is 2^27; xz -9 needs half of it.
-            window: 128 * MIB + 64 * KIB,
+            window: 128 * MIB,
             spool_memory: 8 * MIB,
             spool: 64 * GIB,
         }
