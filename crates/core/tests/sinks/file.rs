@@ -4,11 +4,10 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use diskferry::Kind;
 use diskferry::sink::{FileOptions, FileSink, Sink};
 use tempfile::tempdir;
 
-use crate::lab::{KIB, MIB, Mount, assert_same, code, pattern, run};
+use crate::lab::{KIB, MIB, assert_same, code, pattern, run};
 
 const DEFAULT: FileOptions = FileOptions { sparse: true, preallocate: false, sync: true };
 
@@ -149,28 +148,6 @@ fn zeroes_are_holes_reserved_or_written_as_asked() {
     assert!(near(stored("reserved", FileOptions { preallocate: true, ..DEFAULT }), 16 * MIB));
     assert!(near(stored("written", FileOptions { sparse: false, ..DEFAULT }), 16 * MIB));
     assert!(near(stored("both", FileOptions { sparse: false, preallocate: true, ..DEFAULT }), 16 * MIB));
-}
-
-#[test]
-fn a_full_filesystem_is_the_targets_fault_and_leaves_nothing() {
-    let mount = Mount::tmpfs("1m");
-    let target = mount.path.join("disk.raw");
-    let sink = FileSink::create(&target, DEFAULT).unwrap();
-    sink.prepare(Some(16 * MIB)).unwrap();
-    let error = sink.write_at(&pattern(0, 2 * MIB), 0).unwrap_err();
-    assert_eq!((error.kind(), error.code().as_str()), (Kind::Target, "target-no-space"));
-    drop(sink);
-    assert!(names(&mount.path).is_empty());
-}
-
-#[test]
-fn room_that_cannot_be_reserved_is_refused_before_the_first_write() {
-    let mount = Mount::tmpfs("1m");
-    let options = FileOptions { preallocate: true, ..DEFAULT };
-    let sink = FileSink::create(mount.path.join("disk.raw"), options).unwrap();
-    let error = sink.prepare(Some(16 * MIB)).unwrap_err();
-    assert_eq!(error.code(), "target-no-space");
-    assert!(error.to_string().contains("16777216") && error.to_string().contains("1048576"), "{error}");
 }
 
 #[test]
