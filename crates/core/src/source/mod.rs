@@ -100,13 +100,8 @@ pub fn look_exact(
 
 /// The error for an image that promises `wanted` bytes at `at` and has only `got` of them.
 pub(crate) fn ends_early(format: &'static str, what: &str, at: u64, wanted: u64, got: u64) -> Error {
-    let end = at.saturating_add(got);
-    Error::corrupt(
-        format,
-        "ends-early",
-        at,
-        format!("{what} takes {wanted} bytes, but the image ends at byte {end}: it is cut short or damaged"),
-    )
+    let what = format!("{what} takes {wanted} bytes, of which the image has {got}: it is cut short or damaged");
+    Error::corrupt(format, "ends-early", at, what)
 }
 
 fn fill(buf: &mut [u8], at: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<usize>) -> Result<usize> {
