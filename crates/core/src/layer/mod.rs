@@ -1,6 +1,6 @@
 //! Outer wrappings: what they are told by and how they are taken off. One line per wrapping in [`LAYERS`].
 //!
-//! [`peel`] stands between the bytes as they are stored and the [`Source`](crate::source::Source) that a format reads.
+//! [`peel`] stands between the bytes as they are stored and the [`Source`] that a format reads.
 //! Each wrapping's file says how one step of unpacking is done; the loop around the steps is the same for all.
 
 mod bzip2;
@@ -40,8 +40,11 @@ pub struct Layer {
     /// Its end is the end of the packed bytes; its errors carry an [`Error`](crate::Error), or are those of `packed`, unchanged.
     pub open: fn(packed: Packed, how: &Unwrapping) -> Result<Reader>,
     /// Says how much a stored file unpacks to, if the wrapping keeps that where it can be had without unpacking.
-    pub unpacked_len: Option<fn(stored: &mut dyn Source) -> Result<Option<u64>>>,
+    pub unpacked_len: Option<UnpackedLen>,
 }
+
+/// Looks for the unpacked length in a stored file; `None` where it is not to be had.
+pub type UnpackedLen = fn(stored: &mut dyn Source) -> Result<Option<u64>>;
 
 /// Bytes that have a wrapping.
 pub type Packed = Box<dyn BufRead + Send>;

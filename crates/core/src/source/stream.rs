@@ -190,7 +190,8 @@ mod tests {
     const LEN: u64 = 3 << 20;
 
     fn byte(at: u64) -> u8 {
-        (at ^ at >> 8 ^ at >> 16) as u8
+        let [low, middle, high, ..] = at.to_le_bytes();
+        low ^ middle ^ high
     }
 
     fn stream(limit: u64) -> Stream {
