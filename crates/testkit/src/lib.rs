@@ -14,6 +14,7 @@
 
 pub mod faults;
 pub mod field;
+pub mod hostile;
 pub mod oracle;
 pub mod qcow2;
 pub mod random;
