@@ -1,0 +1,259 @@
+//! What an image may cost: memory and time of the real program, and what it leaves behind when it ends badly.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{assert_fails, json, names};
+use diskferry_testkit::hostile::subjects;
+use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io};
+use diskferry_testkit::{Random, wrap};
+
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+
+/// How an image reaches the program.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Feed {
+    File,
+    Pipe,
+}
+
+/// A run that has ended, and what it took.
+struct Run {
+    output: Output,
+    /// Largest resident set, in bytes, as last seen.
+    peak: u64,
+    time: Duration,
+}
+
+/// Carries `image` to `target`. With `memory`, the program gets no more address space than that.
+fn convert(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Run {
+    let begin = Instant::now();
+    let mut child = start(image, feed, target, memory);
+    let peak = thread::scope(|scope| {
+        let stdin = child.stdin.take();
+        if let (Some(mut stdin), Feed::Pipe) = (stdin, feed) {
+            // It may end before it has read everything.
+            scope.spawn(move || io::copy(&mut File::open(image).unwrap(), &mut stdin));
+        }
+        watch(&mut child)
+    });
+    Run { output: child.wait_with_output().unwrap(), peak, time: begin.elapsed() }
+}
+
+fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Child {
+    let program = env!("CARGO_BIN_EXE_diskferry");
+    let mut command = match memory {
+        Some(bytes) => {
+            let mut prlimit = Command::new("prlimit");
+            prlimit.arg(format!("--as={bytes}")).arg(program);
+            prlimit
+        }
+        None => Command::new(program),
+    };
+    let source = if feed == Feed::File { image } else { Path::new("-") };
+    command.args(["convert", "--json", "--threads", "2"]).args([source, target]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until the program has ended; gives the largest peak that it was seen with.
+fn watch(child: &mut Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        // A process that is ending has no memory any more.
+        let now = fs::read_to_string(&status).ok().and_then(|text| peak_in(&text));
+        peak = peak.max(now.unwrap_or(0));
+        thread::sleep(Duration::from_millis(2));
+    }
+    peak
+}
+
+fn peak_in(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+// Images that lie.
+
+#[test]
+fn images_that_lie_end_soon_in_little_memory_with_one_line_and_leave_nothing() {
+    /// The library's tests judge every one of them.
+    const ONE_OF: usize = 127;
+    let (mut seen, mut refused) = (0, 0);
+    for subject in ["qcow2", "vdi", "vmdk"].into_iter().flat_map(subjects) {
+        for variant in subject.variants().step_by(ONE_OF) {
+            for feed in [Feed::File, Feed::Pipe] {
+                println!("{} by {feed:?}", variant.name);
+                seen += 1;
+                refused += usize::from(!assert_lie_is_harmless(&variant.image, feed));
+            }
+        }
+    }
+    println!("{seen} runs, {refused} refused");
+    assert!(seen > 100 && refused > 60, "{seen} runs, {refused} refused");
+}
+
+/// Whether the image was carried all the same.
+fn assert_lie_is_harmless(image: &[u8], feed: Feed) -> bool {
+    let scratch = Scratch::new();
+    let (image, target) = (scratch.write("image", image), scratch.write("disk.raw", b"what it was"));
+    let run = convert(&image, feed, &target, Some(256 * MIB));
+    assert!(run.time < Duration::from_secs(10), "{:?}", run.time);
+    assert_eq!(names(scratch.dir()), ["disk.raw", "image"]);
+    let was_carried = run.output.status.success();
+    if !was_carried {
+        assert_fails(&run.output, 3);
+        assert_eq!(fs::read(&target).unwrap(), b"what it was");
+    }
+    was_carried
+}
+
+// Memory.
+
+#[test]
+fn memory_of_a_conversion_from_a_pipe_does_not_follow_the_image() {
+    /// Of the program without any decoder's window.
+    const LIMIT: u64 = 64 * MIB;
+    let scratch = Scratch::new();
+    let large = disk(&scratch, "large", 320 * MIB);
+    let small = disk(&scratch, "small", 96 * MIB);
+    let grown = qemu_image(&large, "grown", &["-O", "qcow2", "-o", "cluster_size=4k"]);
+    qemu_img(&["resize", "-q", grown.to_str().unwrap(), "4G"]);
+    let grown_disk = scratch.path("grown.raw");
+    fs::copy(&large, &grown_disk).unwrap();
+    File::options().write(true).open(&grown_disk).unwrap().set_len(4 << 30).unwrap();
+    let small_bytes = fs::read(&small).unwrap();
+
+    let images = [
+        ("qcow2", qemu_image(&large, "qcow2", &["-O", "qcow2"]), &large),
+        ("qcow2 of 2 MiB clusters", qemu_image(&large, "2m", &["-O", "qcow2", "-o", "cluster_size=2M"]), &large),
+        ("qcow2 -c", qemu_image(&small, "c", &["-O", "qcow2", "-c"]), &small),
+        (
+            "qcow2 -c of 2 MiB clusters",
+            qemu_image(&small, "c2m", &["-O", "qcow2", "-c", "-o", "cluster_size=2M"]),
+            &small,
+        ),
+        ("qcow2 that has grown", grown, &grown_disk),
+        ("vmdk stream", qemu_image(&small, "vmdk", &["-O", "vmdk", "-o", "subformat=streamOptimized"]), &small),
+        ("vdi", qemu_image(&large, "vdi", &["-O", "vdi"]), &large),
+        ("raw.gz", scratch.write("raw.gz", &wrap::gzip(&small_bytes)), &small),
+        ("raw.xz", scratch.write("raw.xz", &wrap::xz(&small_bytes, &["-0", "-T2"])), &small),
+        ("raw.zst", scratch.write("raw.zst", &wrap::zstd(&small_bytes, &["-1"])), &small),
+        ("raw.bz2", scratch.write("raw.bz2", &wrap::bzip2(&small_bytes)), &small),
+    ];
+    let target = scratch.path("disk.raw");
+    for (name, image, expected) in images {
+        let run = convert(&image, Feed::Pipe, &target, None);
+        assert!(run.output.status.success(), "{name}: {:?}", run.output);
+        assert_same_disk(&target, expected);
+        let spooled = &json(&run.output)["spooled"];
+        println!("{name:28} peak {:5.1} MiB, spooled {spooled}, {:.1?}", run.peak as f64 / MIB as f64, run.time);
+        assert!(run.peak > 0 && run.peak < LIMIT, "{name} took {} bytes", run.peak);
+        fs::remove_file(&target).unwrap();
+    }
+}
+
+/// A disk without holes: noise and text, both repeated.
+fn disk(scratch: &Scratch, name: &str, size: u64) -> PathBuf {
+    let random = &mut Random::new(size);
+    let part = [random.bytes(5 << 20), random.text(3 << 20)].concat();
+    let path = scratch.path(name);
+    let mut file = File::create(&path).unwrap();
+    for _ in 0..size / part.len() as u64 {
+        file.write_all(&part).unwrap();
+    }
+    path
+}
+
+fn qemu_image(disk: &Path, name: &str, arguments: &[&str]) -> PathBuf {
+    let image = disk.with_extension(name);
+    let paths = [disk, &image].map(|path| path.to_str().unwrap());
+    qemu_img(&[&["convert", "-f", "raw"], arguments, &paths].concat());
+    image
+}
+
+// Time.
+
+#[test]
+fn nearly_empty_disks_of_8_tib_take_the_time_of_their_data() {
+    let tables = Duration::from_secs(5);
+    // Its empty tables take a GiB in the image, and all of it comes through the pipe.
+    let tables_in_full = Duration::from_secs(30);
+    for (format, options, limit) in [
+        ("qcow2", "cluster_size=64k", tables),
+        ("qcow2", "cluster_size=2M", tables),
+        ("vmdk", "subformat=monolithicSparse", tables_in_full),
+        ("vdi", "static=off", tables),
+    ] {
+        let scratch = Scratch::new();
+        let image = scratch.path("image");
+        qemu_img(&["create", "-q", "-f", format, "-o", options, image.to_str().unwrap(), "8T"]);
+        let writes: Vec<_> = spots().map(|(byte, at)| format!("write -q -P {byte} {at} 1M")).collect();
+        qemu_io(&image, format, &writes.iter().map(String::as_str).collect::<Vec<_>>());
+        for feed in [Feed::File, Feed::Pipe] {
+            let target = scratch.path("disk.raw");
+            let run = convert(&image, feed, &target, None);
+            assert_carried(&run, &target, 8 * TIB);
+            println!("{format} {options} by {feed:?}: {:.2?}, peak {} MiB", run.time, run.peak / MIB);
+            assert!(run.time < limit, "{format} {options} by {feed:?} took {:?}", run.time);
+        }
+    }
+}
+
+/// A byte, and where a MiB of it lies on the disk.
+fn spots() -> impl Iterator<Item = (u8, u64)> {
+    (1..=8).map(|n| (n, u64::from(n) * (TIB - 512 * MIB)))
+}
+
+fn assert_carried(run: &Run, target: &Path, size: u64) {
+    assert!(run.output.status.success(), "{:?}", run.output);
+    let disk = File::open(target).unwrap();
+    assert_eq!(disk.metadata().unwrap().len(), size);
+    assert_eq!(json(&run.output)["allocated-size"], spots().count() as u64 * MIB);
+    for (byte, at) in spots() {
+        let mut found = [0; 1 << 20];
+        disk.read_exact_at(&mut found, at).unwrap();
+        assert!(found.iter().all(|other| *other == byte), "the data at {at}");
+    }
+}
+
+#[test]
+fn clusters_on_holes_of_the_image_file_are_not_read() {
+    for options in ["preallocation=metadata", "preallocation=metadata,cluster_size=2M"] {
+        let scratch = Scratch::new();
+        let (image, target) = (scratch.path("image"), scratch.path("disk.raw"));
+        qemu_img(&["create", "-q", "-f", "qcow2", "-o", options, image.to_str().unwrap(), "256G"]);
+        qemu_io(&image, "qcow2", &["write -q -P 7 200G 1M"]);
+        let run = convert(&image, Feed::File, &target, None);
+        assert!(run.output.status.success(), "{:?}", run.output);
+        println!("{options}: {:.2?}, peak {} MiB", run.time, run.peak / MIB);
+        assert_eq!(json(&run.output)["allocated-size"], MIB);
+        assert!(run.time < Duration::from_secs(5), "{options} took {:?}", run.time);
+    }
+}
+
+// A sudden end.
+
+#[test]
+fn a_killed_job_leaves_the_target_as_it_was_and_the_next_one_works() {
+    let scratch = Scratch::new();
+    let image = scratch.write("image", &Random::new(1).bytes(4 << 20));
+    let target = scratch.write("disk.raw", b"what it was");
+    let mut child = start(&image, Feed::Pipe, &target, None);
+    child.stdin.as_mut().unwrap().write_all(&fs::read(&image).unwrap()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"what it was");
+    let run = convert(&image, Feed::Pipe, &target, None);
+    assert!(run.output.status.success(), "{:?}", run.output);
+    assert_same_disk(&target, &image);
+}
