@@ -127,7 +127,7 @@ pub struct JobArgs {
     #[arg(short, long, value_parser = diskferry::format::parse)]
     format: Option<Stated>,
 
-    /// Threads that unpack and write; 0 for one per core
+    /// Threads that unpack and write; 0 for one per core, up to 8
     #[arg(short = 'T', long, value_name = "N", default_value_t = Options::default().threads)]
     threads: usize,
 
@@ -163,7 +163,7 @@ pub enum When {
 #[derive(Args)]
 #[command(next_help_heading = LIMITS)]
 pub struct LimitArgs {
-    /// Largest disk, and longest unwrapped stream
+    /// Largest disk; an unwrapped stream may be twice as long and 64Mi
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().virtual_size))]
     max_size: Size,
 

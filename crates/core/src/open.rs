@@ -88,7 +88,7 @@ impl Opened {
     pub fn convert(mut self, sink: &dyn Sink) -> Result<Report> {
         let info = self.image.info();
         if let Some(refusal) = info.refusals.first() {
-            return Err(Error::unsupported(info.format, refusal.code, refusal.what.clone()));
+            return Err(Error::Unsupported { format: info.format, code: refusal.code, what: refusal.what.clone() });
         }
         let carried = self.carry(sink)?;
         let digests = self.check_to_the_end()?;

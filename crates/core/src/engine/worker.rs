@@ -78,12 +78,7 @@ impl<'a> Worker<'a> {
     }
 
     fn damaged(&self, at: u64, what: &str) -> Error {
-        Error::Corrupt {
-            format: self.format,
-            code: "packed-data",
-            at,
-            what: format!("packed data does not unpack: {what}"),
-        }
+        Error::corrupt(self.format, "packed-data", at, format!("packed data does not unpack: {what}"))
     }
 
     fn flush(&self, gathered: &mut Gathered) -> Result<()> {
