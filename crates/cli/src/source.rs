@@ -10,11 +10,15 @@ use std::sync::Arc;
 use diskferry::{Error, Input, Progress, Side};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::pipe::fcntl_setpipe_size;
 
 use crate::exit::Failure;
 
 /// How long a read may wait before it looks whether the job has been stopped.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// What a pipe may hold, sixteen times what it holds by itself: the most that Linux grants to everybody.
+const PIPE: usize = 1 << 20;
 
 /// Opens `path`, or stdin for `-`.
 pub fn open(path: &Path, progress: &Arc<Progress>) -> Result<Input, Failure> {
@@ -53,6 +57,10 @@ fn input(mut file: File, progress: &Arc<Progress>) -> io::Result<Input> {
     // Of a file on stdin, somebody may have read the beginning already; the image is what is left.
     if (kind.is_file() || kind.is_block_device()) && file.stream_position()? == 0 {
         return Ok(Input::File(file));
+    }
+    if kind.is_fifo() {
+        // So that the two ends of it wait less for each other. A user who has many pipes may be refused.
+        let _ = fcntl_setpipe_size(&file, PIPE);
     }
     Ok(Input::Stream { reader: Box::new(Interruptible { file, progress: Arc::clone(progress) }), len: None })
 }
