@@ -88,26 +88,26 @@ const ZSTD: &[Contestant] = &[
 const SCRATCH: &[Contestant] = &[peer(
     "cat; qemu-img -W",
     "qemu-img",
-    "cat \"$image\" > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
+    "cat \"$image\" | cat > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
 )];
 
 const GZIP_SCRATCH: &[Contestant] = &[
     peer(
         "gzip; qemu-img -W",
         "gzip",
-        "gzip -dc < \"$image\" > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
+        "cat \"$image\" | gzip -dc > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
     ),
     peer(
         "pigz; qemu-img -W",
         "pigz",
-        "pigz -dc < \"$image\" > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
+        "cat \"$image\" | pigz -dc > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
     ),
 ];
 
 const XZ_SCRATCH: &[Contestant] = &[peer(
     "xz; qemu-img -W",
     "xz",
-    "xz -T0 -dc < \"$image\" > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
+    "cat \"$image\" | xz -T0 -dc > \"$scratch\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
 )];
 
 const fn row(
