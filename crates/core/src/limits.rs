@@ -30,7 +30,8 @@ impl Default for Limits {
         Self {
             virtual_size: 64 * TIB,
             table: 32 * MIB,
-            unit: 16 * MIB,
+            // The largest cluster of qcow2. Grains have 64 KiB.
+            unit: 2 * MIB,
             layers: 2,
             // zstd's own default for untrusted input is 2^27; xz -9 needs half of it.
             window: 128 * MIB,

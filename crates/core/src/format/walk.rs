@@ -29,6 +29,8 @@ type Span = (u64, u64);
 const SECTOR: u64 = 512;
 /// Two clusters of the largest size: how far behind a unit a table may lie that was begun while it was written.
 const NEAR: u64 = 4 << 20;
+/// How many places of the disk may share their bytes. Deduplicating writers are rare, and modest.
+const MOST_REPEATS: u32 = 16;
 const ZERO: u32 = u32::MAX;
 const PLAIN: u32 = 0;
 
@@ -58,6 +60,8 @@ pub(crate) struct Walk {
     open: Option<Run>,
     /// The packed unit that was named last: where it lies, and where it ends on the disk.
     packed: Option<(u64, u64)>,
+    /// Where the extent lies that was named last, and how often in a row.
+    repeated: (u64, u32),
     settled: bool,
 }
 
@@ -75,6 +79,7 @@ impl Walk {
             runs: BinaryHeap::new(),
             open: None,
             packed: None,
+            repeated: (0, 0),
             settled: false,
         }
     }
@@ -149,7 +154,24 @@ impl Walk {
             Some(Extent { start, len, body: Body::Packed { at, .. } }) => Some((at, start.saturating_add(len))),
             _ => None,
         };
+        self.bound_repeats(next)?;
         Ok(next)
+    }
+
+    /// A small image can name one cluster for a disk of terabytes. Nobody but an attacker does.
+    fn bound_repeats(&mut self, next: Option<Extent>) -> Result<()> {
+        let (Some(Body::Data { at } | Body::Packed { at, .. }), (before, times)) =
+            (next.map(|extent| extent.body), self.repeated)
+        else {
+            return Ok(());
+        };
+        let times = if at == before { times + 1 } else { 1 };
+        self.repeated = (at, times);
+        if times > MOST_REPEATS {
+            let what = format!("byte {at} stands for more than {MOST_REPEATS} places of the disk");
+            return Err(Error::corrupt(self.format, "mapped-too-often", at, what));
+        }
+        Ok(())
     }
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
@@ -376,6 +398,27 @@ mod tests {
         }
         for (at, len) in [(512, 3584), (8192, 1 << 40)] {
             walk.data(at, 0, len).unwrap();
+        }
+    }
+
+    #[test]
+    fn bytes_may_stand_for_a_few_places_and_no_more() {
+        let limits = Limits::default();
+        let how = Opening { limits: &limits, stated: false };
+        for (places, verdict) in [(16, "carried"), (17, "test-mapped-too-often")] {
+            let mut walk = Walk::new("test", Codec::Deflate, MIB, &how);
+            for place in 0..places {
+                walk.packed(8192, place * 8192, 4096, 100).unwrap();
+            }
+            let mut source = Nothing { seekable: true, settled: false };
+            let found = loop {
+                match walk.next(&mut source, |_, _, _| Ok(())) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break "carried".to_owned(),
+                    Err(error) => break error.code(),
+                }
+            };
+            assert_eq!(found, verdict);
         }
     }
 

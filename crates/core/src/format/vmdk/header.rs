@@ -136,7 +136,7 @@ impl Header {
             ..footer
         };
         if copy != *self {
-            let what = format!("the footer is no copy of the header: {copy:?} against {self:?}");
+            let what = "the footer is no copy of the header: one of them, or what lies between, is damaged";
             return Err(Error::corrupt(FORMAT, "footer", at, what));
         }
         Ok(directory)
