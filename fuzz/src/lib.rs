@@ -27,7 +27,8 @@ pub fn detect(image: &[u8]) {
 
 /// Reads `image` as the format `format`, around which the wrappings are, outermost first.
 pub fn stated(image: &[u8], format: &'static str, wrappings: &[&'static str]) {
-    read(image, Some(Stated { format, wrappings: wrappings.to_vec() }));
+    let words: Vec<_> = [format].into_iter().chain(wrappings.iter().rev().copied()).collect();
+    read(image, words.join(".").parse().ok());
 }
 
 fn read(image: &[u8], format: Option<Stated>) {

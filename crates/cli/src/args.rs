@@ -124,7 +124,7 @@ pub struct JobArgs {
     ///
     /// Wrappings stand behind the format: .gz, .xz, .zst, .bz2. Nothing is guessed from the content then, and only the wrappings
     /// named are taken off. State raw for a disk whose guest is not trusted: it can write its disk to look like another format.
-    #[arg(short, long, value_parser = diskferry::format::parse)]
+    #[arg(short, long)]
     format: Option<Stated>,
 
     /// Threads that unpack and write; 0 for one per core, up to 8

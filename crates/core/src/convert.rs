@@ -12,6 +12,7 @@ use crate::open::open;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sink::Sink;
+use crate::stated::Stated;
 
 /// A stored image.
 pub enum Input {
@@ -29,7 +30,7 @@ pub enum Input {
 /// How a job is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// What the image is, with its wrappings behind it, as in `qcow2` or `raw.gz`; nothing is probed then. See [`crate::format::parse`].
+    /// What the image is, with its wrappings behind it, as in `qcow2` or `raw.gz`; nothing is probed then.
     pub format: Option<Stated>,
     /// What the image may ask for.
     pub limits: Limits,
@@ -41,15 +42,6 @@ pub struct Options {
     pub digests: Vec<Algorithm>,
     /// Where the spool's file goes; the system's temporary directory by default.
     pub spool_dir: Option<PathBuf>,
-}
-
-/// A format that the caller vouches for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stated {
-    /// Name of the format.
-    pub format: &'static str,
-    /// Names of the wrappings, outermost first.
-    pub wrappings: Vec<&'static str>,
 }
 
 /// Carries the image in `input` to `sink`, in one pass, and returns when the disk is durable and visible there.

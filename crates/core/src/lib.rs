@@ -67,8 +67,9 @@ pub mod sink;
 pub mod source;
 mod spans;
 mod spool;
+mod stated;
 
-pub use convert::{Input, Options, Stated, convert};
+pub use convert::{Input, Options, convert};
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;
@@ -80,3 +81,4 @@ pub use report::{Inspection, Report};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+pub use stated::Stated;

@@ -55,11 +55,9 @@ pub fn open(input: Input, options: &Options, progress: &Arc<Progress>) -> Result
     progress.total.store(stored_size.unwrap_or(0), Ordering::Relaxed);
     let how = Opening { limits: &options.limits, stated: options.format.is_some() };
     let format = match &options.format {
-        Some(stated) => format::by_name(stated.format),
-        None => Some(format::detect(source.as_mut())?),
+        Some(stated) => stated.format,
+        None => format::detect(source.as_mut())?,
     };
-    let format =
-        format.ok_or_else(|| Error::unsupported("diskferry", "unknown-format", "the stated format is not known"))?;
     let image = (format.open)(source.as_mut(), &how)?;
     check_virtual_size(image.info().virtual_size, &options.limits)?;
     let (options, progress) = (options.clone(), Arc::clone(progress));
@@ -178,7 +176,7 @@ impl Opener<'_> {
     fn file(&self, file: File) -> Result<Unwrapped> {
         let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
         let outermost = match &self.options.format {
-            Some(stated) => stated.wrappings.first().and_then(|name| layer::by_name(name)),
+            Some(stated) => stated.wrappings.first().copied(),
             None => layer::probe(&head(&file)?),
         };
         if let Some(outermost) = outermost {

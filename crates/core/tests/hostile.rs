@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{carry, from_file, from_pipe};
-use diskferry::format::parse;
 use diskferry::{Kind, Limits, Options};
 use diskferry_testkit::hostile::{Subject, subjects};
 use diskferry_testkit::oracle::Scratch;
@@ -77,7 +76,7 @@ fn judge(scratch: &Scratch, subject: &Subject, image: &[u8]) -> Result<bool, Str
     // A disk that cannot be looked at in a moment says nothing more than a smaller one.
     let limits = Limits { virtual_size: 1 << 30, ..Limits::default() };
     // Stated, since with another magic number it would be a raw disk.
-    let options = Options { limits, format: Some(parse(subject.format).unwrap()), ..Options::default() };
+    let options = Options { limits, format: Some(subject.format.parse().unwrap()), ..Options::default() };
     let path = scratch.write("image", image);
     let (of_file, of_pipe) = (scratch.path("file.raw"), scratch.path("pipe.raw"));
     let outcomes = (carry(from_file(&path), &of_file, &options), carry(from_pipe(&path), &of_pipe, &options));

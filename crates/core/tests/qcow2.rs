@@ -257,7 +257,7 @@ fn an_image_cut_anywhere_is_refused() {
     let mut writer = Qcow2::new(300 * 1024);
     writer.cluster_bits = 12;
     let image = writer.fill(9).build().image;
-    let options = Options { format: Some(diskferry::format::parse("qcow2").unwrap()), ..Options::default() };
+    let options = Options { format: Some("qcow2".parse().unwrap()), ..Options::default() };
     for cut in (7..image.len()).step_by(4096) {
         let error = refusal(&image[..cut], &options);
         assert_eq!(error.kind(), diskferry::Kind::Image, "cut at {cut}: {error}");

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{assert_carried, by_bytes, carry, from_pipe, refusal, sample};
-use diskferry::format::parse;
 use diskferry::{Limits, Options};
 use diskferry_testkit::oracle::{Scratch, qemu_img};
 use diskferry_testkit::{Random, wrap};
@@ -16,7 +15,7 @@ use diskferry_testkit::{Random, wrap};
 const MIB: u64 = 1 << 20;
 
 fn stated(format: &str) -> Options {
-    Options { format: Some(parse(format).unwrap()), ..Options::default() }
+    Options { format: Some(format.parse().unwrap()), ..Options::default() }
 }
 
 #[test]

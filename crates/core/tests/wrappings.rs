@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::process::{Command, Stdio};
 use std::thread;
 
-use diskferry::layer::{Unwrapping, peel};
+use diskferry::layer::{Layer, Unwrapping, by_name, peel};
 use diskferry::{Error, Limits};
 
 /// Command lines that pack what they are given, and the wrapping that this makes.
@@ -84,7 +84,7 @@ fn a_file_that_lacks_its_last_byte_or_has_one_too_many_is_refused() {
         let packed = made_by(writer, &disk);
         for threads in [1, 4] {
             let error = unpack(packed[..packed.len() - 1].to_vec(), threads).unwrap_err();
-            assert_eq!(error.code(), format!("{layer}-truncated"), "{writer}");
+            assert_eq!(error.code(), format!("{layer}-ends-early"), "{writer}");
             let error = unpack([&packed[..], b"x"].concat(), threads).unwrap_err();
             assert_eq!(error.code(), format!("{layer}-trailing-garbage"), "{writer}");
         }
@@ -130,12 +130,12 @@ fn unpack(packed: Vec<u8>, threads: usize) -> diskferry::Result<(Vec<u8>, Vec<&'
 }
 
 fn unpack_stated(packed: Vec<u8>, layer: &str) -> diskferry::Result<Vec<u8>> {
-    Ok(peel_to_end(packed, Some(&[layer]), 1)?.0)
+    Ok(peel_to_end(packed, Some(&[by_name(layer).unwrap()]), 1)?.0)
 }
 
 fn peel_to_end(
     packed: Vec<u8>,
-    stated: Option<&[&str]>,
+    stated: Option<&[&Layer]>,
     threads: usize,
 ) -> diskferry::Result<(Vec<u8>, Vec<&'static str>)> {
     let how = Unwrapping { limits: &Limits::default(), threads };

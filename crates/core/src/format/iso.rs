@@ -69,7 +69,7 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let head = head(source)?;
     if !probe(&head) {
         let what = "there is no volume descriptor of ISO 9660 or UDF: state another format, or none";
-        return Err(Error::corrupt(FORMAT, "no-volume", DESCRIPTORS_AT as u64, what));
+        return Err(Error::corrupt(FORMAT, "not-this-format", DESCRIPTORS_AT as u64, what));
     }
     let primary = primary(&head);
     let volume_size = primary.map_or(0, Primary::volume_size);

@@ -11,7 +11,7 @@ mod vdi;
 mod vmdk;
 pub(crate) mod walk;
 
-pub use detect::{by_name, detect, parse};
+pub use detect::{by_name, detect};
 
 use crate::error::Result;
 use crate::extent::Extent;

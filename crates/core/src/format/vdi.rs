@@ -139,7 +139,7 @@ impl Header {
     fn parse(raw: &RawHeader) -> Result<Self> {
         if raw.signature != SIGNATURE {
             let what = format!("the signature is {:#010x}, not {SIGNATURE:#010x}: this is no VDI", raw.signature);
-            return Err(Error::corrupt(FORMAT, "signature", SIGNATURE_AT as u64, what));
+            return Err(Error::corrupt(FORMAT, "not-this-format", SIGNATURE_AT as u64, what));
         }
         if raw.version != VERSION {
             let what = format!("version {:#x} is not known, {VERSION:#x} is", raw.version);

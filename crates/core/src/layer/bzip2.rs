@@ -78,7 +78,7 @@ impl Decoder for Bzip2 {
             return Ok(());
         }
         let what = format!("the file ends inside stream {}: it is cut short", self.streams + 1);
-        Err(Error::corrupt(FORMAT, "truncated", at, what))
+        Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
 

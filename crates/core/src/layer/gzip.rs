@@ -256,7 +256,7 @@ impl Decoder for Gzip {
             return Ok(());
         }
         let what = format!("the file ends inside member {}: it is cut short", self.members + 1);
-        Err(Error::corrupt(FORMAT, "truncated", at, what))
+        Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
 

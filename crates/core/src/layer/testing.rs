@@ -54,7 +54,7 @@ pub fn every_cut_is_an_error(layer: &str, packed: &[u8], whole: &[usize]) {
             if whole.contains(&cut) {
                 found.unwrap();
             } else {
-                assert_eq!(found.unwrap_err(), format!("{layer}-truncated"), "cut at {cut}, {threads} threads");
+                assert_eq!(found.unwrap_err(), format!("{layer}-ends-early"), "cut at {cut}, {threads} threads");
             }
         }
     }

@@ -172,7 +172,7 @@ impl Decoder for Zstd {
             return Ok(());
         }
         let what = format!("the file ends inside frame {}: it is cut short", self.frames + 1);
-        Err(Error::corrupt(FORMAT, "truncated", at, what))
+        Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
 

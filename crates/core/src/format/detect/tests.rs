@@ -37,28 +37,3 @@ fn no_two_formats_share_a_name() {
         assert_eq!(FORMATS.iter().filter(|other| other.name == format.name).count(), 1);
     }
 }
-
-#[test]
-fn a_statement_reads_as_file_names_do() {
-    for (stated, format, wrappings) in [
-        ("raw", "raw", &[][..]),
-        ("iso", "iso", &[]),
-        ("raw.gz", "raw", &["gzip"]),
-        ("raw.gzip", "raw", &["gzip"]),
-        ("qcow2.xz.gz", "qcow2", &["gzip", "xz"]),
-        ("vdi.xz", "vdi", &["xz"]),
-        ("raw.zst.bz2", "raw", &["bzip2", "zstd"]),
-    ] {
-        assert_eq!(parse(stated).unwrap(), Stated { format, wrappings: wrappings.to_vec() });
-    }
-}
-
-#[test]
-fn a_statement_that_is_not_understood_lists_what_is_known() {
-    assert_eq!(parse("raw.zip").unwrap_err(), "unknown wrapping \"zip\": gz, xz, zst, bz2 are known");
-    let error = parse("vhd").unwrap_err();
-    assert!(error.starts_with("unknown format \"vhd\": ") && error.ends_with("vdi, iso, raw are known"), "{error}");
-    for stated in ["", ".gz", "gz", "raw.", "raw..gz", "RAW", "raw gz"] {
-        assert!(parse(stated).is_err(), "{stated}");
-    }
-}

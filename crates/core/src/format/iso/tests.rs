@@ -111,13 +111,13 @@ fn a_disc_cut_short_is_an_error_unless_only_padding_is_missing() {
 fn a_disc_cut_within_its_descriptors_is_no_disc() {
     let image = made_by("genisoimage", &["-quiet"]);
     let mut source = Bytes::file(&image[..DESCRIPTORS_AT + 100]);
-    assert_eq!(code(open(&ISO, &mut source)), "iso-no-volume");
+    assert_eq!(code(open(&ISO, &mut source)), "iso-not-this-format");
 }
 
 #[test]
 fn a_stated_disc_must_be_one() {
-    assert_eq!(code(open(&ISO, &mut Bytes::file(vec![0; 1 << 20]))), "iso-no-volume");
-    assert_eq!(code(open(&ISO, &mut Bytes::pipe(vec![0; 100], 10))), "iso-no-volume");
+    assert_eq!(code(open(&ISO, &mut Bytes::file(vec![0; 1 << 20]))), "iso-not-this-format");
+    assert_eq!(code(open(&ISO, &mut Bytes::pipe(vec![0; 100], 10))), "iso-not-this-format");
 }
 
 #[test]

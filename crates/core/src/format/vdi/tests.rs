@@ -124,7 +124,7 @@ fn deltas_can_be_looked_at_and_are_refused() {
 fn bent_headers_are_refused_each_for_its_reason() {
     let built = small().build();
     let table: &[(diskferry_testkit::Field, u64, &str)] = &[
-        (field::SIGNATURE, 0, "vdi-signature"),
+        (field::SIGNATURE, 0, "vdi-not-this-format"),
         (field::VERSION, 0x0001_0000, "vdi-version"),
         (field::VERSION, 0x0002_0001, "vdi-version"),
         (field::TYPE, 0, "vdi-type"),

@@ -80,7 +80,7 @@ impl Header {
     pub(super) fn parse(bytes: &[u8; SECTOR_LEN], at: u64, limits: &Limits) -> Result<Self> {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         if raw.magic != MAGIC {
-            return Err(Error::corrupt(FORMAT, "magic", at, "there is no sparse header here (KDMV)"));
+            return Err(Error::corrupt(FORMAT, "not-this-format", at, "there is no sparse header here (KDMV)"));
         }
         check_version(raw)?;
         let flags = check_flags(raw, at)?;

@@ -194,7 +194,7 @@ impl Decoder for Xz {
             return check_padding(len, at);
         }
         let what = format!("the file ends inside stream {}: it is cut short", self.streams + 1);
-        Err(Error::corrupt(FORMAT, "truncated", at, what))
+        Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
 

@@ -23,7 +23,7 @@ fn assert_bent(style: Style, field: Field, value: u64, code: &str) {
 fn each_field_of_the_header() {
     use Style::{Sparse, StreamQemu, StreamTail};
     for (style, field, value, code) in [
-        (Sparse, field::MAGIC, 0, "vmdk-magic"),
+        (Sparse, field::MAGIC, 0, "vmdk-not-this-format"),
         (Sparse, field::VERSION, 0, "vmdk-version"),
         (Sparse, field::VERSION, 4, "vmdk-version"),
         (Sparse, field::FLAGS, 0xb, "vmdk-flags"),
@@ -164,7 +164,7 @@ fn markers_that_are_no_grains() {
         (1, field::MARKER_TYPE, 4, "vmdk-marker-type"),
         (1, field::MARKER_TYPE, 2, "vmdk-marker-length"),
         (2, field::MARKER_VALUE, 0, "vmdk-marker-length"),
-        (2, field::MARKER_TYPE, 3, "vmdk-magic"),
+        (2, field::MARKER_TYPE, 3, "vmdk-not-this-format"),
     ] {
         let found = bent(&spec, |built| {
             let at = if marker == 1 { built.tables[&0] } else { built.directory } - SECTOR;
@@ -240,7 +240,7 @@ fn a_footer_that_is_no_copy() {
         (field::DIRECTORY_OFFSET, 1),
     ] {
         let found = bent(&spec, |built| poke(&mut built.image, field.after(built.footer as usize), value));
-        let expected = if field == field::MAGIC { "vmdk-magic" } else { "vmdk-footer" };
+        let expected = if field == field::MAGIC { "vmdk-not-this-format" } else { "vmdk-footer" };
         assert_eq!(found[1], expected, "{value} in {field:?}");
         assert_ne!(found[0], "carried", "{value} in {field:?}");
     }
