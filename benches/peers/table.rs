@@ -36,8 +36,9 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// Puts `tables` between the marks in the page at `path`.
+/// Puts `tables` between the marks in the page at `path`, which is relative to the workspace.
 pub fn put_into(path: &Path, tables: &str) {
+    let path = &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let page = fs::read_to_string(path).unwrap();
     let (before, rest) = page.split_once(BEGIN).expect("the page has a mark for the tables");
     let (_, after) = rest.split_once(END).expect("the page has a mark behind the tables");

@@ -1,6 +1,8 @@
 //! What the reader hands to a worker at once.
 
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::extent::Codec;
 
@@ -59,6 +61,11 @@ pub(super) struct Piece {
 
 pub(super) enum What {
     Plain,
+    /// To be read by the worker, so that the bytes stay on one core: `len` of them at `at` of the file.
+    Lent {
+        file: Arc<File>,
+        at: u64,
+    },
     /// `at` is where the unit lies in the image.
     Packed {
         codec: Codec,

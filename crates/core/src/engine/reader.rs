@@ -90,8 +90,12 @@ impl<'a> Reader<'a> {
         while done < len && !self.shared.failed() {
             self.job.progress.check()?;
             let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
-            let part = usize::try_from(len - done).unwrap_or(room).min(room);
             let at = range.start.saturating_add(done);
+            if let Some(part) = self.lent(source, at..range.end, start.saturating_add(done)) {
+                done = done.saturating_add(part);
+                continue;
+            }
+            let part = usize::try_from(len - done).unwrap_or(room).min(room);
             let stored = self.read(source, at, part)?;
             if stored.len() < part {
                 return Err(ends_early(self.format, "data", at, part as u64, stored.len() as u64));
@@ -100,6 +104,14 @@ impl<'a> Reader<'a> {
             done = done.saturating_add(part as u64);
         }
         Ok(len)
+    }
+
+    /// Hands on the beginning of `range` unread, if its file can be lent, and returns how much that was.
+    fn lent(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Option<u64> {
+        let len = (range.end - range.start).min(STORED as u64);
+        let (file, at) = source.lend(range.start..range.start.saturating_add(len))?;
+        self.add(Piece { start, len, what: What::Lent { file, at }, stored: 0..0 });
+        Some(len)
     }
 
     /// Lets the kernel copy as much of `range` as it can, and returns how many bytes that was.

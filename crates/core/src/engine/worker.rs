@@ -1,6 +1,9 @@
 //! The writing end: batches in, the disk out.
 
+use std::fs::File;
+use std::io;
 use std::mem::take;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +13,7 @@ use super::unpack::Unpacker;
 use super::{Job, STEP, Shared, grain};
 use crate::error::{Error, Result};
 use crate::extent::Codec;
+use crate::source::ends_early;
 
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 2 << 20;
@@ -22,12 +26,14 @@ pub(super) struct Worker<'a> {
     /// Where packed units are clipped.
     virtual_size: u64,
     unpacker: Unpacker,
+    /// Bytes of a lent file.
+    relayed: Vec<u8>,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, virtual_size: Option<u64>) -> Self {
         let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
-        Self { job, shared, format, virtual_size, unpacker: Unpacker::new() }
+        Self { job, shared, format, virtual_size, unpacker: Unpacker::new(), relayed: Vec::new() }
     }
 
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
@@ -47,13 +53,33 @@ impl<'a> Worker<'a> {
         for piece in &batch.pieces {
             self.job.progress.check()?;
             let stored = batch.bytes.get(piece.stored.clone()).unwrap_or_default();
+            if !matches!(piece.what, What::Packed { .. }) {
+                // What comes in order goes out in order: a pipe has to keep the rest.
+                self.flush(gathered)?;
+            }
             match piece.what {
+                What::Lent { ref file, at } => self.relay(file, at, piece)?,
                 What::Packed { codec, at } => self.unpack(piece, codec, at, stored, gathered)?,
                 What::Plain => self.write(stored, piece.start)?,
                 What::Zero => self.zero(piece.start, piece.len)?,
             }
         }
         self.flush(gathered)
+    }
+
+    /// Reads a piece from its file and writes it.
+    fn relay(&mut self, file: &File, at: u64, piece: &Piece) -> Result<()> {
+        let mut bytes = take(&mut self.relayed);
+        bytes.resize(usize::try_from(piece.len).unwrap_or_default(), 0);
+        match file.read_exact_at(&mut bytes, at) {
+            Ok(()) => self.write(&bytes, piece.start)?,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(ends_early(self.format, "data", at, piece.len, 0));
+            }
+            Err(error) => return Err(Error::reading(at, error)),
+        }
+        self.relayed = bytes;
+        Ok(())
     }
 
     /// Unpacks one unit behind what has been gathered, if it follows it on the disk.

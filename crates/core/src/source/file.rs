@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// An unwrapped image in a file.
 pub(crate) struct FileSource {
-    file: File,
+    file: Arc<File>,
     len: u64,
     meter: Arc<Meter>,
     /// Whether the file system tells where holes are; block devices and some file systems do not.
@@ -29,6 +29,7 @@ impl FileSource {
         let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
         // The walk reads forward, apart from metadata: let the kernel read ahead. Best effort.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+        let file = Arc::new(file);
         Ok(Self { file, len, meter, maps_holes: true, found: 0..0 })
     }
 
@@ -99,6 +100,15 @@ impl Source for FileSource {
             _ if range.end > self.len => Ok(Some(self.len.max(range.start)..range.end)),
             _ => Ok(None),
         }
+    }
+
+    fn lend(&mut self, range: Range<u64>) -> Option<(Arc<File>, u64)> {
+        if range.end > self.len {
+            return None;
+        }
+        self.meter.add(range.end - range.start);
+        self.meter.reach(range.end);
+        Some((Arc::clone(&self.file), range.start))
     }
 
     fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {

@@ -7,6 +7,7 @@ mod window;
 
 use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -50,6 +51,12 @@ pub trait Source: Send {
 
     /// The file, and the offset in it, that holds `range`, for the kernel to copy from.
     fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {
+        let _ = range;
+        None
+    }
+
+    /// Lends the file that holds `range`, and the offset in it, for another thread to read. It counts as read by that.
+    fn lend(&mut self, range: Range<u64>) -> Option<(Arc<File>, u64)> {
         let _ = range;
         None
     }
