@@ -204,10 +204,15 @@ impl JobArgs {
             limits: limits.resolve(),
             threads: self.threads,
             checksums,
-            spool_dir: limits.spool_dir.or_else(|| spool_dir.map(Path::to_owned)),
+            spool_dir: limits.spool_dir.or_else(|| spool_dir.map(Path::to_owned)).or_else(large_dir),
             ..Options::default()
         }
     }
+}
+
+/// Where a spool is at home if nothing better is known: /tmp is memory on many systems, this is not.
+fn large_dir() -> Option<PathBuf> {
+    Some(PathBuf::from("/var/tmp")).filter(|dir| dir.is_dir())
 }
 
 impl LimitArgs {

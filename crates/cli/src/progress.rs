@@ -55,6 +55,8 @@ impl Display {
                 };
                 view.end(&Moment::of(progress, begin), outcome == Ok(true));
             });
+            // In here, so that it goes with a job that panics, and the view is not waited for in vain.
+            let ended = ended;
             let outcome = job();
             let _ = ended.send(outcome.is_ok());
             outcome

@@ -46,7 +46,7 @@ pub struct Options {
 
 /// Carries the image in `input` to `sink`, in one pass, and returns when the disk is durable and visible there.
 ///
-/// On an error nothing has been published. `progress` may be polled, and the job stopped, from another thread.
+/// On an error nothing has been published; where syncing the directory fails after that, the error says so. `progress` may be polled, and the job stopped, from another thread.
 ///
 /// Raw bytes from any reader to a file:
 ///

@@ -123,7 +123,13 @@ impl Opened {
 
     /// Reads what is left of the stored image, and holds it against what was promised.
     fn check_to_the_end(&mut self) -> Result<Vec<Checksum>> {
-        self.source.drain()?;
+        let info = self.image.info();
+        let size = info.virtual_size.unwrap_or(self.options.limits.virtual_size);
+        let most = size.saturating_mul(BEHIND_DISK).max(BEHIND_LEAST);
+        if !self.source.drain(most)? {
+            let what = format!("more than {most} bytes follow the last one that the image uses");
+            return Err(Error::corrupt(info.format, "trailing-excess", 0, what));
+        }
         let computed = self.digests.take();
         verify(&computed, &self.options.checksums)?;
         self.progress.check()?;
@@ -150,6 +156,11 @@ fn workers(sink: &dyn Sink, options: &Options) -> usize {
         Order::Virtual => 1,
     }
 }
+
+/// What may follow the last byte that an image of some size uses, in disks: snapshots may. A wrapped image of a few bytes
+/// could go on for days.
+const BEHIND_DISK: u64 = 4;
+const BEHIND_LEAST: u64 = 8 << 30;
 
 /// An input with its wrappings off.
 struct Unwrapped {
@@ -220,12 +231,13 @@ impl Opener<'_> {
     }
 }
 
-/// How many threads a job may keep busy. Without a word from the caller, memory grows with them up to a bound only.
+/// How many threads a job may keep busy. Memory grows with them, up to a bound.
 fn threads(options: &Options) -> usize {
     const MOST_BY_DEFAULT: usize = 8;
+    const MOST: usize = 256;
     match options.threads {
         0 => thread::available_parallelism().map_or(1, usize::from).min(MOST_BY_DEFAULT),
-        stated => stated,
+        stated => stated.min(MOST),
     }
 }
 

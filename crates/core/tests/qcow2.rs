@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{assert_carried, by_bytes, carry, refusal, sample};
-use diskferry::Options;
+use diskferry::{Limits, Options};
 use diskferry_testkit::field::poke;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::qcow2::{Cluster, Compression, Place, Qcow2, field};
@@ -134,6 +134,38 @@ fn of_an_image_with_snapshots_the_active_layer_is_read() {
 }
 
 #[test]
+fn units_that_share_sectors_cost_a_pipe_next_to_nothing() {
+    let scratch = Scratch::new();
+    let raw = scratch.path("text.raw");
+    let text: Vec<u8> = (0..72_u32 << 20).map(|at| (at / 4096 * 7 % 251 + at % 5) as u8).collect();
+    fs::write(&raw, text).unwrap();
+    for arguments in [&["-c", "-o", "cluster_size=4k"][..], &["-c", "-W", "-m", "16", "-o", "cluster_size=4k"]] {
+        let image = qcow2_of(&raw, arguments);
+        let limits = Limits { spool_memory: 0, ..Limits::default() };
+        let reports = assert_carried(&image, &raw, &Options { limits, ..Options::default() });
+        assert!(reports[1].spooled < MIB, "{arguments:?}: {}", reports[1].spooled);
+    }
+}
+
+#[test]
+fn units_of_two_tables_written_by_turns_are_read_from_a_pipe_when_one_table_has_moved() {
+    let scratch = Scratch::new();
+    let image = scratch.path("turns.qcow2");
+    qemu_img(&["create", "-f", "qcow2", image.to_str().unwrap(), "1G"]);
+    let mut commands = Vec::new();
+    for unit in 0..120 {
+        for table in [0, 512 << 20] {
+            commands.push(format!("write -c -P {} {} 64k", unit + 1, table + unit * 65536));
+        }
+    }
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    qemu_io(&image, "qcow2", &commands);
+    qemu_img(&["snapshot", "-c", "before", image.to_str().unwrap()]);
+    qemu_io(&image, "qcow2", &["write -P 9 1000M 64k"]);
+    assert_as_qemu_reads(&scratch, &image);
+}
+
+#[test]
 fn bitmaps_are_passed_by() {
     let scratch = Scratch::new();
     let image = qcow2_of(&sample(&scratch, 4 * MIB), &[]);
@@ -215,6 +247,7 @@ fn each_bent_header_field_gives_its_error() {
         (field::COMPRESSION, 2, "qcow2-compression-type"),
         (field::INCOMPATIBLE, 8, "qcow2-compression-bit"),
         (field::BACKING_OFFSET, 1 << 32, "qcow2-backing-name"),
+        (field::BACKING_OFFSET, 1 << 40, "qcow2-backing-name"),
     ];
     let writer = Qcow2::new(MIB).fill(1);
     let image = writer.build().image;

@@ -51,10 +51,15 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
     let receive = Arc::new(Mutex::new(receive));
     let format = image.info().format;
     let read = thread::scope(|scope| {
-        for _ in 0..job.workers {
+        for started in 0..job.workers {
             let receive = Arc::clone(&receive);
             let worker = Worker::new(job, &shared, format, image.info().virtual_size);
-            scope.spawn(move || worker.run(&receive));
+            match thread::Builder::new().spawn_scoped(scope, move || worker.run(&receive)) {
+                Err(error) if started == 0 => return Err(Error::writing("starting a thread", None, error)),
+                // Fewer do it too.
+                Err(_) => break,
+                Ok(_) => {}
+            }
         }
         drop(receive);
         Reader::new(job, &shared, format, send).run(image, source)

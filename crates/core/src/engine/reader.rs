@@ -169,7 +169,9 @@ impl<'a> Reader<'a> {
 
     fn hand_over(&mut self) {
         let next = Batch::new(self.shared.buffer());
-        // Refused only when every worker is gone, which ends the job with what they have said.
-        let _ = self.send.send(std::mem::replace(&mut self.batch, next));
+        if self.send.send(std::mem::replace(&mut self.batch, next)).is_err() {
+            // Every worker has panicked, which the end of their scope will say.
+            self.shared.failed.store(true, Ordering::Relaxed);
+        }
     }
 }

@@ -27,10 +27,13 @@ type Span = (u64, u64);
 
 /// Lengths of runs are kept in sectors, so that a run takes 24 bytes.
 const SECTOR: u64 = 512;
-/// Two clusters of the largest size: how far behind a unit a table may lie that was begun while it was written.
-const NEAR: u64 = 4 << 20;
 /// How many places of the disk may share their bytes. Deduplicating writers are rare, and modest.
-const MOST_REPEATS: u32 = 16;
+const MOST_REPEATS: u32 = 1024;
+/// Stored bytes that may be named for each byte of the image up to the furthest that was: tiny packed units are said to
+/// take a sector each, however many share it.
+const MOST_NAMED: u64 = 32;
+/// What may be named in any case.
+const NAMED_AT_LEAST: u64 = 8 << 20;
 const ZERO: u32 = u32::MAX;
 const PLAIN: u32 = 0;
 
@@ -58,10 +61,15 @@ pub(crate) struct Walk {
     runs: BinaryHeap<Reverse<Run>>,
     /// The run that the next entry may continue.
     open: Option<Run>,
-    /// The packed unit that was named last: where it lies, and where it ends on the disk.
-    packed: Option<(u64, u64)>,
+    /// Where the packed unit ends that was named last, by whole sectors.
+    packed_to: Option<u64>,
     /// Where the extent lies that was named last, and how often in a row.
     repeated: (u64, u32),
+    /// Stored bytes named up to now, and the furthest of them.
+    named: u64,
+    furthest: u64,
+    /// Runs that waited before the table that is being loaded.
+    waiting: usize,
     settled: bool,
 }
 
@@ -78,8 +86,11 @@ impl Walk {
             metadata: Vec::new(),
             runs: BinaryHeap::new(),
             open: None,
-            packed: None,
+            packed_to: None,
             repeated: (0, 0),
+            named: 0,
+            furthest: 0,
+            waiting: 0,
             settled: false,
         }
     }
@@ -113,7 +124,7 @@ impl Walk {
     pub(crate) fn data(&mut self, at: u64, start: u64, len: u64) -> Result<()> {
         self.forbid_metadata(at, len)?;
         self.push(at, start, len, PLAIN);
-        Ok(())
+        self.bound_table()
     }
 
     /// Maps one unit of `len` bytes at `start` of the disk to at most `stored` packed bytes at `at` of the image.
@@ -122,7 +133,7 @@ impl Walk {
         // How much of `stored` is really used shows only when it is unpacked.
         self.forbid_metadata(at, 1)?;
         self.push(at, start, len, stored);
-        Ok(())
+        self.bound_table()
     }
 
     /// Says that `len` bytes at `start` of the disk are zero.
@@ -141,6 +152,7 @@ impl Walk {
         self.keep_tail(source);
         while self.table_is_next(source)? {
             let Some(table) = self.tables.pop() else { break };
+            self.waiting = self.runs.len();
             load(self, source, table)?;
             self.close();
         }
@@ -150,36 +162,52 @@ impl Walk {
             source.settle();
         }
         let next = self.runs.pop().map(|Reverse(run)| self.extent(run));
-        self.packed = match next {
-            Some(Extent { start, len, body: Body::Packed { at, .. } }) => Some((at, start.saturating_add(len))),
+        self.packed_to = match next {
+            Some(Extent { body: Body::Packed { at, len, .. }, .. }) => Some(at.saturating_add(len.into())),
             _ => None,
         };
-        self.bound_repeats(next)?;
+        if let Some(extent) = next {
+            self.bound_repeats(&extent)?;
+        }
         Ok(next)
     }
 
-    /// A small image can name one cluster for a disk of terabytes. Nobody but an attacker does.
-    fn bound_repeats(&mut self, next: Option<Extent>) -> Result<()> {
-        let (Some(Body::Data { at } | Body::Packed { at, .. }), (before, times)) =
-            (next.map(|extent| extent.body), self.repeated)
-        else {
-            return Ok(());
+    /// One table alone must not take more memory than all may.
+    fn bound_table(&self) -> Result<()> {
+        let wanted = (self.runs.len().saturating_sub(self.waiting) * size_of::<Run>()) as u64;
+        if wanted > self.limit {
+            let what = "bytes of memory for one mapping table of the image";
+            return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
+        }
+        Ok(())
+    }
+
+    /// A small image can name its bytes for a disk of terabytes, one cluster or all of them again and again. Nobody but an
+    /// attacker does.
+    fn bound_repeats(&mut self, extent: &Extent) -> Result<()> {
+        let (at, len) = match extent.body {
+            Body::Data { at } => (at, extent.len),
+            Body::Packed { at, len, .. } => (at, len.into()),
+            Body::Zero => return Ok(()),
         };
-        let times = if at == before { times + 1 } else { 1 };
+        let times = if at == self.repeated.0 { self.repeated.1 + 1 } else { 1 };
         self.repeated = (at, times);
-        if times > MOST_REPEATS {
-            let what = format!("byte {at} stands for more than {MOST_REPEATS} places of the disk");
+        self.named = self.named.saturating_add(len);
+        self.furthest = self.furthest.max(at.saturating_add(len));
+        let most = self.furthest.saturating_mul(MOST_NAMED).max(NAMED_AT_LEAST);
+        if times > MOST_REPEATS || self.named > most {
+            let what = format!("the bytes at {at}, and others, stand for too many places of the disk");
             return Err(Error::corrupt(self.format, "mapped-too-often", at, what));
         }
         Ok(())
     }
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
-    /// so there is room for it only where the next unit is another part of the disk, or a new table has just been begun.
+    /// so there is room for it only where the next thing that is known lies elsewhere.
     fn keep_tail(&self, source: &mut dyn Source) {
-        let (Some((at, end)), Some(table)) = (self.packed, self.tables.last()) else { return };
-        let follows = self.runs.peek().is_some_and(|Reverse(run)| self.extent(*run).start == end);
-        if !follows || table.at.saturating_sub(at) < NEAR {
+        let (Some(end), Some(table)) = (self.packed_to, self.tables.last()) else { return };
+        let next_to_it = |run: &Run| run.key <= end && run.key.saturating_add(SECTOR) > end && run.key < table.at;
+        if !self.runs.peek().is_some_and(|Reverse(run)| next_to_it(run)) {
             source.linger(SECTOR - 1);
         }
     }
@@ -405,8 +433,8 @@ mod tests {
     fn bytes_may_stand_for_a_few_places_and_no_more() {
         let limits = Limits::default();
         let how = Opening { limits: &limits, stated: false };
-        for (places, verdict) in [(16, "carried"), (17, "test-mapped-too-often")] {
-            let mut walk = Walk::new("test", Codec::Deflate, MIB, &how);
+        for (places, verdict) in [(1024, "carried"), (1025, "test-mapped-too-often")] {
+            let mut walk = Walk::new("test", Codec::Deflate, 16 * MIB, &how);
             for place in 0..places {
                 walk.packed(8192, place * 8192, 4096, 100).unwrap();
             }
@@ -420,6 +448,24 @@ mod tests {
             };
             assert_eq!(found, verdict);
         }
+    }
+
+    #[test]
+    fn all_bytes_may_not_be_named_again_and_again() {
+        let limits = Limits::default();
+        let how = Opening { limits: &limits, stated: false };
+        let mut walk = Walk::new("test", Codec::Deflate, 1 << 40, &how);
+        // By turns, so that no two in a row are the same in either order.
+        for place in 0..1000 {
+            walk.data((1 + place % 2) << 16, place << 17, 65536).unwrap();
+        }
+        let mut source = Nothing { seekable: true, settled: false };
+        let error = loop {
+            if let Err(error) = walk.next(&mut source, |_, _, _| Ok(())) {
+                break error;
+            }
+        };
+        assert_eq!(error.code(), "test-mapped-too-often");
     }
 
     #[test]

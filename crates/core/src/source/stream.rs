@@ -163,10 +163,10 @@ impl Source for Stream {
         }
     }
 
-    fn drain(&mut self) -> Result<Option<u64>> {
+    fn drain(&mut self, most: u64) -> Result<bool> {
         self.settled = true;
-        self.jump_to(u64::MAX)?;
-        Ok(Some(self.window.pulled()))
+        let most = if self.seekable() { u64::MAX } else { most };
+        Ok(!self.jump_to(self.frontier.saturating_add(most))?)
     }
 }
 
@@ -251,12 +251,13 @@ mod tests {
         let mut stream = stream(LEN);
         assert_eq!(read_full(&mut stream, &mut [0; 10], LEN - 4).unwrap(), 4);
         assert_eq!(read_full(&mut stream, &mut [0; 10], LEN + 4).unwrap(), 0);
-        assert_eq!(stream.drain().unwrap(), Some(LEN));
+        assert!(stream.drain(LEN).unwrap());
     }
 
     #[test]
     fn a_stream_longer_than_its_limit_is_refused() {
-        assert_eq!(stream(LEN - 1).drain().unwrap_err().code(), "max-size");
-        assert_eq!(stream(LEN).drain().unwrap(), Some(LEN));
+        assert_eq!(stream(LEN - 1).drain(u64::MAX).unwrap_err().code(), "max-size");
+        assert!(stream(LEN).drain(LEN + 1).unwrap());
+        assert!(!stream(LEN).drain(LEN - 1).unwrap(), "there is more");
     }
 }

@@ -66,11 +66,6 @@ impl Window {
         let bytes = passed.map_or_else(|| vec![0; CHUNK], |chunk| chunk.bytes);
         Chunk { at: self.pulled, bytes, filled: 0 }
     }
-
-    /// Bytes pulled so far: the length of the stream once [`pull`](Self::pull) has returned false.
-    pub(super) fn pulled(&self) -> u64 {
-        self.pulled
-    }
 }
 
 fn read_some(reader: &mut dyn Read, buf: &mut [u8], at: u64) -> Result<usize> {

@@ -330,7 +330,7 @@ fn read_extensions(
     let mut at = v3.map_or(size_of::<RawHeader>() as u64, |v3| v3.header_length.get().into());
     let end = match raw.backing_file_offset.get() {
         0 => header.cluster_size(),
-        backing => backing,
+        backing => backing.min(header.cluster_size()),
     };
     let mut data_file = None;
     while at.saturating_add(size_of::<RawExtension>() as u64) <= end {
