@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
@@ -90,6 +90,16 @@ impl FileSink {
         })
     }
 
+    /// Where the disk lies as long as it is not published: what is there has to be removed by whoever ends the process without
+    /// dropping the sink.
+    pub fn temporary(&self) -> Option<PathBuf> {
+        self.lock().as_ref().map(|path| path.to_path_buf())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<TempPath>> {
+        self.temporary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Gives the file its size, and its blocks if they are to be reserved.
     fn reserve(&self, size: u64) -> Result<()> {
         self.check_size(size)?;
@@ -170,7 +180,7 @@ impl Sink for FileSink {
         if self.options.sync {
             self.file.sync_all().map_err(|e| Error::writing("making the file durable", None, e))?;
         }
-        let temporary = self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let temporary = self.lock().take();
         if let Some(temporary) = temporary {
             temporary.persist(&self.target).map_err(|e| publishing(e.error))?;
         }

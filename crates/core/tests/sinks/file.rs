@@ -42,6 +42,7 @@ fn the_target_is_untouched_until_finish_and_complete_after() {
     sink.write_at(&pattern(0, 1000), 0).unwrap();
     assert_eq!(fs::read(&target).unwrap(), b"old");
     sink.finish(1000).unwrap();
+    assert_eq!(sink.temporary(), None);
     assert_same(&fs::read(&target).unwrap(), &pattern(0, 1000));
     drop(sink);
     assert_eq!(names(dir.path()), ["disk.raw"]);
@@ -56,6 +57,7 @@ fn a_sink_dropped_early_leaves_nothing() {
     sink.write_at(&pattern(0, 1000), 0).unwrap();
     let [temporary] = &names(dir.path())[..] else { panic!("one file expected") };
     assert!(temporary.starts_with(".disk.raw.") && temporary.ends_with(".diskferry"), "{temporary}");
+    assert_eq!(sink.temporary(), Some(dir.path().canonicalize().unwrap().join(temporary)));
     assert_eq!(mode(&dir.path().join(temporary)), 0o600);
     drop(sink);
     assert!(names(dir.path()).is_empty());
