@@ -22,15 +22,17 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     signals::watch(&progress)?;
 
     let input = source::open(&args.source, &progress)?;
-    let target = Target::find(&args.target)?;
+    let target = Target::find(&args.target, &progress)?;
     target.refuse_source(&input)?;
 
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
     let options = args.job.options(args.limits, args.checksum, target.dir());
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
-    let sink = target.sink(how, &options)?;
-    let report = display.during(&progress, || diskferry::convert(input, &*sink, &options, &progress))?;
+    let sink = target.sink(how, &options, &progress)?;
+    let watched = Arc::clone(&progress);
+    // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
+    let report = display.during(&watched, move || diskferry::convert(input, &*sink, &options, &progress))?;
 
     if !quiet {
         output::warn(&report.inspection.image.warnings);

@@ -8,6 +8,7 @@ mod generate;
 mod human;
 mod info;
 mod json;
+mod outlet;
 mod output;
 mod progress;
 mod signals;

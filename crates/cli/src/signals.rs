@@ -1,11 +1,14 @@
-//! SIGINT, SIGTERM and SIGHUP: the first asks the job to stop and clean up, the second ends at once.
+//! SIGINT, SIGTERM and SIGHUP: the first asks the job to stop and clean up. A second one, or a job that does not stop in time,
+//! ends the process at once, and takes away what the job would have.
 
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use diskferry::Progress;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -13,8 +16,18 @@ use signal_hook::iterator::Signals;
 
 use crate::exit::Failure;
 
+/// How long a job may take to stop. It looks several times a second, unless it is held up where it cannot look: by a network
+/// file system that does not answer, or by nobody reading stderr. What has started us may kill us if we take ten seconds.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How often a second signal is looked for during that time.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The signal that asked the job to stop. Signals are the process's, and so is this.
 static FIRST: AtomicI32 = AtomicI32::new(SIGINT);
+
+/// The file that must not outlive the job.
+static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// The exit code, as shells give it, for the signal that asked the job to stop.
 pub fn exit_code() -> u8 {
@@ -28,16 +41,36 @@ pub fn watch(progress: &Arc<Progress>) -> Result<(), Failure> {
     let mut signals = Signals::new(wanted).map_err(unexpected)?;
     let progress = Arc::clone(progress);
     let work = move || {
-        for signal in signals.forever() {
-            if progress.stop.load(Ordering::Relaxed) {
-                process::exit(exit_code().into());
-            }
-            FIRST.store(signal, Ordering::Relaxed);
-            progress.stop.store(true, Ordering::Relaxed);
+        let Some(signal) = signals.forever().next() else { return };
+        FIRST.store(signal, Ordering::Relaxed);
+        progress.stop.store(true, Ordering::Relaxed);
+        let patience = Instant::now() + GRACE;
+        while signals.pending().next().is_none() && Instant::now() < patience {
+            thread::sleep(PAUSE);
         }
+        end();
     };
     thread::Builder::new().name("signals".into()).spawn(work).map_err(unexpected)?;
     Ok(())
+}
+
+/// Lets `make` create something, and the temporary file of this name with it, which is removed whatever signals come.
+pub fn with_temporary<T, E>(make: impl FnOnce() -> Result<(T, Option<PathBuf>), E>) -> Result<T, E> {
+    // Held until the name is known: nothing ends the process between the file's creation and that.
+    let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (made, name) = make()?;
+    *temporary = name;
+    Ok(made)
+}
+
+/// Ends the process while the job still runs.
+fn end() -> ! {
+    let temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*temporary {
+        // It may be gone: the job cleans up too, and what it has published has another name.
+        let _ = fs::remove_file(path);
+    }
+    process::exit(exit_code().into());
 }
 
 fn unexpected(error: io::Error) -> Failure {

@@ -14,11 +14,11 @@ use rustix::pipe::fcntl_setpipe_size;
 
 use crate::exit::Failure;
 
-/// How long a read may wait before it looks whether the job has been stopped.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How long a read or a write may wait before it looks whether the job has been stopped.
+pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// What a pipe may hold, sixteen times what it holds by itself: the most that Linux grants to everybody.
-const PIPE: usize = 1 << 20;
+pub const PIPE: usize = 1 << 20;
 
 /// Opens `path`, or stdin for `-`.
 pub fn open(path: &Path, progress: &Arc<Progress>) -> Result<Input, Failure> {
@@ -89,7 +89,8 @@ impl Read for Interruptible {
     }
 }
 
-fn is_momentary(error: &io::Error) -> bool {
+/// Whether the same call is worth another try.
+pub fn is_momentary(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }
 

@@ -5,11 +5,14 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
-use diskferry::{Error, Input, Options};
+use diskferry::{Error, Input, Options, Progress};
 
 use crate::exit::Failure;
+use crate::outlet::{Outlet, open_fifo};
+use crate::signals;
 
 /// What kind of thing the disk is written to.
 pub enum Target {
@@ -22,22 +25,25 @@ pub enum Target {
 }
 
 impl Target {
-    /// Looks what `path` is; `-` is stdout.
-    pub fn find(path: &Path) -> Result<Self, Failure> {
-        let target = if path == Path::new("-") { stdout().map(Self::Forward) } else { Self::at(path) };
+    /// Looks what `path` is; `-` is stdout. A named pipe is waited for until somebody reads from it.
+    pub fn find(path: &Path, progress: &Progress) -> Result<Self, Failure> {
+        let target = if path == Path::new("-") { stdout().map(Self::Forward) } else { Self::at(path, progress) };
         match target {
             Ok(Self::Forward(file)) if file.is_terminal() => {
                 Err(Failure::Usage("TARGET is a terminal: name a file, or pipe the disk on".into()))
             }
             Ok(target) => Ok(target),
-            Err(error) => {
-                let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                Err(Failure::Job(Error::writing("opening the target", None, error)))
-            }
+            Err(error) => Err(Failure::Job(match error.downcast() {
+                Ok(stopped) => stopped,
+                Err(error) => {
+                    let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+                    Error::writing("opening the target", None, error)
+                }
+            })),
         }
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
+    fn at(path: &Path, progress: &Progress) -> io::Result<Self> {
         let kind = match fs::metadata(path) {
             Ok(metadata) => metadata.file_type(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::File(path.to_owned())),
@@ -52,6 +58,9 @@ impl Target {
         if kind.is_file() {
             // A link stays a link, and /dev/stdout stays what it is: what they lead to is replaced.
             return fs::canonicalize(path).map(Self::File);
+        }
+        if kind.is_fifo() {
+            return open_fifo(path, progress).map(Self::Forward);
         }
         OpenOptions::new().write(true).open(path).map(Self::Forward)
     }
@@ -77,11 +86,18 @@ impl Target {
     }
 
     /// The sink for it.
-    pub fn sink(self, how: FileOptions, options: &Options) -> Result<Box<dyn Sink>, Failure> {
+    pub fn sink(self, how: FileOptions, options: &Options, progress: &Arc<Progress>) -> Result<Box<dyn Sink>, Failure> {
         Ok(match self {
-            Self::File(path) => Box::new(FileSink::create(path, how)?),
+            Self::File(path) => Box::new(signals::with_temporary(|| {
+                let sink = FileSink::create(path, how)?;
+                let temporary = sink.temporary();
+                Ok::<_, Error>((sink, temporary))
+            })?),
             Self::Device(path) => Box::new(DeviceSink::open(path, DeviceOptions { sync: how.sync })?),
-            Self::Forward(file) => Box::new(PipeSink::new(file, &options.limits, options.spool_dir.clone())),
+            Self::Forward(file) => {
+                let outlet = Outlet::new(file, progress);
+                Box::new(PipeSink::new(outlet, &options.limits, options.spool_dir.clone()))
+            }
         })
     }
 }

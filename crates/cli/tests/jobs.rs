@@ -7,11 +7,9 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use common::{assert_fails, diskferry, json, names, run, run_with_pipe, stderr, stdout, terminal};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -218,52 +216,6 @@ fn a_full_or_closed_stdout_is_a_target_error() {
     drop(reader);
     let output = diskferry(["convert", &lab.path("disk.img"), "-"]).stdout(OwnedFd::from(closed)).output().unwrap();
     assert_fails(&output, 5);
-}
-
-// Signals.
-
-#[test]
-fn a_signal_stops_a_job_that_waits_and_leaves_nothing() {
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let lab = Lab::new();
-        fs::write(lab.at("disk.raw"), "what it was").unwrap();
-        let target = lab.path("disk.raw");
-        let mut child = diskferry(["convert", "--json", "-", &target]).stdin(Stdio::piped()).spawn().unwrap();
-        // A pipe that has begun and then is silent.
-        child.stdin.as_mut().unwrap().write_all(&lab.disk[..2 << 20]).unwrap();
-        wait_until(|| lab.names().len() > 2);
-        kill(&child, signal);
-        let stdin = child.stdin.take();
-        let output = child.wait_with_output().unwrap();
-        drop(stdin);
-        assert_fails(&output, code);
-        assert_eq!(json(&output)["error"]["kind"], "stopped");
-        assert_eq!(lab.read("disk.raw"), b"what it was");
-        assert_eq!(lab.names(), ["disk.img", "disk.raw"]);
-    }
-}
-
-#[test]
-fn a_signal_ends_the_wait_for_a_writer() {
-    let lab = Lab::new();
-    assert!(Command::new("mkfifo").arg(lab.at("fifo")).status().unwrap().success());
-    let child = diskferry(["convert", &lab.path("fifo"), &lab.path("disk.raw")]).spawn().unwrap();
-    wait_until(|| lab.names().len() > 2);
-    kill(&child, Signal::INT);
-    assert_fails(&child.wait_with_output().unwrap(), 130);
-    assert_eq!(lab.names(), ["disk.img", "fifo"]);
-}
-
-fn kill(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).unwrap();
-}
-
-fn wait_until(mut done: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !done() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "waited in vain");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 // Progress.
