@@ -3,7 +3,6 @@
 //! libFuzzer is the rest of the judge: a panic, a hang (`-timeout`) or too much memory (`-rss_limit_mb`) is a finding.
 
 use std::io::Cursor;
-use std::sync::Arc;
 
 use diskferry::{Input, Limits, Options, Stated, inspect_full};
 
@@ -34,7 +33,7 @@ pub fn stated(image: &[u8], format: &'static str, wrappings: &[&'static str]) {
 fn read(image: &[u8], format: Option<Stated>) {
     let input = Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None };
     let options = Options { format, limits: LIMITS, threads: 1, ..Options::default() };
-    match inspect_full(input, &options, &Arc::default()) {
+    match inspect_full(input, &options, &diskferry::Progress::default()) {
         Ok(report) => {
             let unpacked = report.inspection.unpacked_size;
             assert!(unpacked.is_none_or(|size| size <= LIMITS.virtual_size), "a limit was passed: {unpacked:?}");

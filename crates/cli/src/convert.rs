@@ -2,7 +2,6 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::sync::Arc;
 
 use diskferry::Progress;
 use diskferry::sink::FileOptions;
@@ -18,7 +17,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     if args.job.json && args.target == Path::new("-") {
         return Err(Failure::Usage("--json and the disk cannot both go to stdout: name a TARGET".into()));
     }
-    let progress = Arc::new(Progress::default());
+    let progress = Progress::default();
     signals::watch(&progress)?;
 
     let input = source::open(&args.source, &progress)?;
@@ -30,7 +29,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let options = args.job.options(args.limits, args.checksum, target.dir());
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
     let sink = target.sink(how, &options, &progress)?;
-    let watched = Arc::clone(&progress);
+    let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
     let report = display.during(&watched, move || diskferry::convert(input, &*sink, &options, &progress))?;
 

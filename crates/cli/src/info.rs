@@ -1,7 +1,5 @@
 //! `diskferry info`.
 
-use std::sync::Arc;
-
 use diskferry::Progress;
 
 use crate::args::InfoArgs;
@@ -11,7 +9,7 @@ use crate::{human, json, output, signals, source};
 
 /// Looks at the image and prints what it is.
 pub fn run(args: InfoArgs) -> Result<(), Failure> {
-    let progress = Arc::new(Progress::default());
+    let progress = Progress::default();
     signals::watch(&progress)?;
 
     let input = source::open(&args.source, &progress)?;

@@ -31,15 +31,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// and only when poll has seen room: a pipe is writable when it has room for that many.
 pub struct Outlet {
     file: File,
-    progress: Arc<Progress>,
+    progress: Progress,
     /// Whether writes to the file could block.
     careful: bool,
 }
 
 impl Outlet {
     /// Writes to `file` until `progress` says that the job is stopped.
-    pub fn new(file: File, progress: &Arc<Progress>) -> Self {
-        let outlet = |file, careful| Self { file, progress: Arc::clone(progress), careful };
+    pub fn new(file: File, progress: &Progress) -> Self {
+        let outlet = |file, careful| Self { file, progress: progress.clone(), careful };
         let kind = file.metadata().map(|metadata| metadata.file_type());
         let (is_pipe, is_socket) = kind.map_or((false, false), |kind| (kind.is_fifo(), kind.is_socket()));
         if is_pipe {
@@ -106,7 +106,6 @@ pub fn open_fifo(path: &Path, progress: &Progress) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
-    use std::sync::atomic::Ordering;
     use std::time::Instant;
 
     use diskferry::Error;
@@ -116,13 +115,13 @@ mod tests {
     #[test]
     fn a_careful_writer_fills_a_pipe_and_then_waits_no_longer_than_the_job() {
         let (_reader, writer) = io::pipe().unwrap();
-        let progress = Arc::new(Progress::default());
-        let mut outlet = Outlet { file: OwnedFd::from(writer).into(), progress: Arc::clone(&progress), careful: true };
+        let progress = Progress::default();
+        let mut outlet = Outlet { file: OwnedFd::from(writer).into(), progress: progress.clone(), careful: true };
         let size = fcntl_setpipe_size(&outlet.file, 65536).unwrap();
         outlet.write_all(&vec![1; size]).unwrap();
         let stopper = thread::spawn(move || {
             thread::sleep(Duration::from_millis(50));
-            progress.stop.store(true, Ordering::Relaxed);
+            progress.stop();
         });
         let begin = Instant::now();
         let error = Error::writing("writing", None, outlet.write_all(&[2; 100_000]).unwrap_err());

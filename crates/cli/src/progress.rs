@@ -1,7 +1,6 @@
 //! Shows how far a job is, by looking at its [`Progress`] while it runs.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,9 +80,9 @@ struct Moment {
 impl Moment {
     fn of(progress: &Progress, begin: Instant) -> Self {
         Self {
-            source: progress.source.load(Ordering::Relaxed),
-            total: Some(progress.total.load(Ordering::Relaxed)).filter(|total| *total > 0),
-            written: progress.written.load(Ordering::Relaxed),
+            source: progress.source(),
+            total: progress.total(),
+            written: progress.written(),
             elapsed: begin.elapsed(),
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,15 +35,15 @@ pub fn exit_code() -> u8 {
 }
 
 /// From now on a signal sets [`Progress::stop`].
-pub fn watch(progress: &Arc<Progress>) -> Result<(), Failure> {
+pub fn watch(progress: &Progress) -> Result<(), Failure> {
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(wanted).map_err(unexpected)?;
-    let progress = Arc::clone(progress);
+    let progress = progress.clone();
     let work = move || {
         let Some(signal) = signals.forever().next() else { return };
         FIRST.store(signal, Ordering::Relaxed);
-        progress.stop.store(true, Ordering::Relaxed);
+        progress.stop();
         let patience = Instant::now() + GRACE;
         while signals.pending().next().is_none() && Instant::now() < patience {
             thread::sleep(PAUSE);

@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
 use diskferry::{Error, Input, Progress, Side};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,7 +20,7 @@ pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 pub const PIPE: usize = 1 << 20;
 
 /// Opens `path`, or stdin for `-`.
-pub fn open(path: &Path, progress: &Arc<Progress>) -> Result<Input, Failure> {
+pub fn open(path: &Path, progress: &Progress) -> Result<Input, Failure> {
     let opened = if path == Path::new("-") { stdin() } else { file(path) };
     let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
     match opened.and_then(input) {
@@ -49,7 +48,7 @@ fn file(path: &Path) -> io::Result<File> {
     options.read(true).open(path)
 }
 
-fn input(mut file: File, progress: &Arc<Progress>) -> io::Result<Input> {
+fn input(mut file: File, progress: &Progress) -> io::Result<Input> {
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -62,13 +61,13 @@ fn input(mut file: File, progress: &Arc<Progress>) -> io::Result<Input> {
         // So that the two ends of it wait less for each other. A user who has many pipes may be refused.
         let _ = fcntl_setpipe_size(&file, PIPE);
     }
-    Ok(Input::Stream { reader: Box::new(Interruptible { file, progress: Arc::clone(progress) }), len: None })
+    Ok(Input::Stream { reader: Box::new(Interruptible { file, progress: progress.clone() }), len: None })
 }
 
 /// Reads what may keep us waiting, and gives up when the job is stopped.
 struct Interruptible {
     file: File,
-    progress: Arc<Progress>,
+    progress: Progress,
 }
 
 impl Read for Interruptible {
@@ -98,17 +97,16 @@ pub fn is_momentary(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use std::os::fd::OwnedFd;
-    use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
     #[test]
     fn a_stopped_job_does_not_wait_for_a_silent_pipe() {
         let (reader, _writer) = io::pipe().unwrap();
-        let progress = Arc::new(Progress::default());
-        let mut silent = Interruptible { file: OwnedFd::from(reader).into(), progress: Arc::clone(&progress) };
+        let progress = Progress::default();
+        let mut silent = Interruptible { file: OwnedFd::from(reader).into(), progress: progress.clone() };
         let stopper = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            progress.stop.store(true, Ordering::Relaxed);
+            progress.stop();
         });
         let begin = Instant::now();
         let error = Error::reading(0, silent.read(&mut [0; 16]).unwrap_err());

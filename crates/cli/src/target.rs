@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
 use diskferry::{Error, Input, Options, Progress};
@@ -86,7 +85,7 @@ impl Target {
     }
 
     /// The sink for it.
-    pub fn sink(self, how: FileOptions, options: &Options, progress: &Arc<Progress>) -> Result<Box<dyn Sink>, Failure> {
+    pub fn sink(self, how: FileOptions, options: &Options, progress: &Progress) -> Result<Box<dyn Sink>, Failure> {
         Ok(match self {
             Self::File(path) => Box::new(signals::with_temporary(|| {
                 let sink = FileSink::create(path, how)?;

@@ -6,6 +6,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// Crates that make errors.
+const CRATES: [&str; 3] = ["core", "remote", "cli"];
+
 /// Codes that belong to a kind of error, not to one place.
 const GENERAL: [&str; 7] =
     ["usage", "unexpected", "stopped", "source-read", "mismatch", "target-write", "target-no-space"];
@@ -20,7 +23,7 @@ const ANY_FORMAT: &str = "FORMAT";
 fn every_code_is_documented_and_every_documented_code_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let mut produced: BTreeSet<String> = GENERAL.map(str::to_owned).into();
-    for path in rust_files(&root.join("crates/core/src")).into_iter().chain(rust_files(&root.join("crates/cli/src"))) {
+    for path in CRATES.iter().flat_map(|name| rust_files(&root.join("crates").join(name).join("src"))) {
         produced.extend(codes(&path));
     }
     let general: BTreeSet<_> =
@@ -82,6 +85,9 @@ fn codes(path: &Path) -> Vec<String> {
     }
     for target in following(&text, "Error::Target {").filter_map(built_with_code) {
         codes.push(format!("target-{}", code(path, "Error::Target", target)));
+    }
+    for source in following(&text, "Error::source(") {
+        codes.push(format!("source-{}", code(path, "Error::source", source)));
     }
     // The option that raises a limit, as a field or as the last argument of a helper.
     for rest in following(&text, "option: \"--").chain(following(&text, ", \"--")) {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::digest::{Algorithm, Checksum};
 use crate::error::Result;
@@ -12,6 +11,7 @@ use crate::open::open;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::sink::Sink;
+use crate::source::Ranges;
 use crate::stated::Stated;
 
 /// A stored image.
@@ -24,6 +24,16 @@ pub enum Input {
         reader: Box<dyn Read + Send>,
         /// How many bytes will come, where somebody promised it. A different number is a [`Mismatch`](crate::Error::Mismatch).
         len: Option<u64>,
+    },
+    /// As a stream, but metadata far ahead can be had by requests of their own, as HTTP servers allow.
+    Ranged {
+        /// All bytes, in order.
+        reader: Box<dyn Read + Send>,
+        /// How many they are, where somebody promised it.
+        len: Option<u64>,
+        /// Some of them, at any place. They must be the same bytes: [`convert`] proves that, [`inspect`](crate::inspect())
+        /// does not come so far.
+        ranges: Box<dyn Ranges>,
     },
 }
 
@@ -51,8 +61,6 @@ pub struct Options {
 /// Raw bytes from any reader to a file:
 ///
 /// ```
-/// use std::sync::Arc;
-///
 /// use diskferry::sink::{FileOptions, FileSink};
 /// use diskferry::{Input, Options, Progress, convert};
 ///
@@ -62,12 +70,12 @@ pub struct Options {
 /// let image = std::io::Cursor::new(vec![0xeb; 1 << 20]);
 /// let sink = FileSink::create(&target, FileOptions::default())?;
 /// let input = Input::Stream { reader: Box::new(image), len: None };
-/// let report = convert(input, &sink, &Options::default(), &Arc::new(Progress::default()))?;
+/// let report = convert(input, &sink, &Options::default(), &Progress::default())?;
 /// assert_eq!(report.inspection.unpacked_size, Some(1 << 20));
 /// assert_eq!(std::fs::metadata(target)?.len(), 1 << 20);
 /// # Ok(())
 /// # }
 /// ```
-pub fn convert(input: Input, sink: &dyn Sink, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
+pub fn convert(input: Input, sink: &dyn Sink, options: &Options, progress: &Progress) -> Result<Report> {
     open(input, options, progress)?.convert(sink)
 }

@@ -45,6 +45,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The source cannot be had, or not as it was promised, for a reason that is no failed read.
+    #[error("{what}")]
+    Source {
+        /// Short name; see [`Error::code`].
+        code: &'static str,
+        /// What stands in the way, and the remedy if there is one.
+        what: String,
+        /// Whether the same job might succeed later without anything being changed.
+        transient: bool,
+    },
     /// The image contradicts its own format, or ends before what it promises.
     #[error("{format}: {what} (at byte {at})")]
     Corrupt {
@@ -97,7 +107,7 @@ pub enum Error {
         /// What came.
         found: String,
     },
-    /// [`Progress::stop`](crate::Progress::stop) was set.
+    /// [`Progress::stop`](crate::Progress::stop) was called.
     #[error("stopped")]
     Stopped,
 }
@@ -109,6 +119,19 @@ impl Error {
 
     pub(crate) fn unsupported(format: &'static str, code: &'static str, what: impl Into<String>) -> Self {
         Self::Unsupported { format, code, what: what.into() }
+    }
+
+    /// The source cannot be had, for good.
+    pub fn source(code: &'static str, what: impl Into<String>) -> Self {
+        Self::Source { code, what: what.into(), transient: false }
+    }
+
+    /// The same, but for now: later it might be had.
+    pub fn for_now(self) -> Self {
+        match self {
+            Self::Source { code, what, .. } => Self::Source { code, what, transient: true },
+            other => other,
+        }
     }
 
     /// A failed read of the image at `at`. An error that already is one of ours (it travelled through an
@@ -138,7 +161,7 @@ impl Error {
     /// What a caller should do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Io { side: Side::Source, .. } => Kind::Source,
+            Self::Io { side: Side::Source, .. } | Self::Source { .. } => Kind::Source,
             Self::Io { side: Side::Target, .. } | Self::Target { .. } => Kind::Target,
             Self::Corrupt { .. } | Self::Unsupported { .. } | Self::Limit { .. } => Kind::Image,
             Self::Mismatch { .. } => Kind::Mismatch,
@@ -152,6 +175,7 @@ impl Error {
             Self::Io { side: Side::Source, .. } => "source-read".into(),
             Self::Io { source, .. } if is_no_space(source) => "target-no-space".into(),
             Self::Io { .. } => "target-write".into(),
+            Self::Source { code, .. } => format!("source-{code}"),
             Self::Corrupt { format, code, .. } | Self::Unsupported { format, code, .. } => format!("{format}-{code}"),
             Self::Limit { option, .. } => option.trim_start_matches('-').to_owned(),
             Self::Target { code, .. } => format!("target-{code}"),
@@ -163,8 +187,19 @@ impl Error {
     /// Whether the same job might succeed later without anything being changed.
     pub fn is_transient(&self) -> bool {
         use io::ErrorKind as K;
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(),
-            K::TimedOut | K::ConnectionReset | K::ConnectionAborted | K::ConnectionRefused | K::BrokenPipe | K::WouldBlock))
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                K::TimedOut
+                    | K::ConnectionReset
+                    | K::ConnectionAborted
+                    | K::ConnectionRefused
+                    | K::BrokenPipe
+                    | K::WouldBlock
+            ),
+            Self::Source { transient, .. } => *transient,
+            _ => false,
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! Looking at an image without carrying it.
 
-use std::sync::Arc;
-
 use crate::convert::{Input, Options};
 use crate::error::Result;
 use crate::open::open;
@@ -22,11 +20,13 @@ use crate::report::{Inspection, Report};
 /// # }
 /// ```
 pub fn inspect(input: Input, options: &Options) -> Result<Inspection> {
-    Ok(open(input, options, &Arc::default())?.inspection())
+    let mut opened = open(input, options, &Progress::default())?;
+    opened.look_for_unpacked_size()?;
+    Ok(opened.inspection())
 }
 
 /// Says what the image in `input` is and reads it to its end, checking everything that a conversion checks.
 /// Of an image with [refusals](crate::format::ImageInfo::refusals), that is the stored bytes alone.
-pub fn inspect_full(input: Input, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
+pub fn inspect_full(input: Input, options: &Options, progress: &Progress) -> Result<Report> {
     open(input, options, progress)?.verify()
 }

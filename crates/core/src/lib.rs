@@ -21,8 +21,6 @@
 //! environment. Another thread may watch or stop a job through its [`Progress`].
 //!
 //! ```
-//! use std::sync::Arc;
-//!
 //! use diskferry::digest::Algorithm;
 //! use diskferry::sink::{FileOptions, FileSink};
 //! use diskferry::{Input, Kind, Options, Progress, convert};
@@ -33,7 +31,7 @@
 //! # let disk = dir.path().join("disk.raw");
 //! let options = Options { digests: vec![Algorithm::Sha256], ..Options::default() };
 //! let sink = FileSink::create(&disk, FileOptions::default())?;
-//! let progress = Arc::new(Progress::default());
+//! let progress = Progress::default();
 //!
 //! match convert(Input::File(std::fs::File::open(image)?), &sink, &options, &progress) {
 //!     Ok(report) => {
@@ -74,7 +72,7 @@ pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;
 pub use open::{Opened, open};
-pub use progress::Progress;
+pub use progress::{Activity, Progress};
 pub use report::{Inspection, Report};
 
 /// Compiles the examples of the README with the others.

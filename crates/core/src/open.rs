@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
 
@@ -13,15 +12,15 @@ use crate::digest::{Checksum, verify};
 use crate::engine::{self, Carried, Job};
 use crate::error::{Error, Result};
 use crate::format::{self, Image, Opening, Order};
-use crate::layer::{self, Unwrapping};
+use crate::layer::{self, Layer, Unwrapping};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
 use crate::sink::{Discard, Sink};
-use crate::source::Source;
 use crate::source::file::{FileSource, stored_len};
 use crate::source::stream::{Past, Stream};
 use crate::source::tap::{Digests, Meter, Tap};
+use crate::source::{Aside, Ranges, Source};
 use crate::spool::Spool;
 
 /// An opened image: it has been looked at, and can be carried once.
@@ -32,27 +31,29 @@ pub struct Opened {
     image: Box<dyn Image>,
     wrappings: Vec<&'static str>,
     stored_size: Option<u64>,
+    stored: Option<Stored>,
     /// What the wrapping says that it unpacks to: good enough to be shown, nothing is decided by it.
     unpacked_hint: Option<u64>,
     meter: Arc<Meter>,
     digests: Digests,
     options: Options,
-    progress: Arc<Progress>,
+    progress: Progress,
     started: Instant,
 }
 
 /// Opens the image in `input`, reading no more than it takes to say what it is.
-pub fn open(input: Input, options: &Options, progress: &Arc<Progress>) -> Result<Opened> {
+pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Opened> {
     let started = Instant::now();
     let meter = Arc::new(Meter::new(progress));
     let wanted = options.checksums.iter().map(|sum| sum.algorithm).chain(options.digests.iter().copied());
     let digests = Digests::new(wanted);
     let opener = Opener { options, meter: &meter, digests: &digests };
-    let Unwrapped { mut source, wrappings, stored_size, unpacked_hint } = match input {
+    let Unwrapped { mut source, wrappings, stored_size, stored } = match input {
         Input::File(file) => opener.file(file)?,
-        Input::Stream { reader, len } => opener.stream(reader, len)?,
+        Input::Stream { reader, len } => opener.stream(reader, len, None)?,
+        Input::Ranged { reader, len, ranges } => opener.stream(reader, len, Some(ranges))?,
     };
-    progress.total.store(stored_size.unwrap_or(0), Ordering::Relaxed);
+    progress.expect(stored_size.unwrap_or(0));
     let how = Opening { limits: &options.limits, stated: options.format.is_some() };
     let format = match &options.format {
         Some(stated) => stated.format,
@@ -60,8 +61,21 @@ pub fn open(input: Input, options: &Options, progress: &Arc<Progress>) -> Result
     };
     let image = (format.open)(source.as_mut(), &how)?;
     check_virtual_size(image.info().virtual_size, &options.limits)?;
-    let (options, progress) = (options.clone(), Arc::clone(progress));
-    Ok(Opened { source, image, wrappings, stored_size, unpacked_hint, meter, digests, options, progress, started })
+    let (options, progress) = (options.clone(), progress.clone());
+    let unpacked_hint = None;
+    Ok(Opened {
+        source,
+        image,
+        wrappings,
+        stored_size,
+        stored,
+        unpacked_hint,
+        meter,
+        digests,
+        options,
+        progress,
+        started,
+    })
 }
 
 fn check_virtual_size(size: Option<u64>, limits: &Limits) -> Result<()> {
@@ -80,6 +94,16 @@ impl Opened {
         let image = self.image.info().clone();
         let unpacked_size = image.virtual_size.or(self.unpacked_hint);
         Inspection { image, wrappings: self.wrappings.clone(), stored_size: self.stored_size, unpacked_size }
+    }
+
+    /// Looks where the wrapping says what it unpacks to, if nothing else did, so that [`inspection`](Self::inspection) can
+    /// tell it. Of a ranged input that is a request or two.
+    pub fn look_for_unpacked_size(&mut self) -> Result<()> {
+        let unknown = self.image.info().virtual_size.is_none();
+        if let Some(mut stored) = self.stored.take().filter(|_| unknown) {
+            self.unpacked_hint = stored.unpacked_len()?;
+        }
+        Ok(())
     }
 
     /// Carries the image to `sink`. An image with [refusals](format::ImageInfo::refusals) is refused before the sink is touched.
@@ -167,13 +191,31 @@ struct Unwrapped {
     source: Box<dyn Source>,
     wrappings: Vec<&'static str>,
     stored_size: Option<u64>,
-    unpacked_hint: Option<u64>,
+    stored: Option<Stored>,
 }
 
 impl Unwrapped {
     /// A file that had none.
     fn plain(source: impl Source + 'static, len: u64) -> Self {
-        Self { source: Box::new(source), wrappings: Vec::new(), stored_size: Some(len), unpacked_hint: None }
+        Self { source: Box::new(source), wrappings: Vec::new(), stored_size: Some(len), stored: None }
+    }
+}
+
+/// An image with one wrapping on.
+struct Stored {
+    layer: &'static Layer,
+    source: Box<dyn Source>,
+}
+
+impl Stored {
+    /// What two wrappings unpack to, the outer one does not know.
+    fn of(wrappings: &[&'static str], source: impl Source + 'static) -> Option<Self> {
+        let [only] = wrappings else { return None };
+        layer::by_name(only).map(|layer| Self { layer, source: Box::new(source) })
+    }
+
+    fn unpacked_len(&mut self) -> Result<Option<u64>> {
+        self.layer.unpacked_len.map_or(Ok(None), |unpacked_len| unpacked_len(self.source.as_mut()))
     }
 }
 
@@ -190,16 +232,11 @@ impl Opener<'_> {
             Some(stated) => stated.wrappings.first().copied(),
             None => layer::probe(&head(&file)?),
         };
-        if let Some(outermost) = outermost {
-            let unpacked_hint = match outermost.unpacked_len {
-                Some(unpacked_len) => unpacked_len(&mut self.source(&file)?)?,
-                None => None,
-            };
-            let unwrapped = self.stream(Positioned { file, at: 0 }, Some(len))?;
-            let unpacked_hint = unpacked_hint.filter(|_| unwrapped.wrappings.len() == 1);
-            return Ok(Unwrapped { unpacked_hint, ..unwrapped });
-        }
         let source = self.source(&file)?;
+        if outermost.is_some() {
+            let unwrapped = self.stream(Positioned { file, at: 0 }, Some(len), None)?;
+            return Ok(Unwrapped { stored: Stored::of(&unwrapped.wrappings, source), ..unwrapped });
+        }
         if self.digests.is_empty() {
             return Ok(Unwrapped::plain(source, len));
         }
@@ -212,7 +249,12 @@ impl Opener<'_> {
         FileSource::new(file, Arc::clone(self.meter))
     }
 
-    fn stream(&self, reader: impl Read + Send + 'static, len: Option<u64>) -> Result<Unwrapped> {
+    fn stream(
+        &self,
+        reader: impl Read + Send + 'static,
+        len: Option<u64>,
+        ranges: Option<Box<dyn Ranges>>,
+    ) -> Result<Unwrapped> {
         let limits = &self.options.limits;
         let stated = self.options.format.as_ref().map(|stated| stated.wrappings.as_slice());
         let how = Unwrapping { limits, threads: threads(self.options) };
@@ -222,8 +264,14 @@ impl Opener<'_> {
         // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one. What is
         // said of it is twice the disk's limit and a little, see `Limits::virtual_size`.
         let limit = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        let source = Box::new(Stream::new(reader, plain_len, limit, Past::Spool(spool)));
-        Ok(Unwrapped { source, wrappings, stored_size: len, unpacked_hint: None })
+        let stream = Stream::new(reader, plain_len, limit, Past::Spool(spool));
+        let aside = ranges.map(|ranges| Aside::new(ranges, len, Arc::clone(self.meter)));
+        let (source, stored) = match aside {
+            Some(aside) if wrappings.is_empty() => (stream.with_aside(aside), None),
+            Some(aside) => (stream, Stored::of(&wrappings, aside)),
+            None => (stream, None),
+        };
+        Ok(Unwrapped { source: Box::new(source), wrappings, stored_size: len, stored })
     }
 
     fn tap<R: Read>(&self, reader: R, len: Option<u64>) -> Tap<R> {

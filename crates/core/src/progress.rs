@@ -1,25 +1,93 @@
 //! How far a job is, for a front end to poll.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 
-/// Shared between a job and whoever watches it. Counters only grow.
+/// Shared between a job and whoever watches it: clones speak of the same job. Counters only grow.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<State>);
+
 #[derive(Debug, Default)]
-pub struct Progress {
-    /// Bytes of the stored image that have passed, holes of a sparse file included.
-    pub source: AtomicU64,
-    /// Length of the stored image in bytes; 0 while it is not known.
-    pub total: AtomicU64,
-    /// Bytes of the virtual disk dealt with, zeroes included.
-    pub written: AtomicU64,
-    /// Set this to end the job with [`Error::Stopped`]; nothing is published then.
-    pub stop: AtomicBool,
+struct State {
+    source: AtomicU64,
+    total: AtomicU64,
+    written: AtomicU64,
+    stop: AtomicBool,
+    activity: Mutex<Activity>,
+}
+
+/// What a job is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Activity {
+    /// Carrying bytes.
+    #[default]
+    Working,
+    /// The source failed and will be asked again.
+    Retrying {
+        /// When.
+        at: Instant,
+        /// How often it will have been asked again by then, since it last gave bytes.
+        attempt: u32,
+    },
 }
 
 impl Progress {
+    /// Bytes of the stored image that have passed, holes of a sparse file included.
+    pub fn source(&self) -> u64 {
+        self.0.source.load(Ordering::Relaxed)
+    }
+
+    /// Length of the stored image in bytes, once it is known.
+    pub fn total(&self) -> Option<u64> {
+        Some(self.0.total.load(Ordering::Relaxed)).filter(|total| *total > 0)
+    }
+
+    /// Bytes of the virtual disk dealt with, zeroes included.
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::Relaxed)
+    }
+
+    /// What the job is busy with.
+    pub fn activity(&self) -> Activity {
+        *self.0.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the job is busy with. For sources that wait for something.
+    pub fn set_activity(&self, activity: Activity) {
+        *self.0.activity.lock().unwrap_or_else(PoisonError::into_inner) = activity;
+    }
+
+    /// Ends the job with [`Error::Stopped`]; nothing is published then.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked the job to end.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
+
     /// Ends the job early if somebody asked for it.
     pub fn check(&self) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+        if self.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// The stored image has passed up to byte `at`.
+    pub(crate) fn reach(&self, at: u64) {
+        self.0.source.fetch_max(at, Ordering::Relaxed);
+    }
+
+    /// The stored image is `total` bytes long.
+    pub(crate) fn expect(&self, total: u64) {
+        self.0.total.store(total, Ordering::Relaxed);
+    }
+
+    /// `count` more bytes of the disk are dealt with.
+    pub(crate) fn add_written(&self, count: u64) {
+        self.0.written.fetch_add(count, Ordering::Relaxed);
     }
 }

@@ -3,8 +3,6 @@
 
 mod common;
 
-use std::sync::Arc;
-
 use common::{FEEDS, sample};
 use diskferry::sink::Sink;
 use diskferry::{Input, Limits, Options, Result, convert, inspect};
@@ -48,11 +46,12 @@ fn every_format_is_held_against_the_limit_before_the_target_is_touched() {
         let (from, to) = (raw.to_str().unwrap(), image.to_str().unwrap());
         qemu_img(&["convert", "-f", "raw", "-O", format, "-o", more, from, to]);
         for (feed, open) in FEEDS {
-            let refused = |input: Input| convert(input, &Untouchable, &options, &Arc::default()).unwrap_err();
+            let refused =
+                |input: Input| convert(input, &Untouchable, &options, &diskferry::Progress::default()).unwrap_err();
             assert_eq!(refused(open(&image)).code(), "max-size", "{format} by {feed}");
             assert_eq!(inspect(open(&image), &options).unwrap_err().code(), "max-size", "{format} by {feed}");
         }
     }
-    let of_file = convert(common::from_file(&raw), &Untouchable, &options, &Arc::default());
+    let of_file = convert(common::from_file(&raw), &Untouchable, &options, &diskferry::Progress::default());
     assert_eq!(of_file.unwrap_err().code(), "max-size", "raw");
 }

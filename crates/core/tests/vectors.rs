@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use diskferry::sink::Sink;
 use diskferry::{Input, Options, Progress, Report, Result, convert};
@@ -58,7 +58,7 @@ impl Vector {
     fn check(&self, how: &str, input: Input) {
         let name = format!("{} from {how}", self.text("file"));
         let disk = Disk::default();
-        let outcome = convert(input, &disk, &Options::default(), &Arc::new(Progress::default()));
+        let outcome = convert(input, &disk, &Options::default(), &Progress::default());
         match self.0.get("refused").and_then(Value::as_str) {
             Some(code) => match outcome {
                 Ok(_) => panic!("{name} was carried, {code} was expected"),

@@ -5,7 +5,6 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{assert_carried, by_bytes, carry, from_file, from_pipe, refusal, sample};
@@ -127,7 +126,7 @@ fn a_file_goes_to_a_pipe_without_spooling() {
         for (feed, input) in [("file", from_file(&image)), ("pipe", from_pipe(&image))] {
             let target = scratch.path("disk.raw");
             let sink = PipeSink::new(fs::File::create(&target).unwrap(), &Limits::default(), None);
-            let report = convert(input, &sink, &Options::default(), &Arc::new(Progress::default())).unwrap();
+            let report = convert(input, &sink, &Options::default(), &Progress::default()).unwrap();
             assert_same_disk(&target, &expected);
             assert!(report.spooled == 0 || feed == "pipe", "{style:?}: {} bytes spooled", report.spooled);
         }

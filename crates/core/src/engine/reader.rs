@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
             let to = start.saturating_add(at - range.start);
             let taken = self.job.sink.copy_from(file, file_at, to, end - at)?;
             self.shared.allocated.fetch_add(taken, Ordering::Relaxed);
-            self.job.progress.written.fetch_add(taken, Ordering::Relaxed);
+            self.job.progress.add_written(taken);
             at = at.saturating_add(taken);
             if at < end {
                 break;

@@ -122,7 +122,7 @@ impl<'a> Worker<'a> {
             self.job.progress.check()?;
             let part = (len - done).min(STEP);
             self.job.sink.zero(start.saturating_add(done), part)?;
-            self.job.progress.written.fetch_add(part, Ordering::Relaxed);
+            self.job.progress.add_written(part);
             done += part;
         }
         Ok(())
@@ -140,7 +140,7 @@ impl<'a> Worker<'a> {
             }
         }
         self.shared.allocated.fetch_add(allocated, Ordering::Relaxed);
-        self.job.progress.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.job.progress.add_written(data.len() as u64);
         Ok(())
     }
 }

@@ -24,7 +24,13 @@ pub use peel::peel;
 pub static LAYERS: &[Layer] = &[
     Layer { name: "gzip", aliases: &["gz"], probe: gzip::probe, open: gzip::open, unpacked_len: None },
     Layer { name: "xz", aliases: &[], probe: xz::probe, open: xz::open, unpacked_len: Some(xz::unpacked_len) },
-    Layer { name: "zstd", aliases: &["zst"], probe: zstd::probe, open: zstd::open, unpacked_len: None },
+    Layer {
+        name: "zstd",
+        aliases: &["zst"],
+        probe: zstd::probe,
+        open: zstd::open,
+        unpacked_len: Some(zstd::unpacked_len),
+    },
     Layer { name: "bzip2", aliases: &["bz2"], probe: bzip2::probe, open: bzip2::open, unpacked_len: None },
 ];
 

@@ -10,6 +10,7 @@ use zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, is_error
 use crate::error::{Error, Result};
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
+use crate::source::{Source, look_full};
 
 const FORMAT: &str = "zstd";
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -28,6 +29,23 @@ pub(super) fn probe(head: &[u8]) -> bool {
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
     Ok(Box::new(Unwrapper::new(packed, Zstd::new(how.limits.window)?)))
+}
+
+/// What the first frame says that it holds, if it is one that can be all of the `stored` file. Of several frames, each says
+/// so of itself only.
+pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
+    let mut head = [0; MAX_HEADER];
+    let got = look_full(stored, &mut head, 0)?;
+    let Some(header) = head.get(..got).filter(|head| head.starts_with(&MAGIC)) else { return Ok(None) };
+    let content = header.get(..header_len(header)).and_then(|header| Frame::parse(header).content);
+    Ok(content.filter(|content| stored.len().is_none_or(|len| len <= largest_frame(*content))))
+}
+
+/// What does not shrink is stored as it is, in blocks with headers of 3 bytes.
+fn largest_frame(content: u64) -> u64 {
+    const SMALLEST_BLOCK: u64 = 1 << 10;
+    const AROUND: u64 = 64;
+    content.saturating_add(content.div_ceil(SMALLEST_BLOCK).saturating_mul(3)).saturating_add(AROUND)
 }
 
 fn may_begin_frame(head: &[u8]) -> bool {
@@ -85,7 +103,7 @@ impl Zstd {
             self.state = State::Skipped { left: little_endian(&header[MAGIC.len()..]) };
             return Ok(());
         }
-        let Frame { window, dictionary } = Frame::parse(header);
+        let Frame { window, dictionary, .. } = Frame::parse(header);
         if dictionary != 0 {
             let what =
                 format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.frames + 1);
@@ -181,6 +199,8 @@ impl Decoder for Zstd {
 struct Frame {
     window: u64,
     dictionary: u64,
+    /// Bytes that the frame holds unpacked, if it says so.
+    content: Option<u64>,
 }
 
 /// The frame header descriptor, RFC 8878 section 3.1.1.1.1.
@@ -217,7 +237,8 @@ impl Frame {
             [byte] => window_size(*byte),
             _ => content_size(content),
         };
-        Self { window, dictionary: little_endian(dictionary) }
+        let content = (!content.is_empty()).then(|| content_size(content));
+        Self { window, dictionary: little_endian(dictionary), content }
     }
 }
 
@@ -360,12 +381,16 @@ mod tests {
     #[test]
     fn headers_are_read_as_the_encoder_means_them() {
         for (descriptor, rest, frame) in [
-            (0x00, &[0x00][..], Frame { window: 1024, dictionary: 0 }),
-            (0x01, &[0x0f, 9], Frame { window: 2048 + 7 * 256, dictionary: 9 }),
-            (0x20, &[77], Frame { window: 77, dictionary: 0 }),
-            (0x62, &[1, 2, 0, 1], Frame { window: 512, dictionary: 0x201 }),
-            (0xa3, &[1, 0, 0, 1, 0, 0, 1, 0], Frame { window: 0x1_0000, dictionary: 0x100_0001 }),
-            (0xe0, &[0, 0, 0, 0, 1, 0, 0, 0], Frame { window: 1 << 32, dictionary: 0 }),
+            (0x00, &[0x00][..], Frame { window: 1024, dictionary: 0, content: None }),
+            (0x01, &[0x0f, 9], Frame { window: 2048 + 7 * 256, dictionary: 9, content: None }),
+            (0x20, &[77], Frame { window: 77, dictionary: 0, content: Some(77) }),
+            (0x62, &[1, 2, 0, 1], Frame { window: 512, dictionary: 0x201, content: Some(512) }),
+            (
+                0xa3,
+                &[1, 0, 0, 1, 0, 0, 1, 0],
+                Frame { window: 0x1_0000, dictionary: 0x100_0001, content: Some(0x1_0000) },
+            ),
+            (0xe0, &[0, 0, 0, 0, 1, 0, 0, 0], Frame { window: 1 << 32, dictionary: 0, content: Some(1 << 32) }),
         ] {
             let header = [&MAGIC[..], &[descriptor], rest].concat();
             assert_eq!(header_len(&header), header.len(), "{descriptor:#x}");

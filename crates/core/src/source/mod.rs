@@ -1,5 +1,6 @@
 //! Where bytes come from: an image after its wrappings are off, read by position.
 
+mod aside;
 pub(crate) mod file;
 pub(crate) mod stream;
 pub(crate) mod tap;
@@ -9,6 +10,8 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub(crate) use self::aside::Aside;
+pub use self::aside::Ranges;
 use crate::error::{Error, Result};
 
 /// A readable image. Offsets count unwrapped bytes.
@@ -110,6 +113,15 @@ pub fn look_exact(
 pub(crate) fn ends_early(format: &'static str, what: &str, at: u64, wanted: u64, got: u64) -> Error {
     let what = format!("{what} takes {wanted} bytes, of which the image has {got}: it is cut short or damaged");
     Error::corrupt(format, "ends-early", at, what)
+}
+
+/// Copies as much as both hold, and says how much that is.
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let len = from.len().min(to.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    len
 }
 
 fn fill(buf: &mut [u8], at: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<usize>) -> Result<usize> {

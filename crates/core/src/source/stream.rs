@@ -10,12 +10,15 @@ use std::ops::Range;
 
 use super::file::FileSource;
 use super::window::Window;
-use super::{PEEK, Source};
+use super::{Aside, PEEK, Source, copy};
 use crate::error::{Error, Result};
 use crate::spool::Spool;
 
 /// Bytes behind the furthest byte read that can be read again. More than a sector is needed.
 const BEHIND: u64 = 64 << 10;
+
+/// Metadata up to this far ahead are waited for: a request of their own would take no less.
+const NEAR: u64 = 1 << 20;
 
 /// Where bytes are found that the window has given up.
 pub(crate) enum Past {
@@ -32,24 +35,44 @@ pub(crate) struct Stream {
     /// Every byte before this one has been read or jumped over.
     frontier: u64,
     past: Past,
+    /// Where metadata far ahead can be had.
+    aside: Option<Aside>,
     /// How many bytes before the frontier to put aside before the next read.
     lingering: u64,
-    /// Every byte put aside lies before this one.
-    aside: u64,
+    /// Every byte spooled lies before this one.
+    spooled_to: u64,
     settled: bool,
 }
 
 impl Stream {
     /// A stream of `len` bytes, if that is known, and of `limit` at most.
     pub(crate) fn new(reader: Box<dyn Read + Send>, len: Option<u64>, limit: u64, past: Past) -> Self {
-        Self { window: Window::new(reader, limit), len, frontier: 0, past, lingering: 0, aside: 0, settled: false }
+        Self {
+            window: Window::new(reader, limit),
+            len,
+            frontier: 0,
+            past,
+            aside: None,
+            lingering: 0,
+            spooled_to: 0,
+            settled: false,
+        }
+    }
+
+    /// Lets metadata far ahead be read through `aside`.
+    pub(crate) fn with_aside(self, aside: Aside) -> Self {
+        Self { aside: Some(aside), ..self }
     }
 
     /// Waits for the byte at `at`, which is not before the frontier. `None` if the stream ends before.
     fn wait_for(&mut self, at: u64) -> Result<Option<&[u8]>> {
         while self.window.slice(at).is_none() {
+            let before = self.window.end();
             if !self.window.pull(self.frontier.saturating_sub(BEHIND))? {
                 return Ok(None);
+            }
+            if let Some(aside) = &mut self.aside {
+                aside.prove(self.window.slice(before).unwrap_or_default(), before)?;
             }
         }
         Ok(self.window.slice(at))
@@ -67,7 +90,7 @@ impl Stream {
             let next = self.frontier.saturating_add(jumped.len() as u64);
             if let (Past::Spool(spool), false) = (&mut self.past, self.settled) {
                 spool.put(jumped, self.frontier)?;
-                self.aside = next;
+                self.spooled_to = next;
             }
             self.frontier = next;
         }
@@ -76,7 +99,7 @@ impl Stream {
 
     /// Puts aside the bytes that [`linger`](Source::linger) spoke of, while the window still has them.
     fn put_tail_aside(&mut self) -> Result<()> {
-        let mut at = self.frontier.saturating_sub(take(&mut self.lingering)).max(self.aside);
+        let mut at = self.frontier.saturating_sub(take(&mut self.lingering)).max(self.spooled_to);
         let (Past::Spool(spool), false) = (&mut self.past, self.settled) else { return Ok(()) };
         while at < self.frontier {
             let Some(bytes) = self.window.slice(at) else { break };
@@ -84,7 +107,7 @@ impl Stream {
             let tail = bytes.get(..wanted).unwrap_or(bytes);
             spool.put(tail, at)?;
             at = at.saturating_add(tail.len() as u64);
-            self.aside = at;
+            self.spooled_to = at;
         }
         Ok(())
     }
@@ -123,10 +146,15 @@ impl Source for Stream {
     }
 
     fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
-        match &mut self.past {
-            Past::File(file) => file.look_at(buf, at),
-            Past::Spool(_) => self.read_at(buf, at),
+        if let Past::File(file) = &mut self.past {
+            return file.look_at(buf, at);
         }
+        if let Some(aside) = self.aside.as_mut().filter(|_| at > self.window.end().saturating_add(NEAR))
+            && let Some(got) = aside.try_read_at(buf, at)?
+        {
+            return Ok(got);
+        }
+        self.read_at(buf, at)
     }
 
     fn peek_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
@@ -168,14 +196,6 @@ impl Source for Stream {
         let most = if self.seekable() { u64::MAX } else { most };
         Ok(!self.jump_to(self.frontier.saturating_add(most))?)
     }
-}
-
-fn copy(from: &[u8], to: &mut [u8]) -> usize {
-    let len = from.len().min(to.len());
-    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
-        to.copy_from_slice(from);
-    }
-    len
 }
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use crate::progress::Progress;
 
 /// What has been read of the stored image.
 pub(crate) struct Meter {
-    progress: Arc<Progress>,
+    progress: Progress,
     transferred: AtomicU64,
 }
 
 impl Meter {
-    pub(crate) fn new(progress: &Arc<Progress>) -> Self {
-        Self { progress: Arc::clone(progress), transferred: AtomicU64::new(0) }
+    pub(crate) fn new(progress: &Progress) -> Self {
+        Self { progress: progress.clone(), transferred: AtomicU64::new(0) }
     }
 
     /// `count` more bytes have left the source.
@@ -26,7 +26,7 @@ impl Meter {
 
     /// The image has passed up to the stored byte `at`.
     pub(crate) fn reach(&self, at: u64) {
-        self.progress.source.fetch_max(at, Ordering::Relaxed);
+        self.progress.reach(at);
     }
 
     pub(crate) fn transferred(&self) -> u64 {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8], promised: Option<u64>) -> Result<usize> {
-        let meter = Arc::new(Meter::new(&Arc::default()));
+        let meter = Arc::new(Meter::new(&Progress::default()));
         let mut tap = Tap::new(bytes, promised, meter, Digests::default());
         tap.read_to_end(&mut Vec::new()).map_err(|error| Error::reading(0, error))
     }
@@ -127,10 +127,10 @@ mod tests {
 
     #[test]
     fn a_stopped_job_reads_no_further() {
-        let progress = Arc::<Progress>::default();
+        let progress = Progress::default();
         let meter = Arc::new(Meter::new(&progress));
         let mut tap = Tap::new(&b"abc"[..], None, meter, Digests::default());
-        progress.stop.store(true, Ordering::Relaxed);
+        progress.stop();
         let error = tap.read(&mut [0; 2]).unwrap_err();
         assert_eq!(Error::reading(0, error).code(), "stopped");
     }

@@ -39,6 +39,11 @@ impl Window {
         chunk.bytes.get(offset % CHUNK..chunk.filled).filter(|bytes| !bytes.is_empty())
     }
 
+    /// How far the stream has been pulled.
+    pub(super) fn end(&self) -> u64 {
+        self.pulled
+    }
+
     /// Reads once more from the stream. False at its end. Chunks that lie before `keep_from` as a whole may be given up.
     pub(super) fn pull(&mut self, keep_from: u64) -> Result<bool> {
         if self.ended {

@@ -8,11 +8,12 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use diskferry::sink::{FileOptions, FileSink};
+use diskferry::source::Ranges;
 use diskferry::{Error, Input, Options, Progress, Report, convert};
 use diskferry_testkit::faults::{Choppy, OneByte};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk};
@@ -20,7 +21,7 @@ use diskferry_testkit::oracle::{Scratch, assert_same_disk};
 /// A way in which an image can come in, and its name.
 type Feed = (&'static str, fn(&Path) -> Input);
 
-pub const FEEDS: &[Feed] = &[("file", from_file), ("pipe", from_pipe), ("chunks", in_chunks)];
+pub const FEEDS: &[Feed] = &[("file", from_file), ("pipe", from_pipe), ("chunks", in_chunks), ("ranges", by_ranges)];
 
 pub fn from_file(path: &Path) -> Input {
     Input::File(File::open(path).unwrap())
@@ -32,6 +33,28 @@ pub fn from_pipe(path: &Path) -> Input {
 
 pub fn in_chunks(path: &Path) -> Input {
     stream(Choppy::new(File::open(path).unwrap(), 7))
+}
+
+/// A stream, and requests for what lies far ahead.
+pub fn by_ranges(path: &Path) -> Input {
+    let file = File::open(path).unwrap();
+    let len = Some(file.metadata().unwrap().len());
+    Input::Ranged { reader: Box::new(File::open(path).unwrap()), len, ranges: Box::new(OfFile(file)) }
+}
+
+struct OfFile(File);
+
+impl Ranges for OfFile {
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.0.read_at(&mut buf[done..], at + done as u64)? {
+                0 => break,
+                got => done += got,
+            }
+        }
+        Ok(Some(done))
+    }
 }
 
 /// One byte per read, from memory: for small images.
@@ -50,7 +73,7 @@ pub fn bytes(image: impl Into<Vec<u8>>) -> Input {
 /// Carries `input` to a file. Whatever happens, nothing but a finished target is left behind.
 pub fn carry(input: Input, target: &Path, options: &Options) -> Result<Report, Error> {
     let sink = FileSink::create(target, FileOptions { sync: false, ..FileOptions::default() })?;
-    let result = convert(input, &sink, options, &Arc::new(Progress::default()));
+    let result = convert(input, &sink, options, &Progress::default());
     drop(sink);
     assert_eq!(target.exists(), result.is_ok(), "a target is published exactly on success: {result:?}");
     let left: Vec<_> =

@@ -114,7 +114,7 @@ mod tests {
     fn len_of(stored: &[u8]) -> Option<u64> {
         let scratch = Scratch::new();
         let file = File::open(scratch.write("image.xz", stored)).unwrap();
-        unpacked_len(&mut FileSource::new(file, Arc::new(Meter::new(&Arc::default()))).unwrap()).unwrap()
+        unpacked_len(&mut FileSource::new(file, Arc::new(Meter::new(&crate::Progress::default()))).unwrap()).unwrap()
     }
 
     #[test]

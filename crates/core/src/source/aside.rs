@@ -1,0 +1,221 @@
+//! Metadata that lies far ahead of a stream, read by ranges, and proved when the stream passes it.
+//!
+//! Whoever answers the two ways of reading may answer them differently: a server whose image is replaced meanwhile, a
+//! mirror that serves the stream whose digest is known and bends a table on the side. So what was read by a range is held
+//! against the stream, which is digested.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::tap::Meter;
+use super::{Source, copy};
+use crate::error::{Error, Result};
+
+/// A way to read a stored image at any byte, at the cost of a request each.
+pub trait Ranges: Send {
+    /// Fills `buf` with the bytes from `at` on, as far as the image goes, and says how many those are. `None`: after all,
+    /// this image can only be read forward.
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>>;
+}
+
+/// The least that is asked for at once: many tables are smaller, and their neighbours are wanted next.
+const LEAST: usize = 64 << 10;
+/// The most that is asked for at once: a table is read in pieces of this size.
+const MOST: usize = 1 << 20;
+/// After so many requests a stream is read forward: what is spread over the whole image is cheaper in passing.
+const REQUESTS: usize = 256;
+
+/// See the [module](self).
+pub(crate) struct Aside {
+    /// Until they turn out not to be had, or too many were.
+    ranges: Option<Box<dyn Ranges>>,
+    len: Option<u64>,
+    meter: Arc<Meter>,
+    /// The piece that was fetched last.
+    piece: Vec<u8>,
+    piece_at: u64,
+    unproved: Vec<Unproved>,
+    requests: usize,
+}
+
+/// A piece that the stream has not passed yet, or not all of it.
+struct Unproved {
+    range: Range<u64>,
+    digest: [u8; 32],
+    passed: Sha256,
+}
+
+impl Aside {
+    /// Reads through `ranges` from an image of `len` bytes, if that is known.
+    pub(crate) fn new(ranges: Box<dyn Ranges>, len: Option<u64>, meter: Arc<Meter>) -> Self {
+        Self { ranges: Some(ranges), len, meter, piece: Vec::new(), piece_at: 0, unproved: Vec::new(), requests: 0 }
+    }
+
+    /// Reads up to `buf.len()` bytes at `at`, which the stream has not come to; 0 only at the end of the image. `None`:
+    /// they can only be had by reading on.
+    pub(super) fn try_read_at(&mut self, buf: &mut [u8], at: u64) -> Result<Option<usize>> {
+        if self.fetched(at).is_none() && !self.fetch(at, buf.len())? {
+            return Ok(None);
+        }
+        let bytes = self.fetched(at).unwrap_or_default();
+        let got = copy(bytes, buf);
+        Ok(Some(got))
+    }
+
+    fn fetched(&self, at: u64) -> Option<&[u8]> {
+        let offset = usize::try_from(at.checked_sub(self.piece_at)?).ok()?;
+        self.piece.get(offset..).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Fetches a piece from `at` on, larger than `wanted` if that is little. False if it cannot be had.
+    fn fetch(&mut self, at: u64, wanted: usize) -> Result<bool> {
+        let Some(ranges) = self.ranges.as_mut().filter(|_| self.requests < REQUESTS) else { return Ok(false) };
+        let left = self.len.map_or(u64::MAX, |len| len.saturating_sub(at));
+        let size = wanted.clamp(LEAST, MOST).min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.piece.resize(size, 0);
+        self.piece_at = at;
+        self.requests += 1;
+        self.meter.check()?;
+        let Some(got) = ranges.read_at(&mut self.piece, at).map_err(|error| Error::reading(at, error))? else {
+            self.piece.clear();
+            self.ranges = None;
+            return Ok(false);
+        };
+        self.piece.truncate(got);
+        self.meter.add(got as u64);
+        let range = at..at.saturating_add(got as u64);
+        self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: Sha256::new() });
+        Ok(true)
+    }
+
+    /// The stream has come to `bytes` at `at`, which follow those it came to before.
+    pub(super) fn prove(&mut self, bytes: &[u8], at: u64) -> Result<()> {
+        let mut wrong = None;
+        self.unproved.retain_mut(|piece| match piece.pass(bytes, at) {
+            Proof::Ahead => true,
+            Proof::Given => false,
+            Proof::Failed => {
+                wrong = Some(piece.range.clone());
+                false
+            }
+        });
+        wrong.map_or(Ok(()), |range| {
+            let what = format!(
+                "bytes {} to {} of the source are not what they were when they were read ahead: it has changed meanwhile",
+                range.start, range.end
+            );
+            Err(Error::source("changed", what).for_now())
+        })
+    }
+}
+
+/// The stored image, looked at for what a wrapping says of itself.
+impl Source for Aside {
+    fn len(&self) -> Option<u64> {
+        self.len
+    }
+
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        Ok(self.try_read_at(buf, at)?.unwrap_or(0))
+    }
+
+    fn seekable(&self) -> bool {
+        true
+    }
+}
+
+enum Proof {
+    Ahead,
+    Given,
+    Failed,
+}
+
+impl Unproved {
+    fn pass(&mut self, bytes: &[u8], at: u64) -> Proof {
+        let end = at.saturating_add(bytes.len() as u64);
+        let from = self.range.start.clamp(at, end) - at;
+        let to = self.range.end.clamp(at, end) - at;
+        if let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) {
+            self.passed.update(bytes.get(from..to).unwrap_or_default());
+        }
+        if end < self.range.end {
+            return Proof::Ahead;
+        }
+        let passed: [u8; 32] = self.passed.finalize_reset().into();
+        if passed == self.digest { Proof::Given } else { Proof::Failed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Progress;
+
+    /// Answers from memory, and counts how often.
+    struct Memory(Vec<u8>);
+
+    impl Ranges for Memory {
+        fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+            let from = self.0.get(usize::try_from(at).unwrap()..).unwrap_or_default();
+            Ok(Some(copy(from, buf)))
+        }
+    }
+
+    struct Nowhere;
+
+    impl Ranges for Nowhere {
+        fn read_at(&mut self, _: &mut [u8], _: u64) -> io::Result<Option<usize>> {
+            Ok(None)
+        }
+    }
+
+    fn image() -> Vec<u8> {
+        (0..1_000_000_u32).map(|at| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect()
+    }
+
+    fn aside(ranges: impl Ranges + 'static) -> Aside {
+        Aside::new(Box::new(ranges), Some(1_000_000), Arc::new(Meter::new(&Progress::default())))
+    }
+
+    #[test]
+    fn neighbours_come_with_one_request() {
+        let mut aside = aside(Memory(image()));
+        let mut buf = [0; 512];
+        for at in [700_000, 700_512, 760_000] {
+            assert_eq!(aside.try_read_at(&mut buf, at).unwrap(), Some(512));
+            assert_eq!(buf, image()[usize::try_from(at).unwrap()..][..512]);
+        }
+        assert_eq!(aside.requests, 1);
+        assert_eq!(aside.try_read_at(&mut buf, 999_999).unwrap(), Some(1));
+        assert_eq!(aside.try_read_at(&mut buf, 1_000_000).unwrap(), Some(0));
+    }
+
+    #[test]
+    fn what_the_stream_brings_must_be_what_was_read_ahead() {
+        let whole = image();
+        let mut bent = image();
+        bent[765_535] ^= 1;
+        for (stream, verdict) in [(whole, "proved"), (bent, "source-changed")] {
+            let mut aside = aside(Memory(image()));
+            aside.try_read_at(&mut [0; 512], 700_000).unwrap();
+            let chunks = stream.chunks(70_001).zip((0..).step_by(70_001));
+            let outcome = chunks.map(|(bytes, at)| aside.prove(bytes, at)).find_map(Result::err);
+            assert_eq!(outcome.map_or("proved".into(), |error| error.code()), verdict);
+            assert!(aside.unproved.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_ranges_or_after_too_many_the_stream_is_read_on() {
+        let mut nowhere = aside(Nowhere);
+        assert_eq!(nowhere.try_read_at(&mut [0; 512], 0).unwrap(), None);
+        assert_eq!(nowhere.try_read_at(&mut [0; 512], 0).unwrap(), None);
+        assert_eq!(nowhere.requests, 1, "it is not asked again");
+        let mut many = aside(Memory(image()));
+        let answers = (0..=REQUESTS).map(|turn| many.try_read_at(&mut [0; 1], if turn % 2 == 0 { 0 } else { 500_000 }));
+        assert_eq!(answers.filter(|answer| matches!(answer, Ok(Some(_)))).count(), REQUESTS);
+    }
+}

@@ -1,0 +1,97 @@
+//! Inputs that stream and answer requests for what lies far ahead, as HTTP servers do.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs::{self, File};
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+
+use common::{by_ranges, carry, from_pipe, sample};
+use diskferry::digest::{Algorithm, Checksum};
+use diskferry::source::Ranges;
+use diskferry::{Input, Options, inspect};
+use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
+use diskferry_testkit::wrap;
+use sha2::{Digest, Sha256};
+
+const MIB: u64 = 1 << 20;
+
+/// An image whose L1 table was too small in the end, and moved behind all data.
+fn l1_at_the_end(scratch: &Scratch) -> PathBuf {
+    let image = scratch.path("grown.qcow2");
+    let name = image.to_str().unwrap();
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", name, "16M"]);
+    qemu_io(&image, "qcow2", &["write -P 7 0 12M"]);
+    qemu_img(&["resize", "-q", name, "4G"]);
+    qemu_io(&image, "qcow2", &["write -P 9 3G 64k"]);
+    image
+}
+
+/// Answers with zeroes, or as one who has no ranges.
+struct Liar {
+    has_ranges: bool,
+}
+
+impl Ranges for Liar {
+    fn read_at(&mut self, buf: &mut [u8], _: u64) -> io::Result<Option<usize>> {
+        buf.fill(0);
+        Ok(self.has_ranges.then_some(buf.len()))
+    }
+}
+
+fn lied_to(path: &Path, has_ranges: bool) -> Input {
+    let bytes = fs::read(path).unwrap();
+    let len = Some(bytes.len() as u64);
+    Input::Ranged { reader: Box::new(Cursor::new(bytes)), len, ranges: Box::new(Liar { has_ranges }) }
+}
+
+#[test]
+fn a_table_behind_the_data_costs_a_request_and_no_spool() {
+    let scratch = Scratch::new();
+    let image = l1_at_the_end(&scratch);
+    let expected = scratch.path("expected.raw");
+    raw_file_of(&image, "qcow2", &expected);
+    let target = scratch.path("disk.raw");
+    let stored = fs::metadata(&image).unwrap().len();
+    for (input, spools) in [(from_pipe(&image), true), (by_ranges(&image), false), (lied_to(&image, false), true)] {
+        let report = carry(input, &target, &Options::default()).unwrap();
+        assert_same_disk(&target, &expected);
+        assert_eq!(report.spooled > 8 * MIB, spools, "{report:?}");
+        assert!(report.transferred < stored + MIB, "{report:?}");
+        fs::remove_file(&target).unwrap();
+    }
+}
+
+#[test]
+fn metadata_that_are_not_the_streams_are_refused_although_the_streams_digest_is_right() {
+    let scratch = Scratch::new();
+    let image = l1_at_the_end(&scratch);
+    let hex = Sha256::digest(fs::read(&image).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksums = vec![Checksum { algorithm: Algorithm::Sha256, hex }];
+    let options = Options { checksums, ..Options::default() };
+    let error = carry(lied_to(&image, true), &scratch.path("disk.raw"), &options).unwrap_err();
+    assert_eq!(error.code(), "source-changed", "{error}");
+    assert!(error.is_transient());
+}
+
+#[test]
+fn looking_finds_the_unpacked_size_that_the_wrapping_keeps() {
+    let scratch = Scratch::new();
+    let raw = fs::read(sample(&scratch, 8 * MIB)).unwrap();
+    let (xz, zst, gz) = (wrap::xz(&raw, &[]), wrap::zstd(&raw, &["--stream-size=8388608"]), wrap::gzip(&raw));
+    for (name, bytes, size) in [
+        ("xz", xz.clone(), Some(8 * MIB)),
+        ("zst", zst, Some(8 * MIB)),
+        ("gz", gz, None),
+        ("many frames, a table of them in front", wrap::filter("pzstd", &["-c", "-p", "2"], &raw), None),
+        ("a frame without its size", wrap::zstd(&raw, &[]), None),
+        ("two wrappings", wrap::zstd(&xz, &[]), None),
+    ] {
+        let path = scratch.write("image", &bytes);
+        let of_ranges = inspect(by_ranges(&path), &Options::default()).unwrap();
+        let of_file = inspect(Input::File(File::open(&path).unwrap()), &Options::default()).unwrap();
+        assert_eq!(of_ranges.unpacked_size, size, "{name}");
+        assert_eq!(of_ranges, of_file, "{name}");
+    }
+}
