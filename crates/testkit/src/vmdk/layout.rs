@@ -102,8 +102,14 @@ impl Layout<'_> {
     fn order(&self) -> Vec<u64> {
         let mut order: Vec<u64> = self.spec.grains.keys().copied().collect();
         if let Some(seed) = self.spec.shuffle {
-            assert!(self.spec.style != Style::StreamTail, "a table follows its own grains");
-            Random::new(seed).shuffle(&mut order);
+            let random = &mut Random::new(seed);
+            match self.spec.style {
+                // A table follows its own grains.
+                Style::StreamTail => order
+                    .chunk_by_mut(|this, next| this / TABLE_ENTRIES == next / TABLE_ENTRIES)
+                    .for_each(|grains| random.shuffle(grains)),
+                _ => random.shuffle(&mut order),
+            }
         }
         order
     }

@@ -29,7 +29,7 @@ pub struct Vmdk {
     pub redundant: bool,
     /// The embedded descriptor.
     pub descriptor: Vec<u8>,
-    /// Stores the grains in a random order.
+    /// Stores the grains in a random order; where the tables are behind them, those of each table.
     pub shuffle: Option<u64>,
     /// What the disk holds; grains that are not named are holes.
     pub grains: BTreeMap<u64, Grain>,
