@@ -1,8 +1,9 @@
 //! VMDK against qemu-img, and in the layouts of producers that are not at hand, from a file and from a pipe.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod common;
 
+use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use common::{assert_carried, by_bytes, carry, from_file, from_pipe, refusal, sample};
 use diskferry::format::Detail;
 use diskferry::sink::PipeSink;
-use diskferry::{Limits, Options, Progress, convert, inspect};
+use diskferry::{Error, Input, Limits, Options, Progress, Report, convert, inspect};
+use diskferry_testkit::field::poke;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::random::Random;
 use diskferry_testkit::vmdk::descriptor::Spelling;
-use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk};
+use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk, field};
 
 const MIB: u64 = 1 << 20;
 const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
@@ -82,7 +84,8 @@ fn the_layout_of_every_producer() {
             Vmdk { version: 2, ..Vmdk::new(style, 40 * 128) }.fill(7),
             Vmdk { grain: 8, ..Vmdk::new(style, 3000 * 8) },
             Vmdk { redundant: false, ..Vmdk::new(style, 40 * 128) }.fill(11),
-            Vmdk { shuffle: (style != Style::StreamTail).then_some(1), ..Vmdk::new(style, 40 * 128) }.fill(13),
+            Vmdk { shuffle: Some(1), ..Vmdk::new(style, 40 * 128) }.fill(13),
+            Vmdk { grain: 8, shuffle: Some(2), ..Vmdk::new(style, 2100 * 8) }.fill(15),
         ] {
             let expected = scratch.write("expected", &spec.disk());
             let image = scratch.write("disk.vmdk", &spec.build().image);
@@ -116,6 +119,12 @@ fn a_stream_spools_no_data() {
     }
 }
 
+/// Carries the image to what can only be written forward.
+fn carry_forward(input: Input, target: &Path) -> Result<Report, Error> {
+    let sink = PipeSink::new(fs::File::create(target).unwrap(), &Limits::default(), None);
+    convert(input, &sink, &Options::default(), &Progress::default())
+}
+
 #[test]
 fn a_file_goes_to_a_pipe_without_spooling() {
     let scratch = Scratch::new();
@@ -125,11 +134,93 @@ fn a_file_goes_to_a_pipe_without_spooling() {
         let expected = scratch.write("expected", &spec.disk());
         for (feed, input) in [("file", from_file(&image)), ("pipe", from_pipe(&image))] {
             let target = scratch.path("disk.raw");
-            let sink = PipeSink::new(fs::File::create(&target).unwrap(), &Limits::default(), None);
-            let report = convert(input, &sink, &Options::default(), &Progress::default()).unwrap();
+            let report = carry_forward(input, &target).unwrap();
             assert_same_disk(&target, &expected);
             assert!(report.spooled == 0 || feed == "pipe", "{style:?}: {} bytes spooled", report.spooled);
         }
+    }
+}
+
+#[test]
+fn grains_in_any_order_go_to_a_pipe() {
+    let scratch = Scratch::new();
+    for style in STYLES {
+        for seed in 1..5 {
+            let spec = Vmdk { grain: 8, shuffle: Some(seed), ..Vmdk::new(style, 2100 * 8) }.fill(seed);
+            let image = scratch.write("disk.vmdk", &spec.build().image);
+            let expected = scratch.write("expected", &spec.disk());
+            for input in [from_file(&image), from_pipe(&image)] {
+                let target = scratch.path("disk.raw");
+                carry_forward(input, &target).unwrap();
+                assert_same_disk(&target, &expected);
+            }
+        }
+    }
+}
+
+/// The code of what is wrong with `image`, from a file and a pipe to a file and a pipe.
+fn codes(scratch: &Scratch, image: &[u8]) -> [String; 4] {
+    let (image, target) = (scratch.write("disk.vmdk", image), scratch.path("disk.raw"));
+    let code = |result: Result<Report, Error>| result.map_or_else(|error| error.code(), |_| "carried".to_owned());
+    [
+        code(carry(from_file(&image), &target, &Options::default())),
+        code(carry(from_pipe(&image), &target, &Options::default())),
+        code(carry_forward(from_file(&image), &scratch.path("forward"))),
+        code(carry_forward(from_pipe(&image), &scratch.path("forward"))),
+    ]
+}
+
+#[test]
+fn a_grain_named_twice_is_the_same_error_wherever_the_disk_goes() {
+    let scratch = Scratch::new();
+    for style in [Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail] {
+        let built = Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8) }.fill(3).build();
+        let markers: Vec<_> = built.grains.values().map(|at| field::MARKER_VALUE.after(*at as usize)).collect();
+        let last = markers.len() - 1;
+        // Which grain is named in the place of which other.
+        for (named, instead_of) in
+            [(3, 4), (4, 3), (2, last - 3), (last - 3, 2), (0, 9), (0, last), (last, 0), (last, 9)]
+        {
+            let mut image = built.image.clone();
+            let table_of = |grain: usize| markers[grain].peek(&built.image) / (8 * 512);
+            poke(&mut image, markers[instead_of], markers[named].peek(&built.image));
+            let expected = match table_of(named).cmp(&table_of(instead_of)) {
+                _ if style != Style::StreamTail => "vmdk-table-disagrees",
+                Ordering::Equal => "vmdk-grain-twice",
+                Ordering::Less => "vmdk-grain-after-table",
+                // The table that lacks a grain comes before the grain comes again.
+                Ordering::Greater => "vmdk-table-disagrees",
+            };
+            assert_eq!(codes(&scratch, &image), [expected; 4], "{style:?}, {named} for {instead_of}");
+        }
+    }
+}
+
+#[test]
+fn a_grain_too_many_is_the_same_error_wherever_the_disk_goes() {
+    let scratch = Scratch::new();
+    let built = Vmdk { grain: 8, ..Vmdk::new(Style::StreamOpenVmdk, 2100 * 8) }.fill(3).build();
+    let stored: Vec<_> = built.grains.values().copied().chain([built.end_of_stream]).collect();
+    let end = built.end_of_stream as usize;
+    for again in [0, 1, stored.len() / 2, stored.len() - 2] {
+        let grain = stored[again] as usize..stored[again + 1] as usize;
+        let mut image = built.image.clone();
+        image.splice(end..end, built.image[grain].iter().copied());
+        assert_eq!(codes(&scratch, &image), ["vmdk-grain-count"; 4], "grain {again}");
+    }
+}
+
+#[test]
+fn a_grain_in_a_hole_of_the_tables_is_the_same_error_wherever_the_disk_goes() {
+    let scratch = Scratch::new();
+    for style in [Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail] {
+        let mut spec = Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8) }.fill(3);
+        spec.grains.retain(|index, _| !(700..800).contains(index));
+        let built = spec.build();
+        let mut image = built.image.clone();
+        let moved = built.grains.range(600..).next().unwrap().1;
+        poke(&mut image, field::MARKER_VALUE.after(*moved as usize), 750 * 8);
+        assert_eq!(codes(&scratch, &image), ["vmdk-table-disagrees"; 4], "{style:?}");
     }
 }
 

@@ -21,6 +21,8 @@ pub struct PipeSink<W> {
 
 struct State<W> {
     out: Out<W>,
+    /// That a byte was named twice: nothing is written from then on.
+    twice: Option<Error>,
     early: Spool,
     early_zeroes: Spans,
     memory: u64,
@@ -42,6 +44,7 @@ impl<W: Write + Send> PipeSink<W> {
     pub fn new(writer: W, limits: &Limits, spool_dir: Option<PathBuf>) -> Self {
         let state = State {
             out: Out { writer, at: 0 },
+            twice: None,
             early: Spool::new(spool_dir, limits.spool_memory, limits.spool),
             early_zeroes: Spans::default(),
             memory: limits.spool_memory,
@@ -62,10 +65,12 @@ impl<W: Write + Send> Sink for PipeSink<W> {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         let state = &mut *self.state();
+        if state.is_twice(offset) {
+            return Ok(());
+        }
         if offset > state.out.at {
             return state.early.put(data, offset);
         }
-        state.out.check_turn(offset)?;
         state.out.send(data)?;
         state.catch_up()
     }
@@ -73,11 +78,13 @@ impl<W: Write + Send> Sink for PipeSink<W> {
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
         let state = &mut *self.state();
         let end = offset.saturating_add(len);
+        if state.is_twice(offset) {
+            return Ok(());
+        }
         if offset > state.out.at {
             state.early_zeroes.insert(offset..end);
             return within_memory(state.early_zeroes.count() as u64 * BOOKKEEPING, state.memory);
         }
-        state.out.check_turn(offset)?;
         write_zeroes(offset..end, |zeroes, _| state.out.send(zeroes))?;
         state.catch_up()
     }
@@ -87,7 +94,10 @@ impl<W: Write + Send> Sink for PipeSink<W> {
     }
 
     fn finish(&self, size: u64) -> Result<()> {
-        let out = &mut self.state().out;
+        let State { out, twice, .. } = &mut *self.state();
+        if let Some(error) = twice.take() {
+            return Err(error);
+        }
         if out.at != size {
             return Err(Error::Target {
                 code: "incomplete",
@@ -103,6 +113,19 @@ impl<W: Write + Send> Sink for PipeSink<W> {
 }
 
 impl<W: Write> State<W> {
+    /// Whether the byte at `offset`, or any before, was named twice. What is written is gone and cannot be changed.
+    ///
+    /// That is no failure yet: an image that names a byte twice is damaged, its own checks say how, and what they say must not
+    /// depend on where the disk goes. So the job runs on, and only if nobody finds a fault it ends with this one.
+    fn is_twice(&mut self, offset: u64) -> bool {
+        let written = self.out.at;
+        if offset < written && self.twice.is_none() {
+            let what = format!("byte {offset} of the disk was named twice, {written} are written: this is a bug");
+            self.twice = Some(Error::Target { code: "overlap", what });
+        }
+        self.twice.is_some()
+    }
+
     /// Writes whatever has its turn now.
     fn catch_up(&mut self) -> Result<()> {
         let Self { out, early, early_zeroes, buffer, .. } = self;
@@ -126,17 +149,6 @@ impl<W: Write> Out<W> {
     fn send(&mut self, data: &[u8]) -> Result<()> {
         self.writer.write_all(data).map_err(|e| self.failed(e))?;
         self.at += data.len() as u64;
-        Ok(())
-    }
-
-    /// What is written is gone: a byte that is named again cannot be changed.
-    fn check_turn(&self, offset: u64) -> Result<()> {
-        if offset < self.at {
-            return Err(Error::Target {
-                code: "overlap",
-                what: format!("byte {offset} of the disk was named twice, {} are written: this is a bug", self.at),
-            });
-        }
         Ok(())
     }
 
