@@ -1,4 +1,4 @@
-//! Image writers, failing sources and the oracle, shared by the tests of every crate.
+//! Image writers, failing sources and servers, and the oracle, shared by the tests of every crate.
 //!
 //! The writers here make what `qemu-img` cannot: the layouts of other producers, and damage. They build
 //! small images in memory and favour clear layout over speed. A writer describes an image (`Qcow2`, `Vdi`, `Vmdk`);
@@ -18,6 +18,7 @@ pub mod hostile;
 pub mod oracle;
 pub mod qcow2;
 pub mod random;
+pub mod serve;
 pub mod vdi;
 pub mod vmdk;
 pub mod wrap;
