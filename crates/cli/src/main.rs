@@ -14,6 +14,7 @@ mod progress;
 mod signals;
 mod size;
 mod source;
+mod storage;
 mod target;
 
 use std::process::ExitCode;

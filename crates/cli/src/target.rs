@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
@@ -12,6 +12,7 @@ use diskferry::{Error, Input, Options, Progress};
 use crate::exit::Failure;
 use crate::outlet::{Outlet, open_fifo};
 use crate::signals;
+use crate::storage::is_shared;
 
 /// What kind of thing the disk is written to.
 pub enum Target {
@@ -72,13 +73,13 @@ impl Target {
         }
     }
 
-    /// Refuses to write a device over itself. A file is no trouble: it is replaced when it has been read.
+    /// Refuses to write a device over what is read. A file is no trouble: it is replaced when it has been read.
     pub fn refuse_source(&self, input: &Input) -> Result<(), Failure> {
         let (Self::Device(path), Input::File(source)) = (self, input) else { return Ok(()) };
-        let device = |metadata: fs::Metadata| metadata.file_type().is_block_device().then(|| metadata.rdev());
-        let source = source.metadata().ok().and_then(device);
-        if source.is_some() && source == fs::metadata(path).ok().and_then(device) {
-            let what = format!("{} is the source itself", path.display());
+        // What cannot be looked at cannot be read or written either, which will be said then.
+        let (Ok(source), Ok(target)) = (source.metadata(), fs::metadata(path)) else { return Ok(()) };
+        if is_shared(&source, &target) {
+            let what = format!("{} is the source itself, lies on it or holds it", path.display());
             return Err(Failure::Job(Error::Target { code: "is-source", what }));
         }
         Ok(())
