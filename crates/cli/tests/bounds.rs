@@ -34,10 +34,14 @@ struct Run {
     time: Duration,
 }
 
-/// Carries `image` to `target`. With `memory`, the program gets no more address space than that.
+/// Carries `image` to `target` with two threads. With `memory`, the program gets no more address space than that.
 fn convert(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Run {
+    run(image, feed, start(image, feed, target, memory, 2))
+}
+
+/// Feeds and watches what has been [started](start).
+fn run(image: &Path, feed: Feed, mut child: Child) -> Run {
     let begin = Instant::now();
-    let mut child = start(image, feed, target, memory);
     let peak = thread::scope(|scope| {
         let stdin = child.stdin.take();
         if let (Some(mut stdin), Feed::Pipe) = (stdin, feed) {
@@ -49,7 +53,7 @@ fn convert(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Run 
     Run { output: child.wait_with_output().unwrap(), peak, time: begin.elapsed() }
 }
 
-fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Child {
+fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>, threads: u32) -> Child {
     let program = env!("CARGO_BIN_EXE_diskferry");
     let mut command = match memory {
         Some(bytes) => {
@@ -60,7 +64,7 @@ fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>) -> Child 
         None => Command::new(program),
     };
     let source = if feed == Feed::File { image } else { Path::new("-") };
-    command.args(["convert", "--json", "--threads", "2"]).args([source, target]);
+    command.args(["convert", "--json", "--threads", &threads.to_string()]).args([source, target]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -162,14 +166,47 @@ fn memory_of_a_conversion_from_a_pipe_does_not_follow_the_image() {
     }
 }
 
+#[test]
+fn memory_of_xz_follows_its_dictionary_or_the_blocks_in_flight_and_never_the_file_or_the_threads() {
+    /// Of the program without what is granted to the wrapping.
+    const PROGRAM: u64 = 64 * MIB;
+    /// docs/formats/wrappings.md: blocks that are decoded at the same time.
+    const IN_FLIGHT: u64 = 96 * MIB;
+    let scratch = Scratch::new();
+    // Repeated at a distance that no dictionary but the largest reaches, so that blocks pack to less than half as disks do.
+    let random = &mut Random::new(7);
+    let part = [random.bytes(3 << 20), random.text(6 << 20)].concat();
+    let expected = repeated(&scratch, "disk", 99 * MIB, &part);
+    let bytes = fs::read(&expected).unwrap();
+    let pack = |name: &str, arguments: &[&str]| scratch.write(name, &wrap::xz(&bytes, arguments));
+    // What the presets ask for, made faster.
+    for (name, image, window_of_one, window_of_many) in [
+        ("as -6 -T does", pack("6", &["-T2", "--lzma2=preset=0,dict=8MiB", "--block-size=24MiB"]), 8 * MIB, IN_FLIGHT),
+        ("large blocks", pack("l", &["-T2", "--lzma2=preset=0,dict=8MiB", "--block-size=64MiB"]), 8 * MIB, 8 * MIB),
+        ("as -9 -T does", pack("9", &["-T2", "--lzma2=preset=0,dict=64MiB"]), 64 * MIB, 64 * MIB),
+    ] {
+        for (threads, window) in [(1, window_of_one), (2, window_of_many), (8, window_of_many)] {
+            let target = scratch.path("disk.raw");
+            let run = run(&image, Feed::Pipe, start(&image, Feed::Pipe, &target, None, threads));
+            assert!(run.output.status.success(), "{name}: {:?}", run.output);
+            assert_same_disk(&target, &expected);
+            println!("{name:14} -T {threads} peak {:5.1} MiB, {:.1?}", run.peak as f64 / MIB as f64, run.time);
+            assert!(run.peak > 0 && run.peak < PROGRAM + window, "{name}, -T {threads}: {} bytes", run.peak);
+        }
+    }
+}
+
 /// A disk without holes: noise and text, both repeated.
 fn disk(scratch: &Scratch, name: &str, size: u64) -> PathBuf {
     let random = &mut Random::new(size);
-    let part = [random.bytes(5 << 20), random.text(3 << 20)].concat();
+    repeated(scratch, name, size, &[random.bytes(5 << 20), random.text(3 << 20)].concat())
+}
+
+fn repeated(scratch: &Scratch, name: &str, size: u64, part: &[u8]) -> PathBuf {
     let path = scratch.path(name);
     let mut file = File::create(&path).unwrap();
     for _ in 0..size / part.len() as u64 {
-        file.write_all(&part).unwrap();
+        file.write_all(part).unwrap();
     }
     path
 }
@@ -248,7 +285,7 @@ fn a_killed_job_leaves_the_target_as_it_was_and_the_next_one_works() {
     let scratch = Scratch::new();
     let image = scratch.write("image", &Random::new(1).bytes(4 << 20));
     let target = scratch.write("disk.raw", b"what it was");
-    let mut child = start(&image, Feed::Pipe, &target, None);
+    let mut child = start(&image, Feed::Pipe, &target, None, 2);
     child.stdin.as_mut().unwrap().write_all(&fs::read(&image).unwrap()).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();

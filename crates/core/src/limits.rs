@@ -18,6 +18,7 @@ pub struct Limits {
     /// Most wrappings around an image.
     pub layers: u32,
     /// Largest window or dictionary that a wrapping may ask for, in bytes. What a decoder needs besides is granted on top.
+    /// Blocks of an xz file that are unpacked at the same time take no more than this together, and never more than 96 MiB.
     pub window: u64,
     /// Bytes of the spool that stay in memory; the rest goes to an unnamed file.
     pub spool_memory: u64,

@@ -3,8 +3,7 @@
 //! Nothing is decided by this number; it is for looking at a file without unpacking it. Whatever does not fit together
 //! gives no answer, and unpacking will say what is wrong.
 
-use std::ops::ControlFlow;
-
+use super::fields::Fields;
 use crate::error::Result;
 use crate::source::{Source, look_full};
 
@@ -53,7 +52,7 @@ fn stream_before(stored: &mut dyn Source, end: u64) -> Result<Option<Stream>> {
         return Ok(None);
     }
     let Some(index) = read(stored, end.saturating_sub(FOOTER), index_len)? else { return Ok(None) };
-    Ok(Index(&index).stream(index_len))
+    Ok(stream_of(Fields(&index), index_len))
 }
 
 /// Reads the `len` bytes that end at `end`.
@@ -63,40 +62,19 @@ fn read(stored: &mut dyn Source, end: u64, len: u64) -> Result<Option<Vec<u8>>> 
     Ok((look_full(stored, &mut bytes, at)? == size).then_some(bytes))
 }
 
-/// What is left of an index while it is parsed.
-struct Index<'a>(&'a [u8]);
-
-impl Index<'_> {
-    /// Adds up the records: the length of the stream that this index ends, and what its blocks unpack to.
-    fn stream(mut self, index_len: u64) -> Option<Stream> {
-        if self.byte()? != 0 {
-            return None;
-        }
-        let records = self.number()?;
-        let (mut blocks, mut unpacked) = (0_u64, 0_u64);
-        for _ in 0..records {
-            blocks = blocks.checked_add(self.number()?.checked_next_multiple_of(4)?)?;
-            unpacked = unpacked.checked_add(self.number()?)?;
-        }
-        let len = blocks.checked_add(HEADER + FOOTER)?.checked_add(index_len)?;
-        Some(Stream { len, unpacked })
+/// Adds up the records of an index: the length of the stream that it ends, and what its blocks unpack to.
+fn stream_of(mut index: Fields, index_len: u64) -> Option<Stream> {
+    if index.byte()? != 0 {
+        return None;
     }
-
-    fn byte(&mut self) -> Option<u8> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*first)
+    let records = index.number()?;
+    let (mut blocks, mut unpacked) = (0_u64, 0_u64);
+    for _ in 0..records {
+        blocks = blocks.checked_add(index.number()?.checked_next_multiple_of(4)?)?;
+        unpacked = unpacked.checked_add(index.number()?)?;
     }
-
-    /// "Multibyte Integers": seven bits a byte, lowest first, nine bytes at most.
-    fn number(&mut self) -> Option<u64> {
-        let bits = (0..9).try_fold(0_u64, |sum, place| match self.byte() {
-            Some(byte) if byte < 0x80 => ControlFlow::Break(Some(sum | u64::from(byte) << (7 * place))),
-            Some(byte) => ControlFlow::Continue(sum | u64::from(byte & 0x7f) << (7 * place)),
-            None => ControlFlow::Break(None),
-        });
-        bits.break_value()?
-    }
+    let len = blocks.checked_add(HEADER + FOOTER)?.checked_add(index_len)?;
+    Some(Stream { len, unpacked })
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 //!
 //! Streams are given to liblzma one by one: told to go on by itself, it reports trailing garbage as damaged data.
 
+mod block;
+mod fields;
 mod index;
 
 use std::io;
 
 use liblzma::stream::{Action, Error as Finding, MtStreamBuilder, Status, Stream, TELL_UNSUPPORTED_CHECK};
 
+use self::block::Block;
 use crate::error::{Error, Result};
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
@@ -23,20 +26,21 @@ const CHECK_ID: usize = 7;
 const CHECKS: [(u8, &str); 3] = [(1, "CRC-32"), (4, "CRC-64"), (10, "SHA-256")];
 /// A block header is up to 256 words long.
 const MAX_HEAD: usize = STREAM_HEADER + 1024;
-/// Block flags, the byte behind a block header's length: both sizes are given, as `xz -T` does.
-const HAS_SIZES: u8 = 0xc0;
 
 /// What a decoder keeps besides the dictionary: 64 KiB in liblzma 5.8 for the filters in use, rounded up for long filter chains.
 const BESIDES_DICTIONARY: u64 = 1 << 20;
-/// More threads only cost stacks: the memory limit keeps most of them idle.
-const MAX_THREADS: usize = 64;
+/// What the blocks that are decoded at the same time may take together. Two blocks of `xz -6 -T`, of 24 MiB each, fit.
+const IN_FLIGHT: u64 = 96 << 20;
+/// What a thread keeps besides the dictionary and its block.
+const BESIDES_BLOCK: u64 = 128 << 10;
+const MAX_THREADS: u64 = 64;
 
 pub(super) fn probe(head: &[u8]) -> bool {
     head.starts_with(MAGIC)
 }
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
-    let threads = u32::try_from(how.threads.clamp(1, MAX_THREADS)).unwrap_or(1);
+    let threads = (how.threads as u64).clamp(1, MAX_THREADS);
     let xz = Xz { state: State::Head, head: Field::new(), window: how.limits.window, threads, streams: 0 };
     Ok(Box::new(Unwrapper::new(packed, xz)))
 }
@@ -52,12 +56,19 @@ enum State {
     },
 }
 
+/// Blocks that are decoded at the same time: liblzma begins none that would exceed `memory` bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Together {
+    threads: u32,
+    memory: u64,
+}
+
 struct Xz {
     state: State,
     head: Field<MAX_HEAD>,
     /// Largest dictionary allowed.
     window: u64,
-    threads: u32,
+    threads: u64,
     /// Streams read to their end.
     streams: u64,
 }
@@ -78,15 +89,14 @@ impl Xz {
     fn begin_stream(&self, at: u64) -> Result<Stream> {
         let one = Stream::new_stream_decoder(self.memory(), TELL_UNSUPPORTED_CHECK);
         let one = self.feed_head(one, at)?;
-        if self.threads == 1 || !has_sizes(self.head.bytes()) {
+        let block = self.head.bytes().get(STREAM_HEADER..).and_then(Block::parse);
+        let Some(together) = block.and_then(|block| together(&block, self.threads, self.window)) else {
             return Ok(one);
-        }
+        };
         drop(one);
-        // Below its threading limit liblzma keeps whole blocks in memory, and starts no thread that would exceed it. With
-        // both limits the same, a file decodes in as much memory as its dictionary alone might have taken.
         let many = MtStreamBuilder::new()
-            .threads(self.threads)
-            .memlimit_threading(self.memory())
+            .threads(together.threads)
+            .memlimit_threading(together.memory)
             .memlimit_stop(self.memory())
             .decoder();
         self.feed_head(many, at)
@@ -207,8 +217,16 @@ fn head_len(head: &[u8]) -> usize {
     }
 }
 
-fn has_sizes(head: &[u8]) -> bool {
-    head.get(STREAM_HEADER + 1).is_some_and(|flags| flags & HAS_SIZES == HAS_SIZES)
+/// How blocks like `block` are to be decoded at the same time; `None` for one after the other, as it comes, which keeps no
+/// block in memory. `xz -T` makes all blocks of one size, but for the last.
+///
+/// A thread of liblzma holds its block packed and unpacked. Half of it is granted for the packed bytes: where blocks pack
+/// worse than that, fewer are decoded at a time, and what does not pack at all takes hardly any time.
+fn together(block: &Block, threads: u64, window: u64) -> Option<Together> {
+    let each = block.unpacked.checked_add(block.unpacked / 2)?.checked_add(block.dictionary + BESIDES_BLOCK)?;
+    let threads = threads.min(IN_FLIGHT.min(window) / each);
+    let memory = threads.checked_mul(each)?;
+    (threads > 1).then_some(Together { threads: u32::try_from(threads).ok()?, memory })
 }
 
 fn check_padding(len: u64, at: u64) -> Result<()> {
@@ -290,8 +308,33 @@ mod tests {
     fn many_blocks_come_back() {
         let data = sample(20_000);
         let packed = blocks(1000, &data);
-        assert!(has_sizes(&packed[..20]), "the encoder gives sizes, or no thread is tried");
+        let block = Block::parse(&packed[STREAM_HEADER..]).unwrap();
+        assert!(together(&block, 3, 1 << 20).is_some(), "threads are tried");
         comes_back("xz", &packed, &data);
+    }
+
+    #[test]
+    fn blocks_are_decoded_together_where_two_of_them_fit() {
+        const MIB: u64 = 1 << 20;
+        let window = Limits::default().window;
+        for (dictionary, unpacked, threads, wanted) in [
+            (8 * MIB, 24 * MIB, 2, Some(2)),
+            (8 * MIB, 24 * MIB, 64, Some(2)),
+            (8 * MIB, 24 * MIB, 1, None),
+            (8 * MIB, 32 * MIB, 8, None),
+            (64 * MIB, 192 * MIB, 8, None),
+            (64 * MIB, 1, 8, None),
+            (4 * MIB, 12 * MIB, 8, Some(4)),
+            (MIB, 3 * MIB, 8, Some(8)),
+            (MIB, u64::MAX, 8, None),
+            (4096, 0, 64, Some(64)),
+        ] {
+            let found = together(&Block { unpacked, dictionary }, threads, window);
+            let name = format!("dictionary {dictionary}, block {unpacked}, {threads} threads: {found:?}");
+            assert_eq!(found.map(|together| together.threads), wanted, "{name}");
+            assert!(found.is_none_or(|together| together.memory <= IN_FLIGHT), "{name}");
+        }
+        assert_eq!(together(&Block { unpacked: 24 * MIB, dictionary: 8 * MIB }, 8, 80 * MIB), None, "a lower limit");
     }
 
     #[test]
