@@ -133,7 +133,7 @@ mod tests {
     fn a_pipe_gets_a_description_of_its_own() {
         let (_reader, writer) = io::pipe().unwrap();
         let shared = writer.try_clone().unwrap();
-        let outlet = Outlet::new(OwnedFd::from(writer).into(), &Arc::default());
+        let outlet = Outlet::new(OwnedFd::from(writer).into(), &Progress::default());
         let is_nonblocking =
             |fd: &dyn std::os::fd::AsFd| rustix::fs::fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK);
         assert!(!outlet.careful && is_nonblocking(&outlet.file) && !is_nonblocking(&shared));
