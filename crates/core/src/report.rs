@@ -25,7 +25,8 @@ pub struct Report {
     pub inspection: Inspection,
     /// Bytes of the virtual disk that hold data, counted in grains of 4 KiB.
     pub allocated: u64,
-    /// Bytes that were read from the source; holes of a sparse file are not.
+    /// Bytes that were read from the source, each counted once; holes of a sparse file are not. Of a source that answers ranged
+    /// requests, what was requested counts besides.
     pub transferred: u64,
     /// The most bytes that were spooled at one time, in memory and on disk.
     pub spooled: u64,

@@ -50,6 +50,14 @@ impl Spans {
         removed
     }
 
+    /// Adds what lies between the first two ranges.
+    pub(crate) fn close_first_gap(&mut self) {
+        let mut first = self.map.iter();
+        if let (Some((&start, _)), Some((_, &end))) = (first.next(), first.next()) {
+            self.insert(start..end);
+        }
+    }
+
     /// Where the range that holds `at` ends.
     pub(crate) fn end_at(&self, at: u64) -> Option<u64> {
         self.map.range(..=at).next_back().map(|(_, &end)| end).filter(|&end| end > at)
@@ -89,6 +97,15 @@ mod tests {
         assert_eq!(ranges(&spans), [(0, 5), (45, 50)]);
         assert_eq!(spans.remove(1..2), 1);
         assert_eq!(ranges(&spans), [(0, 1), (2, 5), (45, 50)]);
+    }
+
+    #[test]
+    fn the_first_gap_is_closed() {
+        let mut spans = spans(&[0..10, 20..30, 40..50]);
+        for expected in [&[(0, 30), (40, 50)][..], &[(0, 50)], &[(0, 50)]] {
+            spans.close_first_gap();
+            assert_eq!(ranges(&spans), expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use diskferry::digest::Algorithm;
 use diskferry::sink::Sink;
 use diskferry::{Input, Options, Progress, Report, Result, convert};
 use diskferry_testkit::faults::{Choppy, OneByte};
@@ -25,6 +26,14 @@ fn every_image_from_a_stream_of_odd_chunks() {
     for (seed, vector) in (0..).zip(vectors()) {
         let reader = Choppy::new(File::open(vector.path()).unwrap(), seed);
         vector.check("stream", Input::Stream { reader: Box::new(reader), len: None });
+    }
+}
+
+#[test]
+fn every_image_from_a_file_that_is_digested() {
+    let options = Options { digests: vec![Algorithm::Sha256], ..Options::default() };
+    for vector in vectors() {
+        vector.check_with(&options, "digested file", Input::File(File::open(vector.path()).unwrap()));
     }
 }
 
@@ -56,9 +65,13 @@ impl Vector {
     }
 
     fn check(&self, how: &str, input: Input) {
+        self.check_with(&Options::default(), how, input);
+    }
+
+    fn check_with(&self, options: &Options, how: &str, input: Input) {
         let name = format!("{} from {how}", self.text("file"));
         let disk = Disk::default();
-        let outcome = convert(input, &disk, &Options::default(), &Progress::default());
+        let outcome = convert(input, &disk, options, &Progress::default());
         match self.0.get("refused").and_then(Value::as_str) {
             Some(code) => match outcome {
                 Ok(_) => panic!("{name} was carried, {code} was expected"),
@@ -76,6 +89,7 @@ impl Vector {
         assert_eq!((seen.image.format, &seen.wrappings), (self.text("format"), &wrappings), "{name}");
         assert_eq!(seen.unpacked_size, Some(size), "{name}");
         assert_eq!(seen.stored_size, Some(fs::metadata(self.path()).unwrap().len()), "{name}");
+        assert!(report.transferred <= seen.stored_size.unwrap(), "{name}: {} bytes read", report.transferred);
         let disk = disk.0.into_inner().unwrap();
         assert_eq!(disk.len() as u64, size, "{name}");
         let sha256: String = Sha256::digest(&disk).iter().map(|byte| format!("{byte:02x}")).collect();

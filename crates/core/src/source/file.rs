@@ -66,7 +66,7 @@ impl Source for FileSource {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::reading(at, error)),
                 Ok(n) => {
-                    self.meter.add(n as u64);
+                    self.meter.read(at, n as u64);
                     return Ok(n);
                 }
             }
@@ -106,7 +106,7 @@ impl Source for FileSource {
         if range.end > self.len {
             return None;
         }
-        self.meter.add(range.end - range.start);
+        self.meter.read(range.start, range.end - range.start);
         self.meter.reach(range.end);
         Some((Arc::clone(&self.file), range.start))
     }

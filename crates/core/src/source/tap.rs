@@ -7,16 +7,36 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::digest::{Algorithm, Checksum, Digester};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::spans::Spans;
 
 /// What has been read of the stored image.
 pub(crate) struct Meter {
     progress: Progress,
     transferred: AtomicU64,
+    /// Which stored bytes have been read.
+    read: Mutex<Spans>,
 }
+
+/// Into how many parts what was read may fall before gaps are forgotten.
+const PARTS: usize = 16 << 10;
 
 impl Meter {
     pub(crate) fn new(progress: &Progress) -> Self {
-        Self { progress: progress.clone(), transferred: AtomicU64::new(0) }
+        Self { progress: progress.clone(), transferred: AtomicU64::new(0), read: Mutex::default() }
+    }
+
+    /// The `count` stored bytes at `at` have been read from a source that lies near. Bytes that were looked at before they are
+    /// carried, or that are digested besides, count once.
+    pub(crate) fn read(&self, at: u64, count: u64) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let range = at..at.saturating_add(count);
+        let again = read.remove(range.clone());
+        read.insert(range);
+        if read.count() > PARTS {
+            // The lowest one has mostly been passed for good.
+            read.close_first_gap();
+        }
+        self.add(count.saturating_sub(again));
     }
 
     /// `count` more bytes have left the source.
@@ -99,8 +119,8 @@ impl<R: Read> Read for Tap<R> {
                 Ok(got) => break got,
             }
         };
+        self.meter.read(self.count, got as u64);
         self.count = self.count.saturating_add(got as u64);
-        self.meter.add(got as u64);
         self.meter.reach(self.count);
         self.digests.update(buf.get(..got).unwrap_or_default());
         self.hold_to_promise(got == 0 && !buf.is_empty())?;
@@ -123,6 +143,28 @@ mod tests {
         assert_eq!(read(b"abc", Some(3)).unwrap(), 3);
         assert_eq!(read(b"abc", Some(4)).unwrap_err().to_string(), "length of the source in bytes is 3, expected 4");
         assert_eq!(read(b"abc", Some(2)).unwrap_err().code(), "mismatch");
+    }
+
+    #[test]
+    fn what_is_read_again_counts_once() {
+        let meter = Meter::new(&Progress::default());
+        for (at, count, expected) in [(0, 100, 100), (50, 100, 150), (1000, 10, 160), (0, 2000, 2000), (7, 7, 2000)] {
+            meter.read(at, count);
+            assert_eq!(meter.transferred(), expected);
+        }
+    }
+
+    #[test]
+    fn scattered_reads_take_no_more_memory_and_never_count_as_more_than_there_is() {
+        let meter = Meter::new(&Progress::default());
+        let parts = 3 * PARTS as u64;
+        for _ in 0..2 {
+            (0..parts).for_each(|part| meter.read(part * 2, 1));
+            assert_eq!(meter.transferred(), parts);
+        }
+        assert_eq!(meter.read.lock().unwrap().count(), PARTS);
+        meter.read(0, parts * 2);
+        assert!((parts..=parts * 2).contains(&meter.transferred()));
     }
 
     #[test]
