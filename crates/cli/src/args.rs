@@ -179,7 +179,7 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().layers)]
     limit_layers: u32,
 
-    /// Largest xz dictionary or zstd window
+    /// xz dictionaries and zstd windows, those of all wrappings together
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().window))]
     limit_window: Size,
 

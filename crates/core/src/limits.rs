@@ -17,8 +17,8 @@ pub struct Limits {
     pub unit: u64,
     /// Most wrappings around an image.
     pub layers: u32,
-    /// Largest window or dictionary that a wrapping may ask for, in bytes. What a decoder needs besides is granted on top.
-    /// Blocks of an xz file that are unpacked at the same time take no more than this together, and never more than 96 MiB.
+    /// Memory for the windows and dictionaries of all wrappings together, in bytes. What a decoder needs besides is granted on top,
+    /// up to 1 MiB. Blocks of an xz file that are unpacked at the same time count in place of its dictionary, 96 MiB at most.
     pub window: u64,
     /// Bytes of the spool that stay in memory; the rest goes to an unnamed file.
     pub spool_memory: u64,

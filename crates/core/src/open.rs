@@ -257,7 +257,7 @@ impl Opener<'_> {
     ) -> Result<Unwrapped> {
         let limits = &self.options.limits;
         let stated = self.options.format.as_ref().map(|stated| stated.wrappings.as_slice());
-        let how = Unwrapping { limits, threads: threads(self.options) };
+        let how = Unwrapping::new(limits, threads(self.options));
         let (reader, wrappings) = layer::peel(Box::new(self.tap(reader, len)), stated, &how)?;
         let spool = Spool::new(self.options.spool_dir.clone(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());

@@ -138,7 +138,8 @@ fn peel_to_end(
     stated: Option<&[&Layer]>,
     threads: usize,
 ) -> diskferry::Result<(Vec<u8>, Vec<&'static str>)> {
-    let how = Unwrapping { limits: &Limits::default(), threads };
+    let limits = Limits::default();
+    let how = Unwrapping::new(&limits, threads);
     let (mut reader, names) = peel(Box::new(io::Cursor::new(packed)), stated, &how)?;
     let mut unpacked = Vec::new();
     match reader.read_to_end(&mut unpacked) {

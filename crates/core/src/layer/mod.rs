@@ -3,6 +3,7 @@
 //! [`peel`] stands between the bytes as they are stored and the [`Source`] that a format reads.
 //! Each wrapping's file says how one step of unpacking is done; the loop around the steps is the same for all.
 
+mod allowance;
 mod bzip2;
 mod gzip;
 mod peel;
@@ -13,7 +14,10 @@ mod xz;
 mod zstd;
 
 use std::io::{BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use self::allowance::Share;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::source::Source;
@@ -58,13 +62,26 @@ pub type Packed = Box<dyn BufRead + Send>;
 /// Bytes that may have one.
 pub type Reader = Box<dyn Read + Send>;
 
-/// How a wrapping is to be taken off.
-#[derive(Debug, Clone, Copy)]
+/// How the wrappings around one image are to be taken off.
+#[derive(Debug)]
 pub struct Unwrapping<'a> {
     /// What the stream may ask for.
-    pub limits: &'a Limits,
+    limits: &'a Limits,
     /// Threads that a decoder may use where the data allow.
-    pub threads: usize,
+    threads: usize,
+    /// What is left of [`Limits::window`].
+    window: Arc<AtomicU64>,
+}
+
+impl<'a> Unwrapping<'a> {
+    /// Within `limits`, by up to `threads` threads for each wrapping.
+    pub fn new(limits: &'a Limits, threads: usize) -> Self {
+        Self { limits, threads, window: Arc::new(AtomicU64::new(limits.window)) }
+    }
+
+    fn window(&self) -> Share {
+        Share::new(Arc::clone(&self.window))
+    }
 }
 
 /// Bytes that tell every wrapping.

@@ -83,7 +83,7 @@ mod tests {
     /// Peels, reads to the end, and gives the bytes and the names, or the error's code.
     fn peeled(packed: Vec<u8>, stated: Option<&[&str]>) -> Result<(Vec<u8>, Vec<&'static str>), String> {
         let limits = Limits::default();
-        let how = Unwrapping { limits: &limits, threads: 1 };
+        let how = Unwrapping::new(&limits, 1);
         let layers = stated.map(|names| names.iter().map(|name| by_name(name).unwrap()).collect::<Vec<_>>());
         let (mut reader, names) =
             peel(Box::new(OneByOne(Cursor::new(packed))), layers.as_deref(), &how).map_err(|e| e.code())?;
@@ -117,9 +117,47 @@ mod tests {
     #[test]
     fn one_wrapping_too_many_is_a_limit() {
         let limits = Limits { layers: 2, ..Limits::default() };
-        let how = Unwrapping { limits: &limits, threads: 1 };
+        let how = Unwrapping::new(&limits, 1);
         let Err(error) = peel(Box::new(Cursor::new(gz(&gz(&gz(b"disk"))))), None, &how) else { panic!() };
         assert_eq!(error.to_string(), "wrappings around the image: 3 wanted, the limit is 2 (--limit-layers)");
+    }
+
+    #[test]
+    fn windows_of_all_wrappings_count_together_however_many_threads_there_are() {
+        const MIB: u64 = 1 << 20;
+        use diskferry_testkit::wrap::{xz, zstd};
+        let data = vec![7; 100_000];
+        let outcome = |packed: &[u8], window, threads| {
+            let limits = Limits { window, ..Limits::default() };
+            let (mut reader, _) =
+                peel(Box::new(Cursor::new(packed.to_vec())), None, &Unwrapping::new(&limits, threads))?;
+            io::copy(&mut reader, &mut io::sink()).map_err(|error| Error::reading(0, error))
+        };
+        let code = |packed: &[u8], window, threads| {
+            outcome(packed, window, threads).map_or_else(|e| e.code(), |_| "whole".into())
+        };
+        // Where a frame gives the size of its content, that is the window.
+        let zst = |data: &[u8]| zstd(data, &["-19", "--zstd=wlog=24", "--no-content-size"]);
+        let one = |data: &[u8]| xz(data, &["-T1", "--lzma2=preset=0,dict=8MiB"]);
+        let blocks = |data: &[u8]| xz(data, &["-T2", "--lzma2=preset=0,dict=1MiB", "--block-size=3MiB"]);
+        for (packed, wanted) in [
+            (zst(&one(&data)), 24 * MIB),
+            (one(&zst(&data)), 24 * MIB),
+            (one(&one(&data)), 16 * MIB),
+            (zst(&zst(&data)), 32 * MIB),
+        ] {
+            assert_eq!(
+                (code(&packed, wanted, 1), code(&packed, wanted - 1, 1)),
+                ("whole".into(), "limit-window".into())
+            );
+        }
+        // Seventeen blocks of 5.6 MiB leave 33 MiB.
+        for threads in [1, 2, 8] {
+            let packed = blocks(&xz(&data, &["-8"]));
+            assert_eq!(code(&packed, 128 * MIB, threads), "whole", "{threads} threads");
+            let packed = blocks(&xz(&data, &["-9"]));
+            assert_eq!(code(&packed, 128 * MIB, threads), "limit-window", "{threads} threads");
+        }
     }
 
     #[test]
@@ -160,7 +198,8 @@ mod tests {
                 Err(io::ErrorKind::ConnectionReset.into())
             }
         }
-        let how = Unwrapping { limits: &Limits::default(), threads: 1 };
+        let limits = Limits::default();
+        let how = Unwrapping::new(&limits, 1);
         let Err(error) = peel(Box::new(Cursor::new(b"abc").chain(Dead)), None, &how) else { panic!() };
         assert!(error.is_transient(), "{error}");
     }

@@ -20,7 +20,7 @@ pub fn unpack(layer: &str, packed: &[u8]) -> Result<Vec<u8>> {
 
 pub fn unpack_with(layer: &str, packed: &[u8], limits: &Limits, threads: usize) -> Result<Vec<u8>> {
     let packed = Box::new(io::Cursor::new(packed.to_vec()));
-    let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping { limits, threads })?;
+    let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping::new(limits, threads))?;
     read_to_error(&mut *reader, || 64 << 10)
 }
 
@@ -38,7 +38,7 @@ pub fn comes_back(layer: &str, packed: &[u8], wanted: &[u8]) {
             let limits = Limits::default();
             let packed = Trickle { bytes: io::Cursor::new(packed.to_vec()), random: Random(3), size: sizes[give] };
             let packed = Box::new(BufReader::with_capacity(1 + 99 * give, packed));
-            let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping { limits: &limits, threads }).unwrap();
+            let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping::new(&limits, threads)).unwrap();
             let mut random = Random(5);
             let found = read_to_error(&mut *reader, || sizes[ask](&mut random)).unwrap();
             assert!(found == wanted, "given by {give}, asked by {ask}, with {threads} threads");
@@ -94,7 +94,7 @@ pub fn every_death_of_the_source_passes(layer: &str, packed: &[u8]) {
         for (make, code) in [(&foreign as &dyn Fn() -> _, "source-read"), (&own, "other-code")] {
             let limits = Limits::default();
             let source = Dying { bytes: io::Cursor::new(packed[..death].to_vec()), last: Some(make()) };
-            let how = Unwrapping { limits: &limits, threads: 1 };
+            let how = Unwrapping::new(&limits, 1);
             let mut reader = (by_name(layer).unwrap().open)(Box::new(BufReader::new(source)), &how).unwrap();
             let error = loop {
                 if let Err(error) = reader.read(&mut [0; 1000]) {

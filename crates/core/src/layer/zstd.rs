@@ -8,6 +8,7 @@ use zstd::zstd_safe::zstd_sys::ZSTD_ErrorCode;
 use zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, is_error_kind};
 
 use crate::error::{Error, Result};
+use crate::layer::allowance::Share;
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
 use crate::source::{Source, look_full};
@@ -28,7 +29,7 @@ pub(super) fn probe(head: &[u8]) -> bool {
 }
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
-    Ok(Box::new(Unwrapper::new(packed, Zstd::new(how.limits.window)?)))
+    Ok(Box::new(Unwrapper::new(packed, Zstd::new(how.limits.window, how.window())?)))
 }
 
 /// What the first frame says that it holds, if it is one that can be all of the `stored` file. Of several frames, each says
@@ -68,18 +69,17 @@ struct Zstd {
     state: State,
     header: Field<MAX_HEADER>,
     decoder: DCtx<'static>,
-    /// Largest window allowed.
-    window: u64,
+    window: Share,
     /// Frames read to their end.
     frames: u64,
 }
 
 impl Zstd {
-    fn new(window: u64) -> Result<Self> {
+    fn new(largest: u64, window: Share) -> Result<Self> {
         let out_of_memory = |_| Error::reading(0, io::ErrorKind::OutOfMemory.into());
         let mut decoder = DCtx::try_create().ok_or(0).map_err(out_of_memory)?;
         // The decoder counts in powers of two. Rounded up, so that `window` alone decides; each header is compared with it.
-        let log = window.checked_next_power_of_two().map_or(*WINDOW_LOGS.end(), u64::ilog2);
+        let log = largest.checked_next_power_of_two().map_or(*WINDOW_LOGS.end(), u64::ilog2);
         decoder
             .set_parameter(DParameter::WindowLogMax(log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end())))
             .map_err(out_of_memory)?;
@@ -109,9 +109,9 @@ impl Zstd {
                 format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.frames + 1);
             return Err(Error::unsupported(FORMAT, "dictionary", what));
         }
-        if window > self.window {
+        if !self.window.grow(window) {
             let what = "bytes of zstd window";
-            return Err(Error::Limit { what, wanted: window, limit: self.window, option: "--limit-window" });
+            return Err(Error::Limit { what, wanted: window, limit: self.window.most(), option: "--limit-window" });
         }
         // All of a header fits in, and nothing can come out of it yet.
         let mut nothing = [];

@@ -4,37 +4,34 @@
 
 use super::fields::Fields;
 
-/// Block flags: both sizes are given, as `xz -T` does.
-const HAS_SIZES: u8 = 0xc0;
+/// Block flags: the size is given, packed or unpacked. `xz -T` gives both.
+const HAS_PACKED: u8 = 0x40;
+const HAS_UNPACKED: u8 = 0x80;
 /// Block flags: how many filters there are, less one.
 const FILTERS: u8 = 0x03;
 const LZMA2: u64 = 0x21;
 
-/// A block that can be decoded beside others.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Bytes that come out.
-    pub(super) unpacked: u64,
+    /// Bytes that come out, if both sizes are given: then the block can be decoded beside others.
+    pub(super) unpacked: Option<u64>,
     pub(super) dictionary: u64,
 }
 
 impl Block {
-    /// Reads a block header, which may have other bytes behind it. `None` if it lacks the sizes, or is none.
+    /// Reads a block header, which may have other bytes behind it. `None` if it is none.
     pub(super) fn parse(header: &[u8]) -> Option<Self> {
         let mut fields = Fields(header);
         let _length = fields.byte()?;
         let flags = fields.byte()?;
-        if flags & HAS_SIZES != HAS_SIZES {
-            return None;
-        }
-        let _packed = fields.number()?;
-        let unpacked = fields.number()?;
+        let mut size = |given| if flags & given == 0 { Some(None) } else { fields.number().map(Some) };
+        let (packed, unpacked) = (size(HAS_PACKED)?, size(HAS_UNPACKED)?);
         for _ in 0..=flags & FILTERS {
             let filter = fields.number()?;
             let len = fields.number()?;
             let properties = fields.take(len)?;
             if let (LZMA2, [bits]) = (filter, properties) {
-                return Some(Self { unpacked, dictionary: dictionary(*bits)? });
+                return Some(Self { unpacked: packed.and(unpacked), dictionary: dictionary(*bits)? });
             }
         }
         None
@@ -71,13 +68,13 @@ mod tests {
             (&["-T2", "--x86", "--lzma2=dict=3MiB"], 3 * MIB, 100_000),
             (&["-T2", "--delta=dist=4", "--lzma2=dict=1536MiB,mf=hc3,mode=fast"], 1536 * MIB, 100_000),
         ] {
-            assert_eq!(block(arguments), Some(Block { unpacked, dictionary }), "{arguments:?}");
+            assert_eq!(block(arguments), Some(Block { unpacked: Some(unpacked), dictionary }), "{arguments:?}");
         }
     }
 
     #[test]
-    fn a_block_without_sizes_is_not_for_threads() {
-        assert_eq!(block(&["-T1"]), None);
+    fn a_block_without_sizes_tells_its_dictionary() {
+        assert_eq!(block(&["-T1", "-3"]), Some(Block { unpacked: None, dictionary: 4 << 20 }));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use liblzma::stream::{Action, Error as Finding, MtStreamBuilder, Status, Stream,
 
 use self::block::Block;
 use crate::error::{Error, Result};
+use crate::layer::allowance::Share;
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
 
@@ -41,7 +42,7 @@ pub(super) fn probe(head: &[u8]) -> bool {
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
     let threads = (how.threads as u64).clamp(1, MAX_THREADS);
-    let xz = Xz { state: State::Head, head: Field::new(), window: how.limits.window, threads, streams: 0 };
+    let xz = Xz { state: State::Head, head: Field::new(), window: how.window(), threads, streams: 0 };
     Ok(Box::new(Unwrapper::new(packed, xz)))
 }
 
@@ -56,18 +57,18 @@ enum State {
     },
 }
 
-/// Blocks that are decoded at the same time: liblzma begins none that would exceed `memory` bytes.
+/// How many blocks may be decoded at the same time, and the memory that each takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Together {
-    threads: u32,
-    memory: u64,
+    blocks: u64,
+    each: u64,
 }
 
 struct Xz {
     state: State,
     head: Field<MAX_HEAD>,
-    /// Largest dictionary allowed.
-    window: u64,
+    /// Memory for the dictionary, or for the blocks that are decoded at the same time.
+    window: Share,
     threads: u64,
     /// Streams read to their end.
     streams: u64,
@@ -86,27 +87,37 @@ impl Xz {
     }
 
     /// A decoder that has read the head. One thread looks first, as it alone can say how much memory is wanted.
-    fn begin_stream(&self, at: u64) -> Result<Stream> {
-        let one = Stream::new_stream_decoder(self.memory(), TELL_UNSUPPORTED_CHECK);
-        let one = self.feed_head(one, at)?;
+    fn begin_stream(&mut self, at: u64) -> Result<Stream> {
+        let mut one = self.feed_head(Stream::new_stream_decoder(self.memory(), TELL_UNSUPPORTED_CHECK), at)?;
+        // A stream without a block has an index there.
         let block = self.head.bytes().get(STREAM_HEADER..).and_then(Block::parse);
-        let Some(together) = block.and_then(|block| together(&block, self.threads, self.window)) else {
-            return Ok(one);
-        };
-        drop(one);
-        let many = MtStreamBuilder::new()
-            .threads(together.threads)
-            .memlimit_threading(together.memory)
-            .memlimit_stop(self.memory())
-            .decoder();
-        self.feed_head(many, at)
+        let dictionary = block.as_ref().map_or(0, |block| block.dictionary);
+        let together = block.and_then(|block| together(&block, self.window.most()));
+        // However many threads there are, so that what else is allowed does not depend on them.
+        if !self.window.grow(together.map_or(dictionary, |all| all.blocks * all.each)) {
+            return Err(over_limit(dictionary, self.window.most()));
+        }
+        let stop = self.window.held().saturating_add(BESIDES_DICTIONARY);
+        let threads = together.map_or(1, |all| all.blocks.min(self.threads));
+        match (together, u32::try_from(threads)) {
+            (Some(Together { each, .. }), Ok(count @ 2..)) => {
+                drop(one);
+                let mut many = MtStreamBuilder::new();
+                many.threads(count).memlimit_threading(threads * each).memlimit_stop(stop);
+                self.feed_head(many.decoder(), at)
+            }
+            _ => {
+                one.set_memlimit(stop).map_err(|_| over_limit(dictionary, self.window.held()))?;
+                Ok(one)
+            }
+        }
     }
 
     fn feed_head(&self, stream: Result<Stream, Finding>, at: u64) -> Result<Stream> {
         let mut stream = stream.map_err(|finding| self.error(finding, at))?;
         match stream.process(self.head.bytes(), &mut [], Action::Run) {
             Ok(_) => Ok(stream),
-            Err(Finding::MemLimit) => Err(over_limit(&mut stream, self.window)),
+            Err(Finding::MemLimit) => Err(over_limit(wanted_by(&mut stream), self.window.most())),
             Err(Finding::Data) => {
                 let what = format!("the header of stream {} or of its first block is damaged", self.streams + 1);
                 Err(Error::corrupt(FORMAT, "header", at, what))
@@ -127,9 +138,9 @@ impl Xz {
         Ok(zeros)
     }
 
-    /// Memory that liblzma may take.
+    /// The most memory that liblzma may take.
     fn memory(&self) -> u64 {
-        self.window.saturating_add(BESIDES_DICTIONARY)
+        self.window.most().saturating_add(BESIDES_DICTIONARY)
     }
 
     fn no_stream(&self, at: u64) -> Error {
@@ -184,8 +195,15 @@ impl Decoder for Xz {
         // Several threads wait for each other's output only when they know that no more input will come.
         let action = if packed.is_empty() { Action::Finish } else { Action::Run };
         let before = (stream.total_in(), stream.total_out());
-        let status = stream.process(packed, unpacked, action);
-        let step = Step::counted(before, (stream.total_in(), stream.total_out()));
+        let (status, step) = loop {
+            let step = Step::counted(before, (stream.total_in(), stream.total_out()));
+            let rest = packed.get(step.taken..).unwrap_or_default();
+            let status = stream.process(rest, unpacked.get_mut(step.given..).unwrap_or_default(), action);
+            match status {
+                Err(Finding::MemLimit) => grant_all(stream, &mut self.window)?,
+                _ => break (status, Step::counted(before, (stream.total_in(), stream.total_out()))),
+            }
+        };
         match status {
             Ok(Status::StreamEnd) => {
                 self.streams += 1;
@@ -193,7 +211,6 @@ impl Decoder for Xz {
             }
             Ok(Status::MemNeeded) if !packed.is_empty() => return Err(self.error(Finding::Data, at)),
             Ok(_) => {}
-            Err(Finding::MemLimit) => return Err(over_limit(stream, self.window)),
             Err(finding) => return Err(self.error(finding, at)),
         }
         Ok(step)
@@ -222,11 +239,11 @@ fn head_len(head: &[u8]) -> usize {
 ///
 /// A thread of liblzma holds its block packed and unpacked. Half of it is granted for the packed bytes: where blocks pack
 /// worse than that, fewer are decoded at a time, and what does not pack at all takes hardly any time.
-fn together(block: &Block, threads: u64, window: u64) -> Option<Together> {
-    let each = block.unpacked.checked_add(block.unpacked / 2)?.checked_add(block.dictionary + BESIDES_BLOCK)?;
-    let threads = threads.min(IN_FLIGHT.min(window) / each);
-    let memory = threads.checked_mul(each)?;
-    (threads > 1).then_some(Together { threads: u32::try_from(threads).ok()?, memory })
+fn together(block: &Block, window: u64) -> Option<Together> {
+    let unpacked = block.unpacked?;
+    let each = unpacked.checked_add(unpacked / 2)?.checked_add(block.dictionary + BESIDES_BLOCK)?;
+    let blocks = MAX_THREADS.min(IN_FLIGHT.min(window) / each);
+    (blocks > 1).then_some(Together { blocks, each })
 }
 
 fn check_padding(len: u64, at: u64) -> Result<()> {
@@ -237,9 +254,18 @@ fn check_padding(len: u64, at: u64) -> Result<()> {
     Ok(())
 }
 
-/// The error for a decoder that refused to exceed its limit. What it wants it does not say, but it lets its limit be
-/// set to that and to nothing less. Of several threads that is so no longer: then it is more than the limit.
-fn over_limit(stream: &mut Stream, limit: u64) -> Error {
+/// A later block wants more than the first one did: nobody writes such files, but they may be.
+fn grant_all(stream: &mut Stream, window: &mut Share) -> Result<()> {
+    let most = window.most();
+    let granted = window.held() < most
+        && window.grow(most)
+        && stream.set_memlimit(most.saturating_add(BESIDES_DICTIONARY)).is_ok();
+    if granted { Ok(()) } else { Err(over_limit(wanted_by(stream), most)) }
+}
+
+/// How much a decoder wants that refused to exceed its limit. It does not say, but lets its limit be set to that and to
+/// nothing less. Of several threads that is so no longer: then it is more than the limit.
+fn wanted_by(stream: &mut Stream) -> u64 {
     let (mut refused, mut granted) = (stream.memlimit(), u64::MAX);
     while granted - refused > 1 {
         let middle = refused + (granted - refused) / 2;
@@ -248,7 +274,11 @@ fn over_limit(stream: &mut Stream, limit: u64) -> Error {
             Err(_) => refused = middle,
         }
     }
-    Error::Limit { what: "bytes of memory for the xz decoder", wanted: granted, limit, option: "--limit-window" }
+    granted
+}
+
+fn over_limit(wanted: u64, limit: u64) -> Error {
+    Error::Limit { what: "bytes of memory for the xz decoder", wanted, limit, option: "--limit-window" }
 }
 
 #[cfg(test)]
@@ -309,7 +339,7 @@ mod tests {
         let data = sample(20_000);
         let packed = blocks(1000, &data);
         let block = Block::parse(&packed[STREAM_HEADER..]).unwrap();
-        assert!(together(&block, 3, 1 << 20).is_some(), "threads are tried");
+        assert!(together(&block, 1 << 20).is_some(), "threads are tried");
         comes_back("xz", &packed, &data);
     }
 
@@ -317,24 +347,23 @@ mod tests {
     fn blocks_are_decoded_together_where_two_of_them_fit() {
         const MIB: u64 = 1 << 20;
         let window = Limits::default().window;
-        for (dictionary, unpacked, threads, wanted) in [
-            (8 * MIB, 24 * MIB, 2, Some(2)),
-            (8 * MIB, 24 * MIB, 64, Some(2)),
-            (8 * MIB, 24 * MIB, 1, None),
-            (8 * MIB, 32 * MIB, 8, None),
-            (64 * MIB, 192 * MIB, 8, None),
-            (64 * MIB, 1, 8, None),
-            (4 * MIB, 12 * MIB, 8, Some(4)),
-            (MIB, 3 * MIB, 8, Some(8)),
-            (MIB, u64::MAX, 8, None),
-            (4096, 0, 64, Some(64)),
+        for (dictionary, unpacked, wanted) in [
+            (8 * MIB, Some(24 * MIB), Some(2)),
+            (8 * MIB, Some(32 * MIB), None),
+            (64 * MIB, Some(192 * MIB), None),
+            (64 * MIB, Some(1), None),
+            (4 * MIB, Some(12 * MIB), Some(4)),
+            (MIB, Some(3 * MIB), Some(17)),
+            (MIB, Some(u64::MAX), None),
+            (MIB, None, None),
+            (4096, Some(0), Some(64)),
         ] {
-            let found = together(&Block { unpacked, dictionary }, threads, window);
-            let name = format!("dictionary {dictionary}, block {unpacked}, {threads} threads: {found:?}");
-            assert_eq!(found.map(|together| together.threads), wanted, "{name}");
-            assert!(found.is_none_or(|together| together.memory <= IN_FLIGHT), "{name}");
+            let found = together(&Block { unpacked, dictionary }, window);
+            let name = format!("dictionary {dictionary}, block {unpacked:?}: {found:?}");
+            assert_eq!(found.map(|together| together.blocks), wanted, "{name}");
+            assert!(found.is_none_or(|together| together.blocks * together.each <= IN_FLIGHT), "{name}");
         }
-        assert_eq!(together(&Block { unpacked: 24 * MIB, dictionary: 8 * MIB }, 8, 80 * MIB), None, "a lower limit");
+        assert_eq!(together(&Block { unpacked: Some(24 * MIB), dictionary: 8 * MIB }, 80 * MIB), None, "a lower limit");
     }
 
     #[test]
@@ -442,22 +471,42 @@ mod tests {
         assert_eq!(outcome("xz", &with_dictionary(192 << 20)), "limit-window");
     }
 
-    #[test]
-    fn a_later_block_over_the_limit_is_refused_by_one_thread_and_by_many() {
+    /// Three blocks, of which the second says that it has a dictionary of the size that `bits` stand for.
+    fn blocks_with_another_dictionary(bits: u8, data: &[u8]) -> Vec<u8> {
         // In a block header: filter LZMA2, one byte of properties, a dictionary of 256 KiB.
         const FILTER: [u8; 3] = [0x21, 1, 12];
-        const DICTIONARY_192_MIB: u8 = 31;
-        let mut packed = blocks(1000, &sample(3000));
+        let mut packed = blocks(1000, data);
         let filters: Vec<_> = (0..packed.len()).filter(|at| packed[*at..].starts_with(&FILTER)).collect();
         let header = filters[1] - (filters[0] - STREAM_HEADER);
         let crc = header + usize::from(packed[header]) * 4;
-        packed[filters[1] + 2] = DICTIONARY_192_MIB;
+        packed[filters[1] + 2] = bits;
         let sum = crc32(&packed[header..crc]);
         packed[crc..crc + 4].copy_from_slice(&sum.to_le_bytes());
-        for threads in [1, 4] {
-            let error = unpack_with("xz", &packed, &Limits::default(), threads).unwrap_err();
-            assert_eq!(error.code(), "limit-window", "{threads} threads: {error}");
+        packed
+    }
+
+    #[test]
+    fn a_later_block_may_want_more_than_the_first_and_no_more_than_the_limit() {
+        const MIB: u64 = 1 << 20;
+        let data = sample(3000);
+        for (bits, window, wanted) in
+            [(28, 64 * MIB, "whole"), (28, 48 * MIB, "limit-window"), (31, 128 * MIB, "limit-window")]
+        {
+            let packed = blocks_with_another_dictionary(bits, &data);
+            for threads in [1, 4] {
+                let found = unpack_with("xz", &packed, &limits(window), threads);
+                let found = found.map_or_else(
+                    |error| error.code(),
+                    |found| {
+                        assert_eq!(found, data);
+                        "whole".into()
+                    },
+                );
+                assert_eq!(found, wanted, "dictionary {bits}, {threads} threads");
+            }
         }
+        let packed = blocks_with_another_dictionary(28, &data);
+        comes_back("xz", &packed, &data);
     }
 
     #[test]
