@@ -1,5 +1,16 @@
-//! What a source on the network is tested with, all of it on loopback addresses, bounded in time and gone with its value.
+//! What a source on the network is tested with: local, bounded in time, and gone with its value.
 //!
-//! [`fault`] answers as no real server would: by a script, request by request.
+//! - [`fault`] answers as no real server would: by a script, request by request.
+//! - [`nginx`] is a real server, with [`tls`] to make its certificates, and [`squid`] a real proxy.
 
+mod daemon;
 pub mod fault;
+pub mod nginx;
+pub mod squid;
+pub mod tls;
+
+#[cfg(test)]
+use tests::curl;
+
+#[cfg(test)]
+mod tests;
