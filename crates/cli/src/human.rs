@@ -70,13 +70,18 @@ fn inspected(inspection: &Inspection) -> Table {
     table.row("format", image.format);
     let wrappings = inspection.wrappings.join(", then ");
     table.row("compression", if wrappings.is_empty() { "none" } else { &wrappings });
-    table.row("unpacked size", known(inspection.unpacked_size));
+    match inspection.unpacked_size {
+        None if !image.refusals.is_empty() => table.row("unpacked size", "unknown"),
+        size => table.row("unpacked size", known(size)),
+    }
     table.row("stored size", known(inspection.stored_size));
     table.row_if("cluster size", image.cluster_size.map(bytes));
     table.row_if("cdrom", image.cdrom.then_some("yes"));
     table.row_if("backing file", image.backing.as_ref());
     for (name, detail) in &image.details {
-        table.row(name, value(detail));
+        for value in values(detail) {
+            table.row(name, value);
+        }
     }
     for refusal in &image.refusals {
         table.row("not convertible", &refusal.what);
@@ -84,11 +89,12 @@ fn inspected(inspection: &Inspection) -> Table {
     table
 }
 
-fn value(detail: &Detail) -> String {
+fn values(detail: &Detail) -> Vec<String> {
     match detail {
-        Detail::Text(text) => text.clone(),
-        Detail::Number(number) => number.to_string(),
-        Detail::Flag(flag) => if *flag { "yes" } else { "no" }.into(),
+        Detail::Text(text) => vec![text.clone()],
+        Detail::Number(number) => vec![number.to_string()],
+        Detail::Flag(flag) => vec![if *flag { "yes" } else { "no" }.into()],
+        Detail::List(names) => names.clone(),
     }
 }
 
@@ -120,6 +126,26 @@ compression:    xz
 unpacked size:  2361393152 bytes (2.2 GiB)
 stored size:    unknown until read to the end (--full does)
 cluster size:   65536 bytes (64 KiB)";
+        assert_eq!(inspection(&found), expected);
+    }
+
+    #[test]
+    fn of_what_is_refused_nothing_more_can_be_found_out() {
+        let image = ImageInfo {
+            format: "vmdk",
+            refusals: vec![Refusal { code: "descriptor-only", what: "no data".into() }],
+            details: vec![("extents", Detail::List(vec!["a.vmdk".into(), "\u{1b}[2J\nb.vmdk".into()]))],
+            ..ImageInfo::default()
+        };
+        let found = Inspection { image, stored_size: Some(300), ..Inspection::default() };
+        let expected = "\
+format:           vmdk
+compression:      none
+unpacked size:    unknown
+stored size:      300 bytes (300 B)
+extents:          a.vmdk
+extents:          \\u{1b}[2J\\nb.vmdk
+not convertible:  no data";
         assert_eq!(inspection(&found), expected);
     }
 

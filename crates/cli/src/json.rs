@@ -74,6 +74,7 @@ fn value(detail: &Detail) -> Value {
         Detail::Text(text) => json!(text),
         Detail::Number(number) => json!(number),
         Detail::Flag(flag) => json!(flag),
+        Detail::List(names) => json!(names),
     }
 }
 

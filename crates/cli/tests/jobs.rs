@@ -297,3 +297,37 @@ fn a_backing_file_is_shown_but_not_obeyed() {
     assert_eq!(json(&refused)["error"]["code"], "qcow2-backing-file");
     assert!(!stderr(&refused).contains('\u{1b}'));
 }
+
+#[test]
+fn the_files_that_a_vmdk_names_are_shown_and_not_looked_for() {
+    let lab = Lab::new();
+    // Whoever opens the first would wait for a writer.
+    assert!(Command::new("mkfifo").arg(lab.at("fifo")).status().unwrap().success());
+    let extents = [lab.path("fifo"), "gone-s002.vmdk".into()];
+    let [first, second] = &extents;
+    let text = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=2\ncreateType=\"twoGbMaxExtentSparse\"\n\
+         parentFileNameHint=\"base.vmdk\"\nRW 4192256 SPARSE \"{first}\"\nRW 2048 SPARSE \"{second}\"\n"
+    );
+    fs::write(lab.at("disk.vmdk"), text).unwrap();
+    let image = lab.path("disk.vmdk");
+
+    let human = run(["info", &image]);
+    assert_eq!(human.status.code(), Some(0), "{human:?}");
+    assert!(stdout(&human).contains(&format!("extents:          {first}\nextents:          {second}\n")), "{human:?}");
+
+    for args in [&["info", "--json"][..], &["info", "--full", "--json"]] {
+        let found = json(&diskferry([]).args(args).arg(&image).output().unwrap());
+        assert_eq!(found["format-specific"]["data"]["extents"], json!(extents));
+        assert_eq!(
+            (&found["virtual-size"], &found["backing-filename"]),
+            (&json!(4_194_304_u64 * 512), &json!("base.vmdk"))
+        );
+        assert_eq!(found["refusals"][0]["code"], "vmdk-descriptor-only");
+    }
+
+    let refused = run(["convert", "--json", &image, &lab.path("disk.raw")]);
+    assert_fails(&refused, 3);
+    assert_eq!(json(&refused)["error"]["code"], "vmdk-descriptor-only");
+    assert_eq!(lab.names(), ["disk.img", "disk.vmdk", "fifo"]);
+}

@@ -257,6 +257,14 @@ fn what_qemu_img_makes_of_several_files_is_refused() {
         let descriptor = vmdk_of(&raw, &format!("subformat={subformat}"));
         let error = refusal(&fs::read(&descriptor).unwrap(), &Options::default());
         assert_eq!(error.code(), "vmdk-descriptor-only", "{subformat}");
+        for info in [from_file, from_pipe].map(|open| inspect(open(&descriptor), &Options::default()).unwrap().image) {
+            let Some((_, Detail::List(names))) = info.details.iter().find(|(name, _)| *name == "extents") else {
+                panic!("{subformat}: no extents in {info:?}")
+            };
+            assert!(!names.is_empty() && names.iter().all(|name| scratch.path(name).exists()), "{names:?}");
+            let create_type = ("create-type", Detail::Text(subformat.into()));
+            assert!(info.virtual_size == Some(MIB) && info.details.contains(&create_type), "{info:?}");
+        }
         if let Some(code) = piece {
             let name = format!("{}-s001.vmdk", raw.file_stem().unwrap().to_str().unwrap());
             let error = refusal(&fs::read(raw.with_file_name(name)).unwrap(), &Options::default());
@@ -281,6 +289,7 @@ fn the_facts_have_the_values_that_qemu_img_info_gives() {
             Detail::Text(text) => format!("\"{name}\": \"{text}\""),
             Detail::Number(number) => format!("\"{name}\": {number}"),
             Detail::Flag(flag) => format!("\"{name}\": {flag}"),
+            Detail::List(_) => panic!("{name} matters to what is refused only"),
         };
         assert!(qemu.contains(&json) || *name == "version", "{json} is not in {qemu}");
     }

@@ -103,4 +103,6 @@ pub enum Detail {
     Number(u64),
     /// Yes or no.
     Flag(bool),
+    /// Several names.
+    List(Vec<String>),
 }

@@ -37,8 +37,22 @@ pub(super) fn is_text(head: &[u8]) -> bool {
 }
 
 impl Descriptor {
-    /// Reads the text stored at `at`, up to its NUL padding.
+    /// Reads the text stored at `at`, up to its NUL padding, and checks what an image with data cannot do without.
     pub(super) fn parse(bytes: &[u8], at: u64) -> Result<Self> {
+        let descriptor = Self::read(bytes);
+        descriptor.check_content_id("cid", at)?;
+        descriptor.check_content_id("parentcid", at)?;
+        if descriptor.parent_cid.is_none() && !descriptor.is_empty() {
+            // qemu needs it as well: a line that is damaged may hide a parent.
+            let what =
+                format!("the descriptor has no parentCID, which says whether there is a parent ({NO_PARENT:x}: none)");
+            return Err(Error::corrupt(FORMAT, "content-id", at, what));
+        }
+        Ok(descriptor)
+    }
+
+    /// Reads a text, up to its NUL padding.
+    pub(super) fn read(bytes: &[u8]) -> Self {
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
         let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -50,15 +64,9 @@ impl Descriptor {
                 descriptor.entries.push((key.trim().to_ascii_lowercase(), unquoted(value).to_owned()));
             }
         }
-        descriptor.cid = descriptor.content_id("cid", at)?;
-        descriptor.parent_cid = descriptor.content_id("parentcid", at)?;
-        if descriptor.parent_cid.is_none() && !descriptor.is_empty() {
-            // qemu needs it as well: a line that is damaged may hide a parent.
-            let what =
-                format!("the descriptor has no parentCID, which says whether there is a parent ({NO_PARENT:x}: none)");
-            return Err(Error::corrupt(FORMAT, "content-id", at, what));
-        }
-        Ok(descriptor)
+        let id = |key| descriptor.value(key).and_then(content_id);
+        (descriptor.cid, descriptor.parent_cid) = (id("cid"), id("parentcid"));
+        descriptor
     }
 
     /// Whether nothing stands in it, as in a piece of a larger set.
@@ -78,6 +86,29 @@ impl Descriptor {
     /// Bytes of the disk, as the extent line has them.
     pub(super) fn size(&self) -> Option<u64> {
         self.extents.first().and_then(|extent| extent.sectors)?.checked_mul(SECTOR)
+    }
+
+    /// Bytes of the disk that all extents make together, where every line says how many it has.
+    pub(super) fn total_size(&self) -> Option<u64> {
+        let add = |sum: u64, extent: &ExtentLine| sum.checked_add(extent.sectors?.checked_mul(SECTOR)?);
+        self.extents.iter().try_fold(0, add).filter(|size| *size > 0)
+    }
+
+    /// The files that hold the extents, as they are named.
+    pub(super) fn extent_names(&self) -> impl Iterator<Item = &str> {
+        self.extents.iter().map(|extent| extent.name.as_str()).filter(|name| !name.is_empty())
+    }
+
+    /// Why a disk of which there is nothing but this descriptor cannot be carried.
+    pub(super) fn refusals_alone(&self) -> Vec<Refusal> {
+        let names = match (self.extent_names().next(), self.extent_names().count()) {
+            (None, _) => String::new(),
+            (Some(name), 1) => format!(": its data are in the file {name:?}, which is never opened"),
+            (Some(name), count) => format!(": its data are in {count} files, {name:?} first, which are never opened"),
+        };
+        let what =
+            format!("a descriptor without data{names}; give one whole image (monolithicSparse, streamOptimized)");
+        [Some(Refusal { code: "descriptor-only", what }), self.refuse_parent()].into_iter().flatten().collect()
     }
 
     /// Why a disk with this descriptor cannot be carried, where its header says that it should be of `expected` type.
@@ -134,13 +165,14 @@ impl Descriptor {
         self.entries.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 
-    fn content_id(&self, key: &str, at: u64) -> Result<Option<u32>> {
-        let Some(value) = self.value(key) else { return Ok(None) };
-        let id = u32::from_str_radix(value, 16).map_err(|_| {
-            let what = format!("{key} in the descriptor is {value:?}, not a hexadecimal number of 32 bits");
-            Error::corrupt(FORMAT, "content-id", at, what)
-        })?;
-        Ok(Some(id))
+    fn check_content_id(&self, key: &str, at: u64) -> Result<()> {
+        match self.value(key) {
+            Some(value) if content_id(value).is_none() => {
+                let what = format!("{key} in the descriptor is {value:?}, not a hexadecimal number of 32 bits");
+                Err(Error::corrupt(FORMAT, "content-id", at, what))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -172,6 +204,10 @@ fn quoted_part(text: &str) -> &str {
 
 fn unquoted(value: &str) -> &str {
     value.trim().trim_matches('"').trim()
+}
+
+fn content_id(value: &str) -> Option<u32> {
+    u32::from_str_radix(value, 16).ok()
 }
 
 fn is_nil(uuid: &str) -> bool {

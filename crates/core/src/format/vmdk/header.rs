@@ -5,7 +5,7 @@ use std::mem::size_of;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::{DESCRIPTOR_ONLY, FORMAT, MAGIC, SECTOR, SECTOR_LEN};
+use super::{FORMAT, MAGIC, SECTOR, SECTOR_LEN};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -76,7 +76,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Checks the header that is stored at `at`.
+    /// Checks the header that is stored at `at` and is not [`descriptor_alone`](Self::descriptor_alone).
     pub(super) fn parse(bytes: &[u8; SECTOR_LEN], at: u64, limits: &Limits) -> Result<Self> {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         if raw.magic != MAGIC {
@@ -92,7 +92,7 @@ impl Header {
         }
         let header = Self {
             version: raw.version.get(),
-            capacity: check_capacity(raw, at)?,
+            capacity: bytes_of(raw.capacity.get(), at, "the capacity")?,
             grain,
             descriptor: check_descriptor(raw, at)?,
             table_entries: check_table_entries(raw, at)?,
@@ -118,6 +118,17 @@ impl Header {
             return Err(Error::corrupt(FORMAT, "directory-size", at, what));
         }
         Ok(header)
+    }
+
+    /// Where the descriptor is that this header is put in front of, if there is nothing else: the capacity then is 0.
+    pub(super) fn descriptor_alone(bytes: &[u8; SECTOR_LEN]) -> Result<Option<(u64, u64)>> {
+        let raw: &Raw = zerocopy::transmute_ref!(bytes);
+        if raw.magic != MAGIC || raw.capacity.get() != 0 {
+            return Ok(None);
+        }
+        check_version(raw)?;
+        let what = "a header with neither a disk nor a descriptor";
+        check_descriptor(raw, 0)?.map(Some).ok_or_else(|| Error::unsupported(FORMAT, "descriptor-only", what))
     }
 
     /// Reads the footer, a copy of this header that knows where the grain directory is, and returns that.
@@ -216,13 +227,6 @@ fn check_flags(raw: &Raw, at: u64) -> Result<u32> {
         }
         _ => Err(Error::unsupported(FORMAT, "compression", format!("compression {compression} is not known"))),
     }
-}
-
-fn check_capacity(raw: &Raw, at: u64) -> Result<u64> {
-    if raw.capacity.get() == 0 {
-        return Err(Error::unsupported(FORMAT, "descriptor-only", DESCRIPTOR_ONLY));
-    }
-    bytes_of(raw.capacity.get(), at, "the capacity")
 }
 
 fn check_grain(raw: &Raw, at: u64) -> Result<u64> {

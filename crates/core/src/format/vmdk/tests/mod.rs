@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a panic fails the test")]
 
+mod alone;
 mod hostile;
 mod order;
 mod truncated;
