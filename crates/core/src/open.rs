@@ -10,14 +10,14 @@ use std::time::Instant;
 use crate::convert::{Input, Options};
 use crate::digest::{Checksum, verify};
 use crate::engine::{self, Carried, Job};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::format::{self, Image, Opening, Order};
 use crate::layer::{self, Layer, Unwrapping};
 use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
 use crate::sink::{Discard, Sink};
-use crate::source::file::{FileSource, stored_len};
+use crate::source::file::{FileSource, Unchanged, stored_len};
 use crate::source::stream::{Past, Stream};
 use crate::source::tap::{Digests, Meter, Tap};
 use crate::source::{Aside, Ranges, Source};
@@ -32,6 +32,7 @@ pub struct Opened {
     wrappings: Vec<&'static str>,
     stored_size: Option<u64>,
     stored: Option<Stored>,
+    unchanged: Option<Unchanged>,
     /// What the wrapping says that it unpacks to: good enough to be shown, nothing is decided by it.
     unpacked_hint: Option<u64>,
     meter: Arc<Meter>,
@@ -47,6 +48,10 @@ pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Open
     let meter = Arc::new(Meter::new(progress));
     let wanted = options.checksums.iter().map(|sum| sum.algorithm).chain(options.digests.iter().copied());
     let digests = Digests::new(wanted);
+    let unchanged = match &input {
+        Input::File(file) => Some(Unchanged::since_now(file)?),
+        Input::Stream { .. } | Input::Ranged { .. } => None,
+    };
     let opener = Opener { options, meter: &meter, digests: &digests };
     let Unwrapped { mut source, wrappings, stored_size, stored } = match input {
         Input::File(file) => opener.file(file)?,
@@ -69,6 +74,7 @@ pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Open
         wrappings,
         stored_size,
         stored,
+        unchanged,
         unpacked_hint,
         meter,
         digests,
@@ -112,8 +118,8 @@ impl Opened {
         if let Some(refusal) = info.refusals.first() {
             return Err(Error::Unsupported { format: info.format, code: refusal.code, what: refusal.what.clone() });
         }
-        let carried = self.carry(sink)?;
-        let digests = self.check_to_the_end()?;
+        let read = self.carry(sink).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
+        let (carried, digests) = self.unless_changed(read)?;
         sink.finish(carried.size)?;
         Ok(self.report(carried, digests, sink.spooled()))
     }
@@ -122,8 +128,9 @@ impl Opened {
     /// not walked, but its stored bytes are.
     pub fn verify(mut self) -> Result<Report> {
         let walked = self.image.info().refusals.is_empty();
-        let carried = if walked { self.carry(&Discard::default())? } else { Carried::default() };
-        let digests = self.check_to_the_end()?;
+        let carried = if walked { self.carry(&Discard::default()) } else { Ok(Carried::default()) };
+        let read = carried.and_then(|carried| Ok((carried, self.check_to_the_end()?)));
+        let (carried, digests) = self.unless_changed(read)?;
         Ok(self.report(carried, digests, 0))
     }
 
@@ -158,6 +165,16 @@ impl Opened {
         verify(&computed, &self.options.checksums)?;
         self.progress.check()?;
         Ok(computed)
+    }
+
+    /// What has been `read`, if it can be relied on. A file that was written to meanwhile may be two halves of two images, and
+    /// what looks like damage is then none.
+    fn unless_changed<T>(&self, read: Result<T>) -> Result<T> {
+        match (&self.unchanged, &read) {
+            (None, _) => read,
+            (Some(_), Err(error)) if !matches!(error.kind(), Kind::Image | Kind::Mismatch) => read,
+            (Some(unchanged), _) => unchanged.check().and(read),
+        }
     }
 
     fn report(&mut self, carried: Carried, digests: Vec<Checksum>, spooled_by_sink: u64) -> Report {

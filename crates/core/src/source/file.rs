@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::sync::Arc;
 
 use rustix::fs::{Advice, SeekFrom as Whence};
@@ -41,6 +41,38 @@ impl FileSource {
             Err(error) => Err(Error::reading(0, error.into())),
         }
     }
+}
+
+/// What tells that a file was written to: its length, and when that was last done. Reading changes neither. The time at which
+/// the inode changed is not asked for: that a file is renamed, or gets another owner, does not matter to its bytes.
+pub(crate) struct Unchanged {
+    file: File,
+    seen: Option<Written>,
+}
+
+/// Length, and time in seconds and nanoseconds.
+type Written = (u64, i64, i64);
+
+impl Unchanged {
+    /// Remembers what `file` is now. Block devices keep no time that could be relied on: they always pass.
+    pub(crate) fn since_now(file: &File) -> Result<Self> {
+        let seen = file.try_clone().and_then(|file| Ok(Self { seen: written(&file)?, file }));
+        seen.map_err(|error| Error::reading(0, error))
+    }
+
+    /// Fails if the file was written to since.
+    pub(crate) fn check(&self) -> Result<()> {
+        if written(&self.file).map_err(|error| Error::reading(0, error))? == self.seen {
+            return Ok(());
+        }
+        let what = "the source was written to while it was read: convert it again when nobody uses it";
+        Err(Error::source("changed", what).for_now())
+    }
+}
+
+fn written(file: &File) -> io::Result<Option<Written>> {
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file().then(|| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
 }
 
 /// Length of a regular file or block device in bytes.
