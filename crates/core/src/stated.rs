@@ -29,6 +29,13 @@ impl FromStr for Stated {
     }
 }
 
+impl Stated {
+    /// Names of the wrappings, outermost first.
+    pub fn wrappings(&self) -> impl Iterator<Item = &'static str> {
+        self.wrappings.iter().map(|layer| layer.name)
+    }
+}
+
 fn wrapping(name: &str) -> Result<&'static Layer, String> {
     layer::by_name(name).ok_or_else(|| {
         let known: Vec<_> = LAYERS.iter().map(|layer| layer.aliases.first().copied().unwrap_or(layer.name)).collect();

@@ -18,10 +18,11 @@ impl Client {
     /// A client with the means that `access` names.
     pub fn new(access: &Access) -> diskferry::Result<Self> {
         let _ = access;
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let inner = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(reqwest::redirect::Policy::limited(10))
             .build()
-            .map_err(|error| Error::source("client", error.to_string()))?;
+            .map_err(|error| Error::source("tls", error.to_string()))?;
         Ok(Self { inner })
     }
 

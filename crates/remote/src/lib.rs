@@ -6,6 +6,9 @@
 mod access;
 mod client;
 mod failure;
+pub mod http;
+mod runtime;
 
 pub use access::Access;
 pub use client::Client;
+pub use runtime::Runtime;

@@ -1,0 +1,66 @@
+//! Metadata far ahead of the stream, by a request each.
+
+use std::io;
+
+use diskferry::Error;
+use diskferry::source::Ranges;
+
+use super::resource::Resource;
+use crate::failure::Failure;
+use crate::runtime::{Runtime, unless_stopped};
+
+/// Asks for parts of an image, on the caller's thread.
+pub(super) struct Elsewhere {
+    pub(super) runtime: Runtime,
+    pub(super) resource: Resource,
+}
+
+impl Ranges for Elsewhere {
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        let work = unless_stopped(&self.resource.progress, fetch(&self.resource, buf, at));
+        Ok(self.runtime.block_on(work)???)
+    }
+}
+
+/// Fills `buf`; `None` where the server gives no parts.
+async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<usize>, Error> {
+    let left = resource.about.total.map_or(u64::MAX, |total| total.saturating_sub(at));
+    let wanted = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    let mut tries = resource.tries();
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
+        match part(resource, rest, at.saturating_add(done as u64)).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(got)) => {
+                done += got;
+                tries.gain(got as u64);
+            }
+            Err(failure) => tries.pause_after(failure).await?,
+        }
+    }
+    Ok(Some(done))
+}
+
+/// Fills as much of `buf` as one answer brings, and at least a byte.
+async fn part(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<usize>, Failure> {
+    let mut answer = resource.again(Some(at..at.saturating_add(buf.len() as u64))).await?;
+    if !answer.is_part {
+        return Ok(None);
+    }
+    let mut done = 0;
+    while done < buf.len() {
+        let chunk = match resource.chunk(&mut answer).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) if done > 0 => break,
+            Ok(None) => return Err(resource.interrupted(at)),
+            Err(_) if done > 0 => break,
+            Err(failure) => return Err(failure),
+        };
+        let len = chunk.len().min(buf.len() - done);
+        if let (Some(to), Some(from)) = (buf.get_mut(done..done + len), chunk.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        done += len;
+    }
+    Ok(Some(done))
+}

@@ -1,0 +1,96 @@
+//! Images on HTTP servers: a stream that survives its connections, and requests for what lies far ahead of it.
+//!
+//! The image is asked for with one plain GET, which every server answers. When the connection breaks, the rest is asked
+//! for with `Range` and `If-Range`, so that it is of the same image; where a server has no ranges or gives the image no name,
+//! it is read again from the beginning, and the bytes that have passed must be the same. [RFC 9110] is what servers should do;
+//! docs/http.md says what is done when they do not.
+//!
+//! [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110
+
+mod answer;
+mod elsewhere;
+mod forward;
+mod resource;
+mod retry;
+
+use diskferry::source::Ranges;
+use diskferry::{Error, Input, Progress, Stated};
+use url::Url;
+
+pub use self::retry::Patience;
+
+use self::elsewhere::Elsewhere;
+use self::forward::{Pace, Reader};
+use self::resource::Resource;
+use crate::client::Client;
+use crate::runtime::{Runtime, unless_stopped};
+
+/// How an image is to be had from a server.
+#[derive(Debug, Clone)]
+pub struct How {
+    /// Whether only the beginning will be looked at.
+    pub look: bool,
+    /// Parts that are fetched at the same time, each over a connection of its own if the server speaks HTTP/1.1. With one, the
+    /// image comes as a whole.
+    pub connections: usize,
+    /// Patience with the server.
+    pub patience: Patience,
+    /// What the image was stated to be.
+    pub format: Option<Stated>,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { look: false, connections: 1, patience: Patience::default(), format: None }
+    }
+}
+
+/// Enough to tell what most images are.
+const BEGINNING: u64 = 128 << 10;
+/// A part of its own connection: long enough to hide the request, and a few of them fit into memory.
+const PART: u64 = 2 << 20;
+/// More connections than this are an attack on the server.
+pub const MOST_CONNECTIONS: usize = 16;
+
+/// Asks for the image at `url`. Its bytes come while the input is read.
+pub fn open(runtime: &Runtime, client: &Client, url: &Url, how: &How, progress: &Progress) -> diskferry::Result<Input> {
+    let pace = match (how.look, how.connections.min(MOST_CONNECTIONS)) {
+        (true, _) => Pace::Parts { len: BEGINNING, ahead: 1 },
+        (false, 0 | 1) => Pace::Whole,
+        (false, ahead) => Pace::Parts { len: PART, ahead },
+    };
+    let first_part = match pace {
+        Pace::Whole => None,
+        Pace::Parts { len, .. } => Some(len),
+    };
+    let mut resource = Resource::new(client, url, how.patience, progress);
+    let work = unless_stopped(progress, resource.first(first_part));
+    let first = runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
+    check_encoding(&resource.about.encoding, how.format.as_ref())?;
+    let (len, has_ranges) = (resource.about.total, !resource.about.refuses_ranges);
+    let elsewhere = Elsewhere { runtime: runtime.clone(), resource: resource.clone() };
+    let reader = Reader::start(runtime, resource, first, pace).map_err(|error| Error::reading(0, error))?;
+    let reader = Box::new(reader);
+    if !has_ranges {
+        return Ok(Input::Stream { reader, len });
+    }
+    let ranges: Box<dyn Ranges> = Box::new(elsewhere);
+    Ok(Input::Ranged { reader, len, ranges })
+}
+
+/// What a server puts around the image is a wrapping like others, and told by its first bytes. Where the caller has stated
+/// what comes, it has to be among that: otherwise packed bytes would be taken for a disk.
+fn check_encoding(encoding: &Option<String>, stated: Option<&Stated>) -> diskferry::Result<()> {
+    let Some(encoding) = encoding else { return Ok(()) };
+    let name = encoding.strip_prefix("x-").unwrap_or(encoding);
+    let is_stated = stated.is_none_or(|stated| stated.wrappings().next() == Some(name));
+    if matches!(name, "gzip" | "zstd") && is_stated {
+        return Ok(());
+    }
+    let remedy =
+        if stated.is_some() { "state that too, as in raw.gz" } else { "ask its administrator to leave it out" };
+    Err(Error::source(
+        "encoding",
+        format!("the server has put {encoding:?} around the image (Content-Encoding): {remedy}"),
+    ))
+}

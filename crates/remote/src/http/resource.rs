@@ -1,0 +1,141 @@
+//! One image on a server, and how its bytes are asked for.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use diskferry::{Error, Progress};
+use reqwest::Method;
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use tokio::time::timeout;
+use url::Url;
+
+use super::answer::{About, Answer};
+use super::retry::{Patience, Tries};
+use crate::client::Client;
+use crate::failure::{Again, Failure};
+
+/// See the [module](self).
+#[derive(Clone)]
+pub(super) struct Resource {
+    client: Client,
+    url: Url,
+    /// Where redirects led to at first: another mirror may have another version.
+    found_at: Option<Url>,
+    pub(super) patience: Patience,
+    pub(super) progress: Progress,
+    /// What the first answer said.
+    pub(super) about: About,
+}
+
+impl Resource {
+    pub(super) fn new(client: &Client, url: &Url, patience: Patience, progress: &Progress) -> Self {
+        Self {
+            client: client.clone(),
+            url: url.clone(),
+            found_at: None,
+            patience,
+            progress: progress.clone(),
+            about: About::default(),
+        }
+    }
+
+    /// The first answer, which says what there is: to a request for the first `part` bytes, or for all of it.
+    pub(super) async fn first(&mut self, part: Option<u64>) -> Result<Answer, Error> {
+        let mut tries = self.tries();
+        let range = part.map(|len| 0..len);
+        loop {
+            match self.request(&self.url, range.clone()).await {
+                Ok(answer) => {
+                    self.about = answer.about.clone();
+                    let found_at = answer.response.as_ref().map(|response| response.url().clone());
+                    self.found_at = found_at.filter(|found| *found != self.url);
+                    return Ok(answer);
+                }
+                Err(failure) => tries.pause_after(failure).await?,
+            }
+        }
+    }
+
+    /// The bytes in `range` of the same image, or all of it if the server prefers to send that.
+    pub(super) async fn again(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
+        let answer = match &self.found_at {
+            None => self.request(&self.url, range).await,
+            // What it led to may have been good for a while only.
+            Some(found) => match self.request(found, range.clone()).await {
+                Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await,
+                answer => answer,
+            },
+        }?;
+        self.check_same(&answer)?;
+        Ok(answer)
+    }
+
+    /// A part of another version, or another length, cannot be used. A whole one is still held against what has passed.
+    fn check_same(&self, answer: &Answer) -> Result<(), Failure> {
+        let (then, now) = (&self.about, &answer.about);
+        let other_length = then.total.is_some() && now.total.is_some() && then.total != now.total;
+        let other_version = then.validator.is_some() && now.validator.is_some() && then.validator != now.validator;
+        if other_length || (other_version && answer.is_part) || then.encoding != now.encoding {
+            return Err(changed("the image on the server was replaced by another one while it was read"));
+        }
+        Ok(())
+    }
+
+    async fn request(&self, url: &Url, range: Option<Range<u64>>) -> Result<Answer, Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(range) = &range {
+            let last = range.end.saturating_sub(1);
+            let wanted = if range.end == u64::MAX {
+                format!("bytes={}-", range.start)
+            } else {
+                format!("bytes={}-{last}", range.start)
+            };
+            headers.extend(HeaderValue::try_from(wanted).ok().map(|wanted| (RANGE, wanted)));
+            headers.extend(self.about.validator.clone().map(|validator| (IF_RANGE, validator.0)));
+        }
+        let response = timeout(self.patience.stall, self.client.send(Method::GET, url, headers));
+        let response = response.await.map_err(|_| self.stalled())??;
+        Answer::of(response, range.map(|range| range.start))
+    }
+
+    /// The next bytes of an answer; `None` at its end.
+    pub(super) async fn chunk(&self, answer: &mut Answer) -> Result<Option<Bytes>, Failure> {
+        let Some(response) = &mut answer.response else { return Ok(None) };
+        let chunk = timeout(self.patience.stall, response.chunk()).await.map_err(|_| self.stalled())?;
+        chunk.map_err(|error| Failure {
+            error: Error::source("interrupted", format!("the connection broke: {}", cause(&error))).for_now(),
+            again: Again::Later(None),
+        })
+    }
+
+    /// The failure of an answer that ends too early.
+    pub(super) fn interrupted(&self, at: u64) -> Failure {
+        let of = self.about.total.map_or(String::new(), |total| format!(" of {total}"));
+        let what = format!("the connection ended after {at}{of} bytes");
+        Failure { error: Error::source("interrupted", what).for_now(), again: Again::Later(None) }
+    }
+
+    fn stalled(&self) -> Failure {
+        let what = format!("the server has said nothing for {} s (--stall-timeout)", self.patience.stall.as_secs_f64());
+        Failure { error: Error::source("stalled", what).for_now(), again: Again::Later(None) }
+    }
+
+    pub(super) fn tries(&self) -> Tries {
+        Tries::new(self.patience, &self.progress)
+    }
+}
+
+/// The image is not what it was: the beginning of one and the end of another make none.
+pub(super) fn changed(what: &str) -> Failure {
+    Failure { error: Error::source("changed", what).for_now(), again: Again::Never }
+}
+
+/// The innermost reason, which says what happened; the outer ones repeat the URL.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}

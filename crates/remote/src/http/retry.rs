@@ -1,0 +1,142 @@
+//! Asking again: how often, and after how long.
+
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use diskferry::{Activity, Error, Progress};
+use tokio::time::sleep;
+
+use crate::failure::{Again, Failure};
+
+/// How patient a source is with its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a server is asked again that gives nothing new in between.
+    pub retries: u32,
+    /// The first pause before that; each one after it is twice as long, and none is exact, so that many clients do not come at once.
+    pub first_pause: Duration,
+    /// The longest pause; also for a server that asks for a longer one.
+    pub longest_pause: Duration,
+    /// How long a server may say nothing.
+    pub stall: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            retries: 8,
+            first_pause: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Less than this is no progress: a server that dies after every few bytes is not asked for ever.
+const PROGRESS: u64 = 64 << 10;
+
+/// What is left of one request's patience.
+pub(super) struct Tries {
+    patience: Patience,
+    progress: Progress,
+    pauses: ExponentialBackoff,
+    attempt: u32,
+    gained: u64,
+}
+
+impl Tries {
+    pub(super) fn new(patience: Patience, progress: &Progress) -> Self {
+        Self { patience, progress: progress.clone(), pauses: pauses(&patience), attempt: 0, gained: 0 }
+    }
+
+    /// The server gave `count` bytes that are new.
+    pub(super) fn gain(&mut self, count: u64) {
+        self.gained = self.gained.saturating_add(count);
+        if self.attempt > 0 && self.gained >= PROGRESS {
+            self.attempt = 0;
+            self.pauses = pauses(&self.patience);
+        }
+    }
+
+    /// Waits until the server may be asked again, or gives the reason why not.
+    pub(super) async fn pause_after(&mut self, failure: Failure) -> Result<(), Error> {
+        let Again::Later(asked_for) = failure.again else { return Err(failure.error) };
+        let Some(pause) = self.pauses.next() else { return Err(self.exhausted(failure.error)) };
+        let pause = pause.max(asked_for.unwrap_or_default()).min(self.patience.longest_pause);
+        self.attempt += 1;
+        self.gained = 0;
+        self.progress.set_activity(Activity::Retrying { at: Instant::now() + pause, attempt: self.attempt });
+        sleep(pause).await;
+        self.progress.set_activity(Activity::Working);
+        Ok(())
+    }
+
+    fn exhausted(&self, error: Error) -> Error {
+        match error {
+            Error::Source { code, what, .. } if self.attempt > 0 => {
+                let times = if self.attempt == 1 { "once".into() } else { format!("{} times", self.attempt) };
+                Error::Source { code, what: format!("{what} (tried again {times}; --retries)"), transient: true }
+            }
+            error => error.for_now(),
+        }
+    }
+}
+
+fn pauses(patience: &Patience) -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(patience.first_pause)
+        .with_max_delay(patience.longest_pause)
+        .with_max_times(usize::try_from(patience.retries).unwrap_or(usize::MAX))
+        .with_jitter()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Runtime;
+
+    fn tries(retries: u32) -> Tries {
+        let pause = Duration::from_millis(1);
+        let patience = Patience { retries, first_pause: pause, longest_pause: pause * 3, ..Patience::default() };
+        Tries::new(patience, &Progress::default())
+    }
+
+    fn failure(again: Again) -> Failure {
+        Failure { error: Error::source("unreachable", "nobody is there"), again }
+    }
+
+    fn pause(tries: &mut Tries, again: Again) -> Result<(), Error> {
+        Runtime::new().unwrap().block_on(tries.pause_after(failure(again))).unwrap()
+    }
+
+    #[test]
+    fn a_final_failure_is_not_tried_again() {
+        let error = pause(&mut tries(3), Again::Never).unwrap_err();
+        assert_eq!(error.to_string(), "nobody is there");
+        assert!(!error.is_transient());
+    }
+
+    #[test]
+    fn tries_are_counted_until_the_server_gives_enough() {
+        let mut tries = tries(2);
+        for round in 0..3 {
+            pause(&mut tries, Again::Later(None)).unwrap();
+            pause(&mut tries, Again::Later(None)).unwrap();
+            tries.gain(PROGRESS - 1);
+            if round < 2 {
+                tries.gain(1);
+            }
+        }
+        let error = pause(&mut tries, Again::Later(None)).unwrap_err();
+        assert_eq!(error.to_string(), "nobody is there (tried again 2 times; --retries)");
+        assert!(error.is_transient());
+    }
+
+    #[test]
+    fn a_server_may_ask_for_a_pause_but_not_for_a_day() {
+        let began = Instant::now();
+        pause(&mut tries(1), Again::Later(Some(Duration::from_secs(86_400)))).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+}
