@@ -1,11 +1,15 @@
 //! What can be typed, what it means, and the help that says so.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use diskferry::digest::Checksum;
 use diskferry::{Limits, Options, Stated};
+use diskferry_remote::Location;
+use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 
 use crate::size::Size;
 
@@ -54,8 +58,9 @@ impl Command {
 #[derive(Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
-    /// The image: a path, or - for stdin
-    pub source: PathBuf,
+    /// The image: a path, an http:// or https:// URL, or - for stdin
+    #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
+    pub source: Location,
 
     /// The raw disk: a file (need not exist), a block device, or - for stdout
     pub target: PathBuf,
@@ -89,6 +94,9 @@ pub struct ConvertArgs {
     pub no_sync: bool,
 
     #[command(flatten)]
+    pub fetch: FetchArgs,
+
+    #[command(flatten)]
     pub limits: LimitArgs,
 }
 
@@ -99,8 +107,9 @@ pub struct ConvertArgs {
 #[derive(Args)]
 #[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
-    /// The image: a path, or - for stdin
-    pub source: PathBuf,
+    /// The image: a path, an http:// or https:// URL, or - for stdin
+    #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
+    pub source: Location,
 
     #[command(flatten)]
     pub job: JobArgs,
@@ -112,6 +121,9 @@ pub struct InfoArgs {
     /// With --full: digest that the source must have, as for convert
     #[arg(long, value_name = "ALGO:HEX", requires = "full")]
     pub checksum: Vec<Checksum>,
+
+    #[command(flatten)]
+    pub fetch: FetchArgs,
 
     #[command(flatten)]
     pub limits: LimitArgs,
@@ -157,6 +169,35 @@ pub enum When {
     Never,
     /// A JSON object on a line every second and at the end
     Json,
+}
+
+/// How a server is dealt with.
+#[derive(Args)]
+#[command(next_help_heading = "Network")]
+pub struct FetchArgs {
+    /// Parts of the image that are fetched at the same time
+    ///
+    /// More than one helps where each connection is slowed down by itself. They are put in order in memory.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MOST_CONNECTIONS as u64))]
+    connections: u64,
+
+    /// How often a server is asked again that gives nothing new in between
+    #[arg(long, value_name = "N", default_value_t = Patience::default().retries)]
+    retries: u32,
+
+    /// How long a server may say nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = Patience::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    stall_timeout: u64,
+}
+
+impl FetchArgs {
+    /// How to fetch an image that `job` is about, of which only the beginning may be wanted.
+    pub fn how(&self, job: &JobArgs, look: bool) -> How {
+        let stall = Duration::from_secs(self.stall_timeout);
+        let patience = Patience { retries: self.retries, stall, ..Patience::default() };
+        let connections = usize::try_from(self.connections).unwrap_or(MOST_CONNECTIONS);
+        How { look, connections, patience, format: job.format.clone() }
+    }
 }
 
 /// What an image may ask for.

@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
-use diskferry::Progress;
 use diskferry::sink::FileOptions;
+use diskferry::{Progress, Report};
 
 use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
@@ -20,18 +20,12 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
 
-    let input = source::open(&args.source, &progress)?;
-    let target = Target::find(&args.target, &progress)?;
-    target.refuse_source(&input)?;
-
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
-    let options = args.job.options(args.limits, args.checksum, target.dir());
-    let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
-    let sink = target.sink(how, &options, &progress)?;
+    let shown = args.source.shown();
     let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
-    let report = display.during(&watched, move || diskferry::convert(input, &*sink, &options, &progress))?;
+    let report = display.during(&watched, move || carry(args, &progress))?;
 
     if !quiet {
         output::warn(&report.inspection.image.warnings);
@@ -40,7 +34,17 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
         }
     }
     if as_json {
-        output::result(&json::text(&json::report(&args.source, &report)))?;
+        output::result(&json::text(&json::report(&shown, &report)))?;
     }
     Ok(())
+}
+
+fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
+    let input = source::open(&args.source, &args.fetch.how(&args.job, false), progress)?;
+    let target = Target::find(&args.target, progress)?;
+    target.refuse_source(&input)?;
+    let options = args.job.options(args.limits, args.checksum, target.dir());
+    let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
+    let sink = target.sink(how, &options, progress)?;
+    Ok(diskferry::convert(input, &*sink, &options, progress)?)
 }

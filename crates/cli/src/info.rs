@@ -12,19 +12,23 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
 
-    let input = source::open(&args.source, &progress)?;
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet) = (args.job.json, args.job.quiet);
+    let (source, shown) = (args.source.clone(), args.source.shown());
+    let how = args.fetch.how(&args.job, !args.full);
     let options = args.job.options(args.limits, args.checksum, None);
 
     let (warnings, text) = if args.full {
-        let report = display.during(&progress, || diskferry::inspect_full(input, &options, &progress))?;
-        let text = if as_json { json::text(&json::report(&args.source, &report)) } else { human::report(&report) };
+        let report = display.during(&progress, || {
+            let input = source::open(&source, &how, &progress)?;
+            Ok::<_, Failure>(diskferry::inspect_full(input, &options, &progress)?)
+        })?;
+        let text = if as_json { json::text(&json::report(&shown, &report)) } else { human::report(&report) };
         (report.inspection.image.warnings, text)
     } else {
+        let input = source::open(&source, &how, &progress)?;
         let found = diskferry::inspect(input, &options)?;
-        let text =
-            if as_json { json::text(&json::inspection(&args.source, &found)) } else { human::inspection(&found) };
+        let text = if as_json { json::text(&json::inspection(&shown, &found)) } else { human::inspection(&found) };
         (found.image.warnings, text)
     };
     if !quiet {

@@ -1,6 +1,6 @@
 //! What programs read. Keys are those of `qemu-img info --output=json` where it has them.
 
-use std::path::Path;
+use std::ffi::OsStr;
 
 use diskferry::format::{Detail, ImageInfo};
 use diskferry::{Error, Inspection, Report};
@@ -15,12 +15,12 @@ pub fn text(value: &Value) -> String {
 }
 
 /// What `info` says.
-pub fn inspection(source: &Path, inspection: &Inspection) -> Value {
+pub fn inspection(source: &OsStr, inspection: &Inspection) -> Value {
     Value::Object(inspected(source, inspection))
 }
 
 /// What `convert` and `info --full` say. Of an image that cannot be carried nothing has been read to the end, and nothing is said about that.
-pub fn report(source: &Path, report: &Report) -> Value {
+pub fn report(source: &OsStr, report: &Report) -> Value {
     let mut object = inspected(source, &report.inspection);
     if report.inspection.image.refusals.is_empty() {
         let digests = report.digests.iter().map(|sum| (sum.algorithm.to_string(), json!(sum.hex)));
@@ -35,7 +35,7 @@ pub fn report(source: &Path, report: &Report) -> Value {
     Value::Object(object)
 }
 
-fn inspected(source: &Path, inspection: &Inspection) -> Map<String, Value> {
+fn inspected(source: &OsStr, inspection: &Inspection) -> Map<String, Value> {
     let image = &inspection.image;
     let mut object = Map::from_iter([
         ("filename".into(), json!(source.to_string_lossy())),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_inspection_has_the_keys_of_qemu_img() {
-        let value = inspection(Path::new("disk.qcow2.xz"), &hostile());
+        let value = inspection(OsStr::new("disk.qcow2.xz"), &hostile());
         let expected = json!({
             "filename": "disk.qcow2.xz", "format": "qcow2", "virtual-size": 1 << 30, "cluster-size": 65536,
             "backing-filename": "\u{1b}]0;owned\u{7}base.qcow2", "compression": ["xz"], "stored-size": null,
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_has_no_key_and_what_is_not_known_is_null() {
-        let value = inspection(Path::new("-"), &Inspection::default());
+        let value = inspection(OsStr::new("-"), &Inspection::default());
         assert!(value.get("backing-filename").is_none() && value.get("cluster-size").is_none());
         assert_eq!(value.get("unpacked-size"), Some(&Value::Null));
     }
@@ -151,8 +151,8 @@ mod tests {
     #[test]
     fn a_refused_image_has_no_figures_of_a_job() {
         let refused = Report { inspection: hostile(), ..Report::default() };
-        assert!(report(Path::new("-"), &refused).get("allocated-size").is_none());
-        assert_eq!(report(Path::new("-"), &Report::default()).get("allocated-size"), Some(&json!(0)));
+        assert!(report(OsStr::new("-"), &refused).get("allocated-size").is_none());
+        assert_eq!(report(OsStr::new("-"), &Report::default()).get("allocated-size"), Some(&json!(0)));
     }
 
     #[test]

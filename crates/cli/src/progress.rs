@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use diskferry::Progress;
+use diskferry::{Activity, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -75,6 +75,8 @@ struct Moment {
     total: Option<u64>,
     written: u64,
     elapsed: Duration,
+    /// Which try comes next and in how many seconds, while a source waits for it.
+    retrying: Option<(u32, u64)>,
 }
 
 impl Moment {
@@ -84,8 +86,24 @@ impl Moment {
             total: progress.total(),
             written: progress.written(),
             elapsed: begin.elapsed(),
+            retrying: retrying(progress.activity()),
         }
     }
+}
+
+fn retrying(activity: Activity) -> Option<(u32, u64)> {
+    match activity {
+        Activity::Retrying { at, attempt } => {
+            let left = at.saturating_duration_since(Instant::now());
+            Some((attempt, left.as_secs() + u64::from(left.subsec_nanos() > 0)))
+        }
+        _ => None,
+    }
+}
+
+/// What a person is told about it.
+fn waiting((attempt, seconds): (u32, u64)) -> String {
+    format!("the source failed: try {} in {seconds} s", attempt + 1)
 }
 
 /// The largest part of `total` that is shown before the disk is published: when every byte has passed there still is data to be synced.
@@ -102,6 +120,7 @@ impl Bar {
 
     fn draw(&self, now: &Moment, published: bool) {
         let template = match now.total {
+            _ if now.retrying.is_some() => "{binary_bytes}, {msg}",
             Some(_) if published => "[{bar:30}] 100%  {binary_total_bytes} in {elapsed}",
             Some(total) if now.source >= total => "[{bar:30}] {percent:>3}%  {binary_total_bytes}, finishing",
             Some(_) => {
@@ -115,6 +134,9 @@ impl Bar {
         }
         if let Some(total) = now.total {
             self.0.set_length(total);
+        }
+        if let Some(retrying) = now.retrying {
+            self.0.set_message(waiting(retrying));
         }
         let shown = now.total.map_or(now.source, |total| now.source.min(short_of(total)));
         self.0.set_position(shown);
@@ -143,6 +165,9 @@ impl View for Lines {
 }
 
 fn line(now: &Moment) -> String {
+    if let Some(retrying) = now.retrying {
+        return format!("{}, {}", iec(now.source), waiting(retrying));
+    }
     let rate = iec(now.source / now.elapsed.as_secs().max(1));
     match now.total {
         Some(total) => {
@@ -163,6 +188,7 @@ impl Json {
             "written": now.written,
             "seconds": now.elapsed.as_secs_f64(),
             "done": done,
+            "retrying": now.retrying.map(|(attempt, seconds)| json!({ "attempt": attempt, "seconds": seconds })),
         }});
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
@@ -189,14 +215,22 @@ mod tests {
         for total in [1, 99, 100, 101, u64::MAX] {
             assert!(short_of(total) < total);
         }
-        let all = Moment { source: 1 << 40, total: Some(1 << 40), written: 0, elapsed: Duration::from_secs(1024) };
+        let all = Moment {
+            source: 1 << 40,
+            total: Some(1 << 40),
+            written: 0,
+            elapsed: Duration::from_secs(1024),
+            retrying: None,
+        };
         assert_eq!(line(&all), "98%, 1 TiB of 1 TiB, 1 GiB/s");
     }
 
     #[test]
     fn without_a_length_there_is_no_percentage() {
-        let now = Moment { source: 3 << 20, total: None, written: 0, elapsed: Duration::from_secs(2) };
+        let now = Moment { source: 3 << 20, total: None, written: 0, elapsed: Duration::from_secs(2), retrying: None };
         assert_eq!(line(&now), "3 MiB, 1.5 MiB/s");
+        let now = Moment { retrying: Some((2, 4)), ..now };
+        assert_eq!(line(&now), "3 MiB, the source failed: try 3 in 4 s");
     }
 
     #[test]

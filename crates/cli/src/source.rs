@@ -7,9 +7,13 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use diskferry::{Error, Input, Progress, Side};
+use diskferry_remote::http::{self, How};
+use diskferry_remote::{Access, Client, Location, Runtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::fcntl_setpipe_size;
+
+use url::Url;
 
 use crate::exit::Failure;
 
@@ -19,9 +23,13 @@ pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// What a pipe may hold, sixteen times what it holds by itself: the most that Linux grants to everybody.
 pub const PIPE: usize = 1 << 20;
 
-/// Opens `path`, or stdin for `-`.
-pub fn open(path: &Path, progress: &Progress) -> Result<Input, Failure> {
-    let opened = if path == Path::new("-") { stdin() } else { file(path) };
+/// Opens what lies at `location`.
+pub fn open(location: &Location, how: &How, progress: &Progress) -> Result<Input, Failure> {
+    let opened = match location {
+        Location::Stdin => stdin(),
+        Location::Path(path) => file(path),
+        Location::Http(url) => return fetch(url, how, progress),
+    };
     let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
     match opened.and_then(input) {
         Ok(Some(input)) => Ok(input),
@@ -30,9 +38,15 @@ pub fn open(path: &Path, progress: &Progress) -> Result<Input, Failure> {
             side: Side::Source,
             doing: "opening the source",
             at: None,
-            source: io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+            source: io::Error::new(error.kind(), format!("{}: {error}", location.shown().display())),
         })),
     }
+}
+
+fn fetch(url: &Url, how: &How, progress: &Progress) -> Result<Input, Failure> {
+    let runtime = Runtime::new()?;
+    let client = Client::new(&Access::default())?;
+    Ok(http::open(&runtime, &client, url, how, progress)?)
 }
 
 fn stdin() -> io::Result<File> {

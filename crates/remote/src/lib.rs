@@ -7,8 +7,10 @@ mod access;
 mod client;
 mod failure;
 pub mod http;
+mod location;
 mod runtime;
 
 pub use access::Access;
 pub use client::Client;
+pub use location::Location;
 pub use runtime::Runtime;

@@ -1,0 +1,106 @@
+//! Where an image lies, as a person types it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use url::Url;
+
+/// A place that images come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// `-`
+    Stdin,
+    /// A file, a device or a pipe. `file:` in front of a path keeps it from being taken for something else.
+    Path(PathBuf),
+    /// `http://…` or `https://…`
+    Http(Url),
+}
+
+impl Location {
+    /// Understands what was typed. The error says what is wrong with it, and repeats none of it that could be secret.
+    pub fn parse(typed: &OsStr) -> Result<Self, String> {
+        if typed == "-" {
+            return Ok(Self::Stdin);
+        }
+        let Some((scheme, rest)) = typed.to_str().and_then(|text| text.split_once(':')) else {
+            return Ok(Self::Path(typed.into()));
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => {
+                Ok(Self::Path(rest.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(rest).into()))
+            }
+            "http" | "https" => http(typed.to_str().unwrap_or_default()).map(Self::Http),
+            _ => Ok(Self::Path(typed.into())),
+        }
+    }
+
+    /// What may be shown of it: of a URL neither a password nor the query, in which a presigned one has its signature.
+    pub fn shown(&self) -> OsString {
+        match self {
+            Self::Stdin => "-".into(),
+            Self::Path(path) => path.into(),
+            Self::Http(url) => shown(url).into(),
+        }
+    }
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<Self, String> {
+        Self::parse(OsStr::new(typed))
+    }
+}
+
+fn http(typed: &str) -> Result<Url, String> {
+    let mut url = Url::parse(typed).map_err(|error| format!("the URL cannot be understood: {error}"))?;
+    // It is for browsers.
+    url.set_fragment(None);
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the URL names no host".into());
+    }
+    Ok(url)
+}
+
+fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    // These fail only for URLs that cannot have them.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(None);
+    shown.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_is_told_apart() {
+        let path = |path: &str| Location::Path(path.into());
+        for (typed, found) in [
+            ("-", Location::Stdin),
+            ("disk.raw", path("disk.raw")),
+            ("./-", path("./-")),
+            ("a:b", path("a:b")),
+            ("C:/disk", path("C:/disk")),
+            ("file:http://x", path("http://x")),
+            ("file:///srv/disk", path("/srv/disk")),
+            ("file:-", path("-")),
+            ("HTTPS://Example.org/a#b", Location::Http("https://example.org/a".parse().unwrap())),
+        ] {
+            assert_eq!(Location::parse(OsStr::new(typed)).unwrap(), found, "{typed}");
+        }
+        for wrong in ["http://", "http:///", "https://user:secret@", "http://[::1"] {
+            let error = Location::parse(OsStr::new(wrong)).unwrap_err();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let location: Location = "https://me:secret@example.org:8443/a/disk.raw?X-Signature=secret".parse().unwrap();
+        assert_eq!(location.shown(), "https://example.org:8443/a/disk.raw");
+    }
+}
