@@ -58,6 +58,7 @@ pub mod format;
 pub mod inspect;
 pub mod layer;
 pub mod limits;
+mod lock;
 mod open;
 pub mod progress;
 pub mod report;

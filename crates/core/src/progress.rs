@@ -1,10 +1,11 @@
 //! How far a job is, for a front end to poll.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// Shared between a job and whoever watches it: clones speak of the same job. Counters only grow.
 #[derive(Debug, Clone, Default)]
@@ -53,12 +54,12 @@ impl Progress {
 
     /// What the job is busy with.
     pub fn activity(&self) -> Activity {
-        *self.0.activity.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.activity)
     }
 
     /// Says what the job is busy with. For sources that wait for something.
     pub fn set_activity(&self, activity: Activity) {
-        *self.0.activity.lock().unwrap_or_else(PoisonError::into_inner) = activity;
+        *lock(&self.0.activity) = activity;
     }
 
     /// Ends the job with [`Error::Stopped`]; nothing is published then.

@@ -9,7 +9,7 @@ mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use self::reader::Reader;
@@ -17,6 +17,7 @@ use self::worker::Worker;
 use crate::error::{Error, Result};
 use crate::format::Image;
 use crate::limits::Limits;
+use crate::lock::lock;
 use crate::progress::Progress;
 use crate::sink::Sink;
 use crate::source::Source;
@@ -64,7 +65,7 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
         drop(receive);
         Reader::new(job, &shared, format, send).run(image, source)
     });
-    if let Some(error) = shared.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(error) = lock(&shared.error).take() {
         return Err(error);
     }
     Ok(Carried { size: read?, allocated: shared.allocated.into_inner() })
@@ -83,7 +84,7 @@ struct Shared {
 impl Shared {
     /// Keeps the first error; the others follow from it.
     fn fail(&self, error: Error) {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&self.error).get_or_insert(error);
         self.failed.store(true, Ordering::Relaxed);
     }
 
@@ -92,11 +93,11 @@ impl Shared {
     }
 
     fn buffer(&self) -> Vec<u8> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        lock(&self.spare).pop().unwrap_or_default()
     }
 
     fn give_back(&self, mut buffer: Vec<u8>) {
         buffer.clear();
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        lock(&self.spare).push(buffer);
     }
 }

@@ -4,15 +4,16 @@ use std::fs::File;
 use std::io;
 use std::mem::take;
 use std::os::unix::fs::FileExt;
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::sync::{Mutex, PoisonError};
 
 use super::batch::{Batch, Piece, What};
 use super::unpack::Unpacker;
 use super::{Job, STEP, Shared, grain};
 use crate::error::{Error, Result};
 use crate::extent::Codec;
+use crate::lock::lock;
 use crate::source::ends_early;
 
 /// Neighbouring packed units are gathered up to this size and written together.
@@ -39,7 +40,7 @@ impl<'a> Worker<'a> {
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
     pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
         let mut gathered = Gathered::default();
-        while let Ok(batch) = { receive.lock().unwrap_or_else(PoisonError::into_inner).recv() } {
+        while let Ok(batch) = { lock(receive).recv() } {
             if !self.shared.failed()
                 && let Err(error) = self.deliver(&batch, &mut gathered)
             {

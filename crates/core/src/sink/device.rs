@@ -6,13 +6,14 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
 use rustix::io::{Errno, pwrite, retry_on_intr};
 
 use super::{Sink, write_zeroes};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// How a device is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl DeviceSink {
     }
 
     fn head(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.head)
     }
 
     fn check_size(&self, size: u64) -> Result<()> {

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
@@ -16,6 +16,7 @@ use tempfile::TempPath;
 use super::share::Sharing;
 use super::{Sink, write_zeroes};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 
 /// How a file is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +98,7 @@ impl FileSink {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<TempPath>> {
-        self.temporary.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.temporary)
     }
 
     /// Gives the file its size, and its blocks if they are to be reserved.

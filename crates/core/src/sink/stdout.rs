@@ -2,12 +2,13 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{Sink, write_zeroes};
 use crate::error::{Error, Result};
 use crate::format::Order;
 use crate::limits::Limits;
+use crate::lock::lock;
 use crate::spans::Spans;
 use crate::spool::{BOOKKEEPING, Spool, within_memory};
 
@@ -54,7 +55,7 @@ impl<W: Write + Send> PipeSink<W> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<W>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

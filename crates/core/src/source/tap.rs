@@ -2,10 +2,11 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::digest::{Algorithm, Checksum, Digester};
 use crate::error::{Error, Result};
+use crate::lock::lock;
 use crate::progress::Progress;
 use crate::spans::Spans;
 
@@ -28,7 +29,7 @@ impl Meter {
     /// The `count` stored bytes at `at` have been read from a source that lies near. Bytes that were looked at before they are
     /// carried, or that are digested besides, count once.
     pub(crate) fn read(&self, at: u64, count: u64) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = lock(&self.read);
         let range = at..at.saturating_add(count);
         let again = read.remove(range.clone());
         read.insert(range);
@@ -69,16 +70,16 @@ impl Digests {
 
     /// Whether nobody asked for a digest.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        lock(&self.0).is_empty()
     }
 
     fn update(&self, bytes: &[u8]) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).update(bytes);
+        lock(&self.0).update(bytes);
     }
 
     /// The values over everything read. Leaves nothing behind.
     pub(crate) fn take(&self) -> Vec<Checksum> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).finish()
+        std::mem::take(&mut *lock(&self.0)).finish()
     }
 }
 
