@@ -128,7 +128,7 @@ impl Opened {
     /// not walked, but its stored bytes are.
     pub fn verify(mut self) -> Result<Report> {
         let walked = self.image.info().refusals.is_empty();
-        let carried = if walked { self.carry(&Discard::default()) } else { Ok(Carried::default()) };
+        let carried = if walked { self.carry(&Discard) } else { Ok(Carried::default()) };
         let read = carried.and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
         Ok(self.report(carried, digests, 0))
