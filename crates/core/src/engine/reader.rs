@@ -89,12 +89,12 @@ impl<'a> Reader<'a> {
         let mut done = self.copied(source, &range, start)?;
         while done < len && !self.shared.failed() {
             self.job.progress.check()?;
-            let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
             let at = range.start.saturating_add(done);
             if let Some(part) = self.lent(source, at..range.end, start.saturating_add(done)) {
                 done = done.saturating_add(part);
                 continue;
             }
+            let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
             let part = usize::try_from(len - done).unwrap_or(room).min(room);
             let stored = self.read(source, at, part)?;
             if stored.len() < part {

@@ -1,9 +1,7 @@
 //! The writing end: batches in, the disk out.
 
 use std::fs::File;
-use std::io;
 use std::mem::take;
-use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -15,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::extent::Codec;
 use crate::lock::lock;
 use crate::source::ends_early;
+use crate::source::file::read_lent;
 
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 2 << 20;
@@ -72,13 +71,11 @@ impl<'a> Worker<'a> {
     fn relay(&mut self, file: &File, at: u64, piece: &Piece) -> Result<()> {
         let mut bytes = take(&mut self.relayed);
         bytes.resize(usize::try_from(piece.len).unwrap_or_default(), 0);
-        match file.read_exact_at(&mut bytes, at) {
-            Ok(()) => self.write(&bytes, piece.start)?,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(ends_early(self.format, "data", at, piece.len, 0));
-            }
-            Err(error) => return Err(Error::reading(at, error)),
+        let got = read_lent(file, &mut bytes, at)?;
+        if got < bytes.len() {
+            return Err(ends_early(self.format, "data", at, piece.len, got as u64));
         }
+        self.write(&bytes, piece.start)?;
         self.relayed = bytes;
         Ok(())
     }
@@ -156,5 +153,32 @@ struct Gathered {
 impl Gathered {
     fn end(&self) -> u64 {
         self.start.saturating_add(self.bytes.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::progress::Progress;
+    use crate::sink::Discard;
+
+    #[test]
+    fn a_lent_file_that_has_become_shorter_is_told_with_what_is_left() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 1000]).unwrap();
+        let (limits, progress) = (Limits::default(), Progress::default());
+        let job = Job { sink: &Discard, limits: &limits, workers: 1, progress: &progress };
+        let shared = Shared::default();
+        let mut worker = Worker::new(&job, &shared, "raw", None);
+        let file = std::sync::Arc::new(file);
+        let piece = |len| Piece { start: 0, len, what: What::Zero, stored: 0..0 };
+        worker.relay(&file, 600, &piece(400)).unwrap();
+        let error = worker.relay(&file, 600, &piece(500)).unwrap_err();
+        assert_eq!(error.code(), "raw-ends-early");
+        let text = error.to_string();
+        assert!(text.contains("takes 500 bytes, of which the image has 400"), "{text}");
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rustix::fs::{Advice, SeekFrom as Whence};
 use rustix::io::Errno;
 
-use super::Source;
 use super::tap::Meter;
+use super::{Source, fill};
 use crate::error::{Error, Result};
 
 /// An unwrapped image in a file.
@@ -81,6 +81,20 @@ pub(crate) fn stored_len(mut file: &File) -> io::Result<u64> {
     if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0)) } else { Ok(metadata.len()) }
 }
 
+/// Reads from a [lent](Source::lend) file until `buf` is full or the file ends, and returns how much was read.
+pub(crate) fn read_lent(file: &File, buf: &mut [u8], at: u64) -> Result<usize> {
+    fill(buf, at, |buf, at| read_some(file, buf, at))
+}
+
+fn read_some(file: &File, buf: &mut [u8], at: u64) -> Result<usize> {
+    loop {
+        match file.read_at(buf, at) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map_err(|error| Error::reading(at, error)),
+        }
+    }
+}
+
 impl Source for FileSource {
     fn len(&self) -> Option<u64> {
         Some(self.len)
@@ -93,16 +107,9 @@ impl Source for FileSource {
     }
 
     fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
-        loop {
-            match self.file.read_at(buf, at) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::reading(at, error)),
-                Ok(n) => {
-                    self.meter.read(at, n as u64);
-                    return Ok(n);
-                }
-            }
-        }
+        let got = read_some(&self.file, buf, at)?;
+        self.meter.read(at, got as u64);
+        Ok(got)
     }
 
     fn seekable(&self) -> bool {
