@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use diskferry_testkit::assert_same_disk;
+use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use wait4::Wait4;
 
-use crate::rows::{Contestant, Row};
+use crate::rows::{Contestant, Reached, Row};
 
 /// What a conversion took.
 #[derive(Debug, Clone, Copy)]
@@ -19,12 +21,15 @@ pub struct Sample {
     pub cpu: Duration,
     /// Largest resident set of any process in the tree, in bytes.
     pub memory: u64,
+    /// What the disk, and copies of the image, took of the file system, in bytes.
+    pub stored: u64,
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { wall, cpu, memory } = self;
-        write!(f, "{:.2} s, {:.2} CPU s, {} MiB", wall.as_secs_f64(), cpu.as_secs_f64(), memory >> 20)
+        let Self { wall, cpu, memory, stored } = self;
+        let (wall, cpu) = (wall.as_secs_f64(), cpu.as_secs_f64());
+        write!(f, "{wall:.2} s, {cpu:.2} CPU s, {} MiB, {} MiB stored", memory >> 20, stored >> 20)
     }
 }
 
@@ -32,25 +37,34 @@ impl fmt::Display for Sample {
 pub struct Job<'a> {
     dir: &'a Path,
     diskferry: &'a Path,
+    server: Option<RunningNginx>,
 }
 
 impl<'a> Job<'a> {
     /// Conversions in `dir`, where the disks lie, with the command under test at `diskferry`.
     pub fn new(dir: &'a Path, diskferry: &'a Path) -> Self {
-        Self { dir, diskferry }
+        Self { dir, diskferry, server: None }
     }
 
     /// Makes the image of `row`.
-    pub fn make(&self, row: &Row) {
+    pub fn make(&mut self, row: &Row) {
         self.shell(row, row.make);
+        if let Reached::Http(rate) = row.reached {
+            let nginx = rate.into_iter().fold(Nginx::new(), Nginx::rate).start();
+            symlink(self.image(), nginx.root().join("image")).unwrap();
+            self.server = Some(nginx);
+        }
     }
 
     /// Lets `contestant` convert it, and compares what came out.
     pub fn convert(&self, row: &Row, contestant: &Contestant) -> Sample {
-        let sample = self.shell(row, contestant.command);
-        assert_same_disk(&self.out(), &self.disk(row));
+        let mut sample = self.shell(row, contestant.command);
+        if contestant.makes_disk {
+            assert_same_disk(&self.out(), &self.disk(row));
+        }
         for file in [self.out(), self.scratch()] {
-            if file.exists() {
+            if let Ok(metadata) = fs::metadata(&file) {
+                sample.stored += metadata.blocks() * 512;
                 fs::remove_file(file).unwrap();
             }
         }
@@ -58,7 +72,8 @@ impl<'a> Job<'a> {
     }
 
     /// Removes the image.
-    pub fn clear(&self) {
+    pub fn clear(&mut self) {
+        self.server = None;
         fs::remove_file(self.image()).unwrap();
     }
 
@@ -67,11 +82,15 @@ impl<'a> Job<'a> {
         shell.args(["-euc", command]);
         shell.env("disk", self.disk(row)).env("image", self.image()).env("out", self.out());
         shell.env("scratch", self.scratch()).env("diskferry", self.diskferry);
+        if let Some(server) = &self.server {
+            shell.env("url", server.url(Origin::Plain, "/image"));
+        }
         let started = Instant::now();
         let used = shell.spawn().unwrap().wait4().unwrap();
         let wall = started.elapsed();
         assert!(used.status.success(), "{}: {command}: {}", row.name, used.status);
-        Sample { wall, cpu: used.rusage.utime + used.rusage.stime, memory: used.rusage.maxrss }
+        let (cpu, memory) = (used.rusage.utime + used.rusage.stime, used.rusage.maxrss);
+        Sample { wall, cpu, memory, stored: 0 }
     }
 
     fn disk(&self, row: &Row) -> PathBuf {

@@ -74,12 +74,12 @@ fn main() {
 
     let diskferry = diskferry();
     let scratch = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.dir).unwrap();
-    let job = Job::new(scratch.path(), &diskferry);
+    let mut job = Job::new(scratch.path(), &diskferry);
     let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(&args.filter)).collect();
     make_disks(scratch.path(), &sizes, |disk| rows.iter().any(|row| row.disk == disk));
 
     // One row after the other, so that its image is in the page cache and no other one is on the disk.
-    let outcomes: Vec<Outcome> = rows.into_iter().map(|row| run(row, rounds, &job)).collect();
+    let outcomes: Vec<Outcome> = rows.into_iter().map(|row| run(row, rounds, &mut job)).collect();
     if smoke {
         return;
     }
@@ -91,7 +91,7 @@ fn main() {
 }
 
 /// Makes the row's image and lets everybody convert it, in turns.
-fn run(row: &'static Row, rounds: usize, job: &Job) -> Outcome {
+fn run(row: &'static Row, rounds: usize, job: &mut Job) -> Outcome {
     eprintln!("{}", row.name);
     job.make(row);
     let mut results: Vec<_> =

@@ -1,6 +1,6 @@
 //! Who converts what: every row names an image and the peers that can do it, each at its best setting.
 //!
-//! Commands find `$disk`, `$image`, `$out` and `$scratch` in their environment. Nobody waits for stable storage: the peers
+//! Commands find `$disk`, `$image`, `$out` and `$scratch` in their environment, and `$url` where the image is served by nginx. Nobody waits for stable storage: the peers
 //! cannot be told to, and diskferry is told not to.
 
 use std::env;
@@ -14,8 +14,19 @@ pub struct Row {
     pub disk: &'static str,
     /// Makes `$image` from `$disk`.
     pub make: &'static str,
+    /// How the image is reached.
+    pub reached: Reached,
     ours: &'static Contestant,
     peers: &'static [&'static [Contestant]],
+}
+
+/// Where a row's image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// In a file.
+    File,
+    /// On a server on the same machine, which sends at most so many bytes per second on each connection.
+    Http(Option<u64>),
 }
 
 impl Row {
@@ -31,6 +42,8 @@ pub struct Contestant {
     pub command: &'static str,
     /// The tool that not everybody has.
     needs: &'static str,
+    /// Whether it makes the disk. What does not is there to show what the others cannot be faster than.
+    pub makes_disk: bool,
 }
 
 impl Contestant {
@@ -42,8 +55,58 @@ impl Contestant {
 }
 
 const fn peer(name: &'static str, needs: &'static str, command: &'static str) -> Contestant {
-    Contestant { name, command, needs }
+    Contestant { name, command, needs, makes_disk: true }
 }
+
+/// The transfer by itself.
+const DOWNLOAD: &[Contestant] = &[Contestant {
+    name: "the download alone",
+    command: "curl -sSf -o /dev/null \"$url\"",
+    needs: "curl",
+    makes_disk: false,
+}];
+
+const URL: Contestant = peer("diskferry", "sh", "\"$diskferry\" convert -q --no-sync \"$url\" \"$out\"");
+
+const CURL_QEMU_IMG: &[Contestant] = &[
+    peer(
+        "curl; qemu-img -W",
+        "curl",
+        "curl -sSf -o \"$scratch\" \"$url\"; qemu-img convert -W -O raw \"$scratch\" \"$out\"",
+    ),
+    peer(
+        "nbdkit curl, qemu-img",
+        "nbdkit",
+        "nbdkit -U - curl \"url=$url\" --run 'qemu-img convert -m 16 -W -O raw \"$uri\" \"$out\"'",
+    ),
+];
+
+const CURL_GZIP: &[Contestant] = &[
+    peer(
+        "curl \\| gzip \\| dd",
+        "gzip",
+        "curl -sSf \"$url\" | gzip -dc | dd of=\"$out\" bs=1M iflag=fullblock conv=sparse status=none",
+    ),
+    peer(
+        "curl \\| pigz \\| dd",
+        "pigz",
+        "curl -sSf \"$url\" | pigz -dc | dd of=\"$out\" bs=1M iflag=fullblock conv=sparse status=none",
+    ),
+    peer(
+        "curl \\| igzip \\| dd",
+        "igzip",
+        "curl -sSf \"$url\" | igzip -dc | dd of=\"$out\" bs=1M iflag=fullblock conv=sparse status=none",
+    ),
+];
+
+const CURL_XZ: &[Contestant] = &[
+    peer(
+        "curl \\| xz \\| dd",
+        "xz",
+        "curl -sSf \"$url\" | xz -T0 -dc | dd of=\"$out\" bs=1M iflag=fullblock conv=sparse status=none",
+    ),
+    peer("curl \\| xz > file", "xz", "curl -sSf \"$url\" | xz -T0 -dc > \"$out\""),
+];
 
 const FILE: Contestant = peer("diskferry", "sh", "\"$diskferry\" convert -q --no-sync \"$image\" \"$out\"");
 const PIPE: Contestant = peer("diskferry", "sh", "cat \"$image\" | \"$diskferry\" convert -q --no-sync - \"$out\"");
@@ -117,8 +180,28 @@ const fn row(
     ours: &'static Contestant,
     peers: &'static [&'static [Contestant]],
 ) -> Row {
-    Row { name, disk, make, ours, peers }
+    Row { name, disk, make, reached: Reached::File, ours, peers }
 }
+
+/// The image of `make`, on a server.
+const fn served(
+    name: &'static str,
+    disk: &'static str,
+    make: &'static str,
+    rate: Option<u64>,
+    peers: &'static [&'static [Contestant]],
+) -> Row {
+    Row { name, disk, make, reached: Reached::Http(rate), ours: &URL, peers }
+}
+
+/// 200 Mbit/s.
+const LINK: Option<u64> = Some(25_000_000);
+
+const MAKE_QCOW2: &str = "qemu-img convert -f raw -O qcow2 $disk $image";
+const MAKE_QCOW2_ZLIB: &str = "qemu-img convert -f raw -O qcow2 -c -W $disk $image";
+const MAKE_STREAM: &str = "qemu-img convert -f raw -O vmdk -o subformat=streamOptimized $disk $image";
+const MAKE_GZ: &str = "gzip -c $disk > $image";
+const MAKE_XZ: &str = "xz -T0 -3 --block-size=16MiB -c $disk > $image";
 
 /// Every row, in the order of the table.
 pub static ROWS: &[Row] = &[
@@ -177,4 +260,14 @@ pub static ROWS: &[Row] = &[
     row("qcow2, 8 TiB almost empty", HUGE, "qemu-img convert -f raw -O qcow2 $disk $image", &FILE, &[QEMU_IMG]),
     row("vdi, 8 TiB almost empty", HUGE, "qemu-img convert -f raw -O vdi $disk $image", &FILE, &[QEMU_IMG]),
     row("vmdk, 1 TiB almost empty", LARGE, "qemu-img convert -f raw -O vmdk $disk $image", &FILE, &[QEMU_IMG_ALONE]),
+    served("http, qcow2", SYSTEM, MAKE_QCOW2, None, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http, qcow2, zlib", SYSTEM, MAKE_QCOW2_ZLIB, None, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http, vmdk, streamOptimized", SYSTEM, MAKE_STREAM, None, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http, raw.gz", SYSTEM, MAKE_GZ, None, &[CURL_GZIP, DOWNLOAD]),
+    served("http, raw.xz, many blocks", SMALL, MAKE_XZ, None, &[CURL_XZ, DOWNLOAD]),
+    served("http at 200 Mbit/s, qcow2", SYSTEM, MAKE_QCOW2, LINK, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http at 200 Mbit/s, qcow2, zlib", SYSTEM, MAKE_QCOW2_ZLIB, LINK, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http at 200 Mbit/s, vmdk, streamOptimized", SYSTEM, MAKE_STREAM, LINK, &[CURL_QEMU_IMG, DOWNLOAD]),
+    served("http at 200 Mbit/s, raw.gz", SYSTEM, MAKE_GZ, LINK, &[CURL_GZIP, DOWNLOAD]),
+    served("http at 200 Mbit/s, raw.xz, many blocks", SMALL, MAKE_XZ, LINK, &[CURL_XZ, DOWNLOAD]),
 ];
