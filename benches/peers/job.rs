@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use diskferry_testkit::assert_same_disk;
+use diskferry_testkit::serve::link::{Link, Side};
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use wait4::Wait4;
 
@@ -38,21 +39,32 @@ pub struct Job<'a> {
     dir: &'a Path,
     diskferry: &'a Path,
     server: Option<RunningNginx>,
+    link: Option<Link>,
 }
 
 impl<'a> Job<'a> {
     /// Conversions in `dir`, where the disks lie, with the command under test at `diskferry`.
     pub fn new(dir: &'a Path, diskferry: &'a Path) -> Self {
-        Self { dir, diskferry, server: None }
+        Self { dir, diskferry, server: None, link: None }
     }
 
     /// Makes the image of `row`.
     pub fn make(&mut self, row: &Row) {
         self.shell(row, row.make);
-        if let Reached::Http(rate) = row.reached {
-            let nginx = rate.into_iter().fold(Nginx::new(), Nginx::rate).start();
-            symlink(self.image(), nginx.root().join("image")).unwrap();
-            self.server = Some(nginx);
+        self.server = match row.reached {
+            Reached::File => None,
+            Reached::Http => Some(Nginx::new().start()),
+            Reached::Cable => {
+                let link = Link::new().expect("network namespaces, which root can have");
+                link.rate(Side::Far, "200mbit");
+                let address = link.address(Side::Far);
+                let nginx = link.inside(Side::Far, || Nginx::new().address(address).start());
+                self.link = Some(link);
+                Some(nginx)
+            }
+        };
+        if let Some(server) = &self.server {
+            symlink(self.image(), server.root().join("image")).unwrap();
         }
     }
 
@@ -74,11 +86,15 @@ impl<'a> Job<'a> {
     /// Removes the image.
     pub fn clear(&mut self) {
         self.server = None;
+        self.link = None;
         fs::remove_file(self.image()).unwrap();
     }
 
     fn shell(&self, row: &Row, command: &str) -> Sample {
-        let mut shell = Command::new("sh");
+        let mut shell = match &self.link {
+            Some(link) => link.command(Side::Near, "sh"),
+            None => Command::new("sh"),
+        };
         shell.args(["-euc", command]);
         shell.env("disk", self.disk(row)).env("image", self.image()).env("out", self.out());
         shell.env("scratch", self.scratch()).env("diskferry", self.diskferry);
