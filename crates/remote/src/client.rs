@@ -1,37 +1,224 @@
 //! Requests: connections, trust and redirects. What an answer means is for others to say.
+//!
+//! Redirects are followed here and not by the HTTP library, which sends headers of the user's to whatever host it is sent to.
 
-use diskferry::Error;
-use reqwest::header::HeaderMap;
-use reqwest::{Method, Response};
-use url::Url;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::access::Access;
-use crate::failure::{Again, Failure};
+use diskferry::{Error, Result};
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{Method, Proxy, RequestBuilder, Response, StatusCode};
+use rustls::ClientConfig;
+use url::{Origin, Url};
+
+use crate::access::{Access, Login};
+use crate::failure::Failure;
+use crate::secret::Secret;
+use crate::shown::{Host, Shown};
+
+/// Most redirects that one request follows.
+const REDIRECTS: usize = 10;
+
+/// How long a connection may take to be made, TLS and proxies included.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// Makes requests with one set of credentials. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    inner: reqwest::Client,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    access: Access,
+    direct: Connections,
+    proxied: Option<Connections>,
+    rootless: bool,
+}
+
+/// Connections that show our certificate, and such that do not: it says who we are as a password does.
+struct Connections {
+    own: reqwest::Client,
+    anonymous: reqwest::Client,
 }
 
 impl Client {
-    /// A client with the means that `access` names.
-    pub fn new(access: &Access) -> diskferry::Result<Self> {
-        let _ = access;
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let inner = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::limited(10))
-            .build()
-            .map_err(|error| Error::source("tls", error.to_string()))?;
-        Ok(Self { inner })
+    /// A client with the means that `access` names. Reads the files of certificates.
+    pub fn new(access: &Access) -> Result<Self> {
+        let settings = access.trust.settings()?;
+        let connections = |proxied| -> Result<Connections> {
+            Ok(Connections {
+                own: connections(access, settings.own.clone(), proxied)?,
+                anonymous: connections(access, settings.anonymous.clone(), proxied)?,
+            })
+        };
+        let direct = connections(false)?;
+        let proxied = access.proxies.any().then(|| connections(true)).transpose()?;
+        let shared = Shared { access: access.clone(), direct, proxied, rootless: settings.rootless };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Sends one request without a body, follows redirects, and gives the first answer that is none, whatever its status.
-    pub(crate) async fn send(&self, method: Method, url: &Url, headers: HeaderMap) -> Result<Response, Failure> {
-        let sent = self.inner.request(method, url.clone()).headers(headers).send().await;
-        sent.map_err(|error| Failure {
-            error: Error::source("unreachable", error.to_string()),
-            again: Again::Later(None),
-        })
+    ///
+    /// The credentials of the user go to the origin of `named` and to no other. So that must be what the user has named; `url` is
+    /// the same, or where a redirect from there has led before. `headers` must be without secrets, they go everywhere.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        named: &Url,
+        url: &Url,
+        headers: HeaderMap,
+    ) -> Result<Response, Failure> {
+        let (named, userinfo) = without_userinfo(named);
+        let (mut url, _) = without_userinfo(url);
+        let first = First { origin: named.origin(), userinfo };
+        for _ in 0..=REDIRECTS {
+            let response = self.ask(&method, &url, &headers, &first).await?;
+            match redirect(&url, &response)? {
+                None => return Ok(response),
+                Some(next) => url = next,
+            }
+        }
+        Err(misdirected(
+            &url,
+            format_args!("is where more than {REDIRECTS} redirects have led; they may go in a circle"),
+        ))
+    }
+
+    /// Sends one request to one server.
+    async fn ask(&self, method: &Method, url: &Url, headers: &HeaderMap, first: &First) -> Result<Response, Failure> {
+        let Shared { access, direct, proxied, rootless } = &*self.shared;
+        let proxy = access.proxies.of(url);
+        access.guard.check(url, proxy.is_some())?;
+        let connections = match (proxy, proxied) {
+            (Some(_), Some(proxied)) => proxied,
+            _ => direct,
+        };
+        let at_home = url.origin() == first.origin;
+        let client = if at_home { &connections.own } else { &connections.anonymous };
+        let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
+        if at_home {
+            request = request.headers(access.headers.map().clone());
+        }
+        let sent = self.identify(request, url, first, at_home).send().await;
+        let response = sent.map_err(|error| {
+            let failure = Failure::of_request(&error, url, proxy);
+            if *rootless { without_roots(failure) } else { failure }
+        })?;
+        match proxy {
+            Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(Failure::proxy_refuses(proxy))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// Adds who we are, where that is known for this server.
+    fn identify(&self, request: RequestBuilder, url: &Url, first: &First, at_home: bool) -> RequestBuilder {
+        let access = &self.shared.access;
+        if at_home {
+            if access.headers.authorize() {
+                return request;
+            }
+            match &access.login {
+                Some(Login::Basic { user, password }) => return request.basic_auth(user, Some(password.reveal())),
+                Some(Login::Bearer(token)) => return request.bearer_auth(token.reveal()),
+                None => {}
+            }
+        }
+        if at_home && let Some((user, password)) = &first.userinfo {
+            return request.basic_auth(user, Some(password.reveal()));
+        }
+        // `default` is for whom the user has named, and a host that a redirect leads to is not.
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        match access.netrc.login(host, at_home) {
+            Some((user, password)) => request.basic_auth(user, Some(password.reveal())),
+            None => request,
+        }
+    }
+}
+
+/// The server that the user has named, and what stood in its URL.
+struct First {
+    origin: Origin,
+    userinfo: Option<(String, Secret)>,
+}
+
+fn connections(access: &Access, mut tls: ClientConfig, proxied: bool) -> Result<reqwest::Client> {
+    // One body at a time, and several connections only to have several: HTTP/2 would put them all on one.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut builder = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .http1_only()
+        .connect_timeout(CONNECT)
+        .user_agent(concat!("diskferry/", env!("CARGO_PKG_VERSION")))
+        .tls_backend_preconfigured(tls)
+        .no_proxy();
+    if proxied {
+        // The resolver is not guarded here: it resolves the names of proxies, which the operator has named.
+        let proxies = access.proxies.clone();
+        builder = builder.proxy(Proxy::custom(move |url| proxies.of(url).cloned()));
+    } else if let Some(resolver) = access.guard.resolver() {
+        builder = builder.dns_resolver(resolver);
+    }
+    builder.build().map_err(|error| Error::source("access", error.without_url().to_string()))
+}
+
+/// `url` as it is asked for, and the name and password that stood in it.
+fn without_userinfo(url: &Url) -> (Url, Option<(String, Secret)>) {
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let password = url.password().unwrap_or_default();
+    let known = !url.username().is_empty() || !password.is_empty();
+    let userinfo = known.then(|| (decode(url.username()), Secret::new(decode(password))));
+    let mut url = url.clone();
+    // These fail for URLs that can have no name in them, which then have none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_fragment(None);
+    (url, userinfo)
+}
+
+/// Where `response`, which `url` was answered with, sends us, if it does.
+fn redirect(url: &Url, response: &Response) -> Result<Option<Url>, Failure> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let location = response.headers().get(LOCATION).and_then(|location| std::str::from_utf8(location.as_bytes()).ok());
+    let Some(next) = location.and_then(|location| url.join(location).ok()) else {
+        return Err(misdirected(url, format_args!("redirects without saying where to")));
+    };
+    // A name and password there are not the user's.
+    let (next, _) = without_userinfo(&next);
+    match (url.scheme(), next.scheme()) {
+        ("https", "http") => Err(misdirected(url, format_args!("redirects from https to http, to {}", Host(&next)))),
+        (_, "http" | "https") if next.has_host() => Ok(Some(next)),
+        (_, scheme) => Err(misdirected(url, format_args!("redirects to {scheme}:, which is not fetched"))),
+    }
+}
+
+fn misdirected(url: &Url, what: std::fmt::Arguments<'_>) -> Failure {
+    Failure::never(Error::source("redirect", format!("{} {what}", Shown(url))))
+}
+
+fn without_roots(failure: Failure) -> Failure {
+    match failure.error {
+        Error::Source { code: "tls", what, .. } => Failure::never(Error::source(
+            "tls",
+            format!("{what}; no roots were found on this system (SSL_CERT_FILE, --cacert)"),
+        )),
+        _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_password_are_taken_out_of_a_url() {
+        let url = Url::parse("https://us%40er:p%3Ass@host/a?b#c").unwrap();
+        let (bare, userinfo) = without_userinfo(&url);
+        let (user, password) = userinfo.unwrap();
+        assert_eq!((bare.as_str(), user.as_str(), password.reveal()), ("https://host/a?b", "us@er", "p:ss"));
+        assert!(without_userinfo(&bare).1.is_none());
     }
 }

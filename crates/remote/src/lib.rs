@@ -4,13 +4,25 @@
 //! through bounded channels.
 
 mod access;
+mod address;
 mod client;
 mod failure;
+mod guard;
 pub mod http;
 mod location;
+mod netrc;
+mod proxy;
 mod runtime;
+mod secret;
+mod shown;
+mod trust;
 
-pub use access::Access;
+pub use access::{Access, Headers, Login};
 pub use client::Client;
+pub use guard::{Guard, HostPattern};
 pub use location::Location;
+pub use netrc::Netrc;
+pub use proxy::Proxies;
 pub use runtime::Runtime;
+pub use secret::Secret;
+pub use trust::{Identity, Trust};

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::shown::Shown;
+
 /// A place that images come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -40,7 +42,7 @@ impl Location {
         match self {
             Self::Stdin => "-".into(),
             Self::Path(path) => path.into(),
-            Self::Http(url) => shown(url).into(),
+            Self::Http(url) => Shown(url).to_string().into(),
         }
     }
 }
@@ -61,15 +63,6 @@ fn http(typed: &str) -> Result<Url, String> {
         return Err("the URL names no host".into());
     }
     Ok(url)
-}
-
-fn shown(url: &Url) -> String {
-    let mut shown = url.clone();
-    // These fail only for URLs that cannot have them.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    shown.set_query(None);
-    shown.into()
 }
 
 #[cfg(test)]

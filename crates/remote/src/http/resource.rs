@@ -94,7 +94,7 @@ impl Resource {
             headers.extend(HeaderValue::try_from(wanted).ok().map(|wanted| (RANGE, wanted)));
             headers.extend(self.about.validator.clone().map(|validator| (IF_RANGE, validator.0)));
         }
-        let response = timeout(self.patience.stall, self.client.send(Method::GET, url, headers));
+        let response = timeout(self.patience.stall, self.client.send(Method::GET, &self.url, url, headers));
         let response = response.await.map_err(|_| self.stalled())??;
         Answer::of(response, range.map(|range| range.start))
     }
