@@ -58,6 +58,14 @@ impl Spans {
         }
     }
 
+    /// The first byte in `range` that is there.
+    pub(crate) fn first_in(&self, range: Range<u64>) -> Option<u64> {
+        if self.end_at(range.start).is_some() {
+            return Some(range.start);
+        }
+        self.map.range(range).next().map(|(&start, _)| start)
+    }
+
     /// Where the range that holds `at` ends.
     pub(crate) fn end_at(&self, at: u64) -> Option<u64> {
         self.map.range(..=at).next_back().map(|(_, &end)| end).filter(|&end| end > at)
@@ -105,6 +113,15 @@ mod tests {
         for expected in [&[(0, 30), (40, 50)][..], &[(0, 50)], &[(0, 50)]] {
             spans.close_first_gap();
             assert_eq!(ranges(&spans), expected);
+        }
+    }
+
+    #[test]
+    fn the_first_byte_in_a_range_is_found() {
+        let spans = spans(&[10..15, 20..30]);
+        for (range, first) in [(0..10, None), (0..11, Some(10)), (12..50, Some(12)), (15..20, None), (15..21, Some(20))]
+        {
+            assert_eq!(spans.first_in(range.clone()), first, "{range:?}");
         }
     }
 

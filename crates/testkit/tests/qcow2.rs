@@ -95,3 +95,19 @@ fn a_backing_file_is_named_with_its_format() {
     let info = qemu_img(&["info".as_ref(), "-f".as_ref(), "qcow2".as_ref(), path.as_os_str()]);
     assert!(info.contains("backing file: base.raw") && info.contains("backing file format: raw"), "{info}");
 }
+
+#[test]
+fn clusters_that_share_what_is_stored() {
+    for cluster_bits in [9, 16] {
+        let mut spec = Qcow2 { shuffle: Some(4), ..small(cluster_bits) }.fill(17);
+        let is_stored = |cluster: &Cluster| matches!(cluster, Cluster::Plain(_) | Cluster::Packed(_));
+        let stored: Vec<_> = spec.clusters.iter().filter(|(_, cluster)| is_stored(cluster)).map(|(n, _)| *n).collect();
+        assert!(stored.len() > 20);
+        for (n, other) in stored.iter().skip(10).zip(&stored) {
+            if !matches!(spec.clusters[other], Cluster::As(_)) {
+                spec.clusters.insert(*n, Cluster::As(*other));
+            }
+        }
+        assert_accepted(&format!("cluster bits {cluster_bits}"), &spec);
+    }
+}

@@ -4,14 +4,17 @@
 //! and hands out the extents that the tables named. A table's extents leave memory as they pass, so no full map is ever
 //! built. In [`Order::Virtual`] the same walk goes along the virtual disk instead.
 
+mod sides;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::mem::{size_of, take};
 
+use self::sides::Sides;
 use super::{Opening, Order};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
-use crate::source::Source;
+use crate::source::{BEHIND, Source};
 
 /// One mapping table below the root: an L2 table, a grain table, a piece of a block map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +71,10 @@ pub(crate) struct Walk {
     /// Stored bytes named up to now, and the furthest of them.
     named: u64,
     furthest: u64,
-    /// Runs that waited before the table that is being loaded.
+    /// Where the table lies that is being loaded, and how many runs waited before it.
+    loading: u64,
     waiting: usize,
+    sides: Sides,
     settled: bool,
 }
 
@@ -90,7 +95,9 @@ impl Walk {
             repeated: (0, 0),
             named: 0,
             furthest: 0,
+            loading: 0,
             waiting: 0,
+            sides: Sides::default(),
             settled: false,
         }
     }
@@ -123,6 +130,7 @@ impl Walk {
     /// Maps `len` bytes at `start` of the disk to the bytes at `at` of the image.
     pub(crate) fn data(&mut self, at: u64, start: u64, len: u64) -> Result<()> {
         self.forbid_metadata(at, len)?;
+        self.forbid_both_sides(at, len)?;
         self.push(at, start, len, PLAIN);
         self.bound_table()
     }
@@ -132,6 +140,7 @@ impl Walk {
         debug_assert!(stored != PLAIN && stored != ZERO, "these mean something else");
         // How much of `stored` is really used shows only when it is unpacked.
         self.forbid_metadata(at, 1)?;
+        self.forbid_both_sides(at, 1)?;
         self.push(at, start, len, stored);
         self.bound_table()
     }
@@ -149,12 +158,14 @@ impl Walk {
         mut load: impl FnMut(&mut Self, &mut dyn Source, Table) -> Result<()>,
     ) -> Result<Option<Extent>> {
         self.close();
-        self.keep_tail(source);
+        self.keep_tail(source)?;
         while self.table_is_next(source)? {
             let Some(table) = self.tables.pop() else { break };
-            self.waiting = self.runs.len();
+            (self.loading, self.waiting) = (table.at, self.runs.len());
             load(self, source, table)?;
             self.close();
+            let found = self.sides.close();
+            self.mapped_once(found)?;
         }
         if self.tables.is_empty() && !self.settled {
             self.settled = true;
@@ -168,6 +179,7 @@ impl Walk {
         };
         if let Some(extent) = next {
             self.bound_repeats(&extent)?;
+            self.keep_shared(&extent, source)?;
         }
         Ok(next)
     }
@@ -185,11 +197,7 @@ impl Walk {
     /// A small image can name its bytes for a disk of terabytes, one cluster or all of them again and again. Nobody but an
     /// attacker does.
     fn bound_repeats(&mut self, extent: &Extent) -> Result<()> {
-        let (at, len) = match extent.body {
-            Body::Data { at } => (at, extent.len),
-            Body::Packed { at, len, .. } => (at, len.into()),
-            Body::Zero => return Ok(()),
-        };
+        let Some((at, len)) = stored(extent) else { return Ok(()) };
         let times = if at == self.repeated.0 { self.repeated.1 + 1 } else { 1 };
         self.repeated = (at, times);
         self.named = self.named.saturating_add(len);
@@ -204,12 +212,26 @@ impl Walk {
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
     /// so there is room for it only where the next thing that is known lies elsewhere.
-    fn keep_tail(&self, source: &mut dyn Source) {
-        let (Some(end), Some(table)) = (self.packed_to, self.tables.last()) else { return };
+    fn keep_tail(&self, source: &mut dyn Source) -> Result<()> {
+        let (Some(end), Some(table)) = (self.packed_to, self.tables.last()) else { return Ok(()) };
         let next_to_it = |run: &Run| run.key <= end && run.key.saturating_add(SECTOR) > end && run.key < table.at;
-        if !self.runs.peek().is_some_and(|Reverse(run)| next_to_it(run)) {
-            source.linger(SECTOR - 1);
+        if self.runs.peek().is_some_and(|Reverse(run)| next_to_it(run)) {
+            return Ok(());
         }
+        source.keep(end.saturating_sub(SECTOR - 1)..end)
+    }
+
+    /// What is named next may begin inside of `extent`: clusters may stand for several places of the disk. A stream is
+    /// told of it before they pass.
+    fn keep_shared(&self, extent: &Extent, source: &mut dyn Source) -> Result<()> {
+        let Some((at, len)) = stored(extent).filter(|_| !source.seekable()) else { return Ok(()) };
+        let end = at.saturating_add(len);
+        let run = self.runs.peek().map(|Reverse(run)| run.key);
+        let next = run.into_iter().chain(self.tables.last().map(|table| table.at)).min().unwrap_or(end);
+        if next.saturating_add(BEHIND) < end {
+            source.keep(next..end)?;
+        }
+        Ok(())
     }
 
     fn table_is_next(&self, source: &dyn Source) -> Result<bool> {
@@ -251,6 +273,21 @@ impl Walk {
             }
             _ => Ok(()),
         }
+    }
+
+    fn forbid_both_sides(&mut self, at: u64, len: u64) -> Result<()> {
+        let found = self.sides.map(self.loading, at..at.saturating_add(len));
+        self.mapped_once(found)
+    }
+
+    /// Fails if there is a byte that was mapped from [both sides](sides).
+    fn mapped_once(&self, found: Option<u64>) -> Result<()> {
+        found.map_or(Ok(()), |at| {
+            let what = format!(
+                "byte {at} of the image stands for several places of the disk, some in a table in front of it and some in one behind"
+            );
+            Err(Error::unsupported(self.format, "mapped-from-behind", what))
+        })
     }
 
     fn push(&mut self, at: u64, start: u64, len: u64, stored: u32) {
@@ -297,6 +334,15 @@ impl Walk {
             ZERO => Extent { start, len: clipped, body: Body::Zero },
             len => Extent { start, len: whole, body: Body::Packed { at, len, codec: self.codec } },
         }
+    }
+}
+
+/// Where the bytes of `extent` are stored, and how many they are at most.
+fn stored(extent: &Extent) -> Option<(u64, u64)> {
+    match extent.body {
+        Body::Data { at } => Some((at, extent.len)),
+        Body::Packed { at, len, .. } => Some((at, len.into())),
+        Body::Zero => None,
     }
 }
 

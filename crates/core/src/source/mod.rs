@@ -43,10 +43,11 @@ pub trait Source: Send {
         Ok(Some(range))
     }
 
-    /// The last `len` bytes read may be asked for once more, after others: the sector that a packed unit ends in can hold
-    /// the beginning of another that is not known yet.
-    fn linger(&mut self, len: u64) {
-        let _ = len;
+    /// The bytes of `range` may be asked for once more when they and others have passed. Of a stream, those that have are kept if they
+    /// are among the last [`BEHIND`] ones, which need not be announced to be read again at once.
+    fn keep(&mut self, range: Range<u64>) -> Result<()> {
+        let _ = range;
+        Ok(())
     }
 
     /// All metadata has been read: bytes jumped over from now on will not be asked for.
@@ -78,6 +79,9 @@ pub trait Source: Send {
 
 /// How far a stream can be looked into beyond the furthest byte read.
 pub const PEEK: usize = 2 << 20;
+
+/// How many bytes behind the furthest byte read a stream can be asked for again. More than a sector is needed.
+pub const BEHIND: u64 = 64 << 10;
 
 /// Reads data until `buf` is full or the image ends, and returns how much was read.
 pub fn read_full(source: &mut dyn Source, buf: &mut [u8], at: u64) -> Result<usize> {

@@ -5,17 +5,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::mem::take;
 use std::ops::Range;
 
 use super::file::FileSource;
 use super::window::Window;
-use super::{Aside, PEEK, Source, copy};
+use super::{Aside, BEHIND, PEEK, Source, copy};
 use crate::error::{Error, Result};
 use crate::spool::Spool;
-
-/// Bytes behind the furthest byte read that can be read again. More than a sector is needed.
-const BEHIND: u64 = 64 << 10;
 
 /// Metadata up to this far ahead are waited for: a request of their own would take no less.
 const NEAR: u64 = 1 << 20;
@@ -37,8 +33,8 @@ pub(crate) struct Stream {
     past: Past,
     /// Where metadata far ahead can be had.
     aside: Option<Aside>,
-    /// How many bytes before the frontier to put aside before the next read.
-    lingering: u64,
+    /// What to spool although it is read.
+    kept: Range<u64>,
     /// Every byte spooled lies before this one.
     spooled_to: u64,
     settled: bool,
@@ -53,7 +49,7 @@ impl Stream {
             frontier: 0,
             past,
             aside: None,
-            lingering: 0,
+            kept: 0..0,
             spooled_to: 0,
             settled: false,
         }
@@ -97,16 +93,17 @@ impl Stream {
         Ok(true)
     }
 
-    /// Puts aside the bytes that [`linger`](Source::linger) spoke of, while the window still has them.
-    fn put_tail_aside(&mut self) -> Result<()> {
-        let mut at = self.frontier.saturating_sub(take(&mut self.lingering)).max(self.spooled_to);
-        let (Past::Spool(spool), false) = (&mut self.past, self.settled) else { return Ok(()) };
-        while at < self.frontier {
+    /// Spools what is to be [kept](Source::keep) of the bytes from `at` up to the frontier, while the window has them.
+    fn keep_passed(&mut self, at: u64) -> Result<()> {
+        let Past::Spool(spool) = &mut self.past else { return Ok(()) };
+        let mut at = at.max(self.kept.start).max(self.spooled_to);
+        let end = self.frontier.min(self.kept.end);
+        while at < end {
             let Some(bytes) = self.window.slice(at) else { break };
-            let wanted = usize::try_from(self.frontier - at).unwrap_or(usize::MAX);
-            let tail = bytes.get(..wanted).unwrap_or(bytes);
-            spool.put(tail, at)?;
-            at = at.saturating_add(tail.len() as u64);
+            let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let kept = bytes.get(..wanted).unwrap_or(bytes);
+            spool.put(kept, at)?;
+            at = at.saturating_add(kept.len() as u64);
             self.spooled_to = at;
         }
         Ok(())
@@ -133,7 +130,6 @@ impl Source for Stream {
     }
 
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.put_tail_aside()?;
         if at < self.frontier && self.window.slice(at).is_none() {
             return self.read_past(buf, at);
         }
@@ -141,7 +137,9 @@ impl Source for Stream {
             return Ok(0);
         }
         let got = copy(self.wait_for(at)?.unwrap_or_default(), buf);
-        self.frontier = self.frontier.max(at.saturating_add(got as u64));
+        let before = self.frontier;
+        self.frontier = before.max(at.saturating_add(got as u64));
+        self.keep_passed(before)?;
         Ok(got)
     }
 
@@ -169,8 +167,9 @@ impl Source for Stream {
         matches!(self.past, Past::File(_))
     }
 
-    fn linger(&mut self, len: u64) {
-        self.lingering = len;
+    fn keep(&mut self, range: Range<u64>) -> Result<()> {
+        self.kept = range;
+        self.keep_passed(0)
     }
 
     fn settle(&mut self) {
@@ -257,13 +256,46 @@ mod tests {
     }
 
     #[test]
-    fn a_lingering_tail_is_kept_when_the_walk_goes_elsewhere() {
+    fn a_tail_that_is_to_be_kept_can_be_read_when_much_else_has_passed() {
         let mut stream = stream(LEN);
         read(&mut stream, 0, 100_000).unwrap();
-        stream.linger(511);
+        stream.keep(100_000 - 511..100_000).unwrap();
         read(&mut stream, 100_000, 2 << 20).unwrap();
         read(&mut stream, 100_000 - 511, 511).unwrap();
         assert_eq!(read(&mut stream, 100_000 - 512, 1).unwrap_err().code(), "stream-mapped-twice");
+        assert_eq!(stream.spooled(), 511);
+    }
+
+    #[test]
+    fn a_range_that_is_to_be_kept_can_be_read_again_in_any_order() {
+        for settled in [false, true] {
+            let mut stream = stream(LEN);
+            if settled {
+                stream.settle();
+            }
+            stream.keep(500_000..1_500_000).unwrap();
+            read(&mut stream, 0, 2 << 20).unwrap();
+            assert_eq!(stream.spooled(), 1_000_000);
+            for (at, len) in [(500_000, 1_000_000), (1_400_000, 100_000), (500_000, 1)] {
+                read(&mut stream, at, len).unwrap();
+            }
+            assert_eq!(read(&mut stream, 499_999, 2).unwrap_err().code(), "stream-mapped-twice");
+            read(&mut stream, 2 << 20, 1 << 20).unwrap();
+        }
+    }
+
+    #[test]
+    fn ranges_that_overlap_are_kept_once_and_without_a_gap() {
+        let mut stream = stream(LEN);
+        read(&mut stream, 0, 100_000).unwrap();
+        // What the window has, what is yet to come, and what was kept before.
+        stream.keep(60_000..1_000_000).unwrap();
+        read(&mut stream, 50_000, 950_000).unwrap();
+        stream.keep(500_000..2_000_000).unwrap();
+        read(&mut stream, 60_000, 1_940_000).unwrap();
+        read(&mut stream, 2_900_000, 1).unwrap();
+        read(&mut stream, 60_000, 1_940_000).unwrap();
+        assert_eq!(stream.spooled(), 2_900_000 - 60_000, "with what was jumped over");
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Layout<'a> {
     image: Vec<u8>,
     /// Uses of each host cluster.
     refcounts: Vec<u64>,
+    /// What is stored of a guest cluster: offset and length in the file.
+    stored: BTreeMap<u64, (u64, u64)>,
     /// Where the next packed cluster may start.
     pack_at: Option<u64>,
     l2: BTreeMap<u64, u64>,
@@ -46,6 +48,7 @@ impl<'a> Layout<'a> {
             spec,
             image: Vec::new(),
             refcounts: Vec::new(),
+            stored: BTreeMap::new(),
             pack_at: None,
             l2: BTreeMap::new(),
             clusters: BTreeMap::new(),
@@ -71,6 +74,7 @@ impl<'a> Layout<'a> {
                 Unit::Cluster(guest) => self.place(guest),
             }
         }
+        self.share();
         let l1 = l1_in_front.unwrap_or_else(|| self.allocate(l1_len.max(1)));
         if self.refcounts.len() as u64 > blocks * refcounts_per_block {
             return None;
@@ -147,6 +151,7 @@ impl<'a> Layout<'a> {
         let (entry, bitmap) = match &self.spec.clusters[&guest] {
             Cluster::Plain(data) => (self.store(guest, &filled(data, cluster)), every_subcluster),
             Cluster::Packed(data) => (self.pack(guest, &filled(data, cluster)), 0),
+            Cluster::As(_) => return,
             Cluster::Zero => (0, every_subcluster << 32),
             Cluster::AllocatedZero => (self.store(guest, &vec![GARBAGE; cluster]), every_subcluster << 32),
             Cluster::Subclusters { allocated: 0, zero, .. } => (0, u64::from(*zero) << 32),
@@ -165,10 +170,25 @@ impl<'a> Layout<'a> {
         self.entries.insert(guest, (entry | zero_flag, bitmap));
     }
 
+    /// Gives clusters the entries of others. What has two uses is not marked as having one.
+    fn share(&mut self) {
+        for (guest, cluster) in &self.spec.clusters {
+            let Cluster::As(other) = cluster else { continue };
+            let (entry, _) = self.entries.get_mut(other).unwrap();
+            *entry &= !field::COPIED;
+            let entry = self.entries[other];
+            self.entries.insert(*guest, entry);
+            if let Some((at, len)) = self.stored.get(other) {
+                self.count(*at, *len);
+            }
+        }
+    }
+
     fn store(&mut self, guest: u64, data: &[u8]) -> u64 {
         let at = self.allocate(data.len() as u64);
         self.image[at as usize..][..data.len()].copy_from_slice(data);
         self.clusters.insert(guest, at);
+        self.stored.insert(guest, (at, data.len() as u64));
         at | field::COPIED
     }
 
@@ -184,7 +204,9 @@ impl<'a> Layout<'a> {
         self.pack_at = (!end.is_multiple_of(self.spec.cluster_size())).then_some(end);
         self.clusters.insert(guest, at);
         let extra_sectors = (end - 1) / SECTOR - at / SECTOR;
-        self.count(at, (at / SECTOR + extra_sectors + 1) * SECTOR - at);
+        let len = (at / SECTOR + extra_sectors + 1) * SECTOR - at;
+        self.count(at, len);
+        self.stored.insert(guest, (at, len));
         let offset_bits = 62 - (self.spec.cluster_bits - 8);
         field::PACKED | extra_sectors << offset_bits | at
     }

@@ -77,6 +77,8 @@ pub enum Cluster {
     Plain(Vec<u8>),
     /// Stored packed, directly behind the packed cluster before it.
     Packed(Vec<u8>),
+    /// Not stored: its entry is that of another cluster, which is.
+    As(u64),
     /// Marked as zero. Needs version 3.
     Zero,
     /// Marked as zero and still backed by a host cluster, which is full of garbage. Needs version 3.
@@ -173,6 +175,10 @@ impl Qcow2 {
         let mut disk = vec![0; self.size as usize];
         for (guest, content) in &self.clusters {
             let start = guest * cluster;
+            let content = match content {
+                Cluster::As(other) => &self.clusters[other],
+                own => own,
+            };
             for (at, byte) in content.bytes(cluster as usize).iter().enumerate() {
                 if let Some(target) = disk.get_mut(start as usize + at) {
                     *target = *byte;
@@ -194,6 +200,7 @@ impl Cluster {
         match self {
             Self::Plain(data) | Self::Packed(data) => filled(data, cluster),
             Self::Zero | Self::AllocatedZero => vec![0; cluster],
+            Self::As(other) => panic!("cluster {other} is not stored itself"),
             Self::Subclusters { data, allocated, .. } => {
                 let mut bytes = filled(data, cluster);
                 for (n, subcluster) in bytes.chunks_mut(cluster / 32).enumerate() {
