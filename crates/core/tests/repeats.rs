@@ -148,7 +148,7 @@ fn a_cluster_that_is_mapped_more_than_twice_is_carried() {
 fn runs_that_overlap_are_carried() {
     for bits in [9, 12, 16, 19, 21] {
         // Runs of half a MiB and more, whatever the cluster.
-        let part = (MIB / 2 >> bits).max(1);
+        let part = ((MIB / 2) >> bits).max(1);
         let mut image = Qcow2 { l2: Place::Front, ..plain(bits, 4 * part, 12 * part) };
         // The second half and the third quarter, and all but the first cluster.
         repeat(&mut image, 4 * part, 2 * part..4 * part);
