@@ -11,6 +11,7 @@ use diskferry::{Limits, Options, Stated};
 use diskferry_remote::Location;
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 
+use crate::access::AccessArgs;
 use crate::size::Size;
 
 /// Carries virtual machine disk images to raw disks, in one pass.
@@ -188,6 +189,9 @@ pub struct FetchArgs {
     /// How long a server may say nothing
     #[arg(long, value_name = "SECONDS", default_value_t = Patience::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,
+
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 impl FetchArgs {

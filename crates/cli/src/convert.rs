@@ -9,8 +9,9 @@ use diskferry::{Progress, Report};
 use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
+use crate::source::Source;
 use crate::target::Target;
-use crate::{human, json, output, signals, source};
+use crate::{human, json, output, signals};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -19,6 +20,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     }
     let progress = Progress::default();
     signals::watch(&progress)?;
+    args.fetch.access.warn(&args.source, args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
@@ -40,7 +42,8 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
 }
 
 fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
-    let input = source::open(&args.source, &args.fetch.how(&args.job, false), progress)?;
+    let source = Source::new(&args.source, &args.fetch.access)?;
+    let input = source.open(&args.fetch.how(&args.job, false), progress)?;
     let target = Target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
     let options = args.job.options(args.limits, args.checksum, target.dir());

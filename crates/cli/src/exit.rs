@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use diskferry::{Error, Kind};
 
 use crate::{json, output, signals};
@@ -75,7 +75,8 @@ pub fn of(outcome: Result<(), Failure>, json: bool) -> ExitCode {
 }
 
 /// Reports a command line that was not understood, or that asked for help.
-pub fn of_parsing(refusal: &clap::Error) -> ExitCode {
+pub fn of_parsing(mut refusal: clap::Error) -> ExitCode {
+    hide_urls(&mut refusal);
     match refusal.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = refusal.print();
@@ -85,6 +86,18 @@ pub fn of_parsing(refusal: &clap::Error) -> ExitCode {
         _ => {
             let json = std::env::args_os().any(|arg| arg == "--json");
             of(Err(Failure::Usage(one_line(&refusal.to_string()))), json)
+        }
+    }
+}
+
+/// Takes URLs out of what the parser repeats of what was typed: there may be a password in them.
+fn hide_urls(refusal: &mut clap::Error) {
+    for kind in [ContextKind::InvalidArg, ContextKind::InvalidValue] {
+        if let Some(ContextValue::String(typed)) = refusal.get(kind)
+            && let Some((scheme, _)) = typed.split_once("://")
+        {
+            let shown = ContextValue::String(format!("{scheme}://…"));
+            refusal.insert(kind, shown);
         }
     }
 }
@@ -103,6 +116,18 @@ fn one_line(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_url_that_is_not_understood_is_not_repeated() {
+        for typed in [&["https://me:hunter2@ho st/"][..], &["a", "b", "https://me:hunter2@host/"]] {
+            let args = ["diskferry", "convert"].iter().chain(typed).copied();
+            let mut refusal = crate::args::Cli::try_parse_from(args).err().unwrap();
+            hide_urls(&mut refusal);
+            let message = refusal.to_string();
+            assert!(message.contains("https://…") && !message.contains("hunter2"), "{message}");
+        }
+    }
 
     #[test]
     fn a_parser_message_of_several_paragraphs_becomes_one_line() {

@@ -1,5 +1,6 @@
 //! The command line of diskferry: what was typed → resolved options → one library call → print → exit code.
 
+mod access;
 mod args;
 mod convert;
 mod escape;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
 fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(refusal) => return exit::of_parsing(&refusal),
+        Err(refusal) => return exit::of_parsing(refusal),
     };
     let json = cli.command.json();
     exit::of(dispatch(cli.command), json)

@@ -8,13 +8,12 @@ use std::path::Path;
 
 use diskferry::{Error, Input, Progress, Side};
 use diskferry_remote::http::{self, How};
-use diskferry_remote::{Access, Client, Location, Runtime};
+use diskferry_remote::{Client, Location, Runtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::fcntl_setpipe_size;
 
-use url::Url;
-
+use crate::access::AccessArgs;
 use crate::exit::Failure;
 
 /// How long a read or a write may wait before it looks whether the job has been stopped.
@@ -23,30 +22,43 @@ pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// What a pipe may hold, sixteen times what it holds by itself: the most that Linux grants to everybody.
 pub const PIPE: usize = 1 << 20;
 
-/// Opens what lies at `location`.
-pub fn open(location: &Location, how: &How, progress: &Progress) -> Result<Input, Failure> {
-    let opened = match location {
-        Location::Stdin => stdin(),
-        Location::Path(path) => file(path),
-        Location::Http(url) => return fetch(url, how, progress),
-    };
-    let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
-    match opened.and_then(input) {
-        Ok(Some(input)) => Ok(input),
-        Ok(None) => Err(Failure::Usage("SOURCE is a terminal: name a file, or pipe an image in".into())),
-        Err(error) => Err(Failure::Job(Error::Io {
-            side: Side::Source,
-            doing: "opening the source",
-            at: None,
-            source: io::Error::new(error.kind(), format!("{}: {error}", location.shown().display())),
-        })),
-    }
+/// What an image is read from: a place, and the means to get there.
+pub struct Source<'a> {
+    location: &'a Location,
+    network: Option<(Runtime, Client)>,
 }
 
-fn fetch(url: &Url, how: &How, progress: &Progress) -> Result<Input, Failure> {
-    let runtime = Runtime::new()?;
-    let client = Client::new(&Access::default())?;
-    Ok(http::open(&runtime, &client, url, how, progress)?)
+impl<'a> Source<'a> {
+    /// Makes ready what `location` needs. Of a place on the network, reads the files that `access` names.
+    pub fn new(location: &'a Location, access: &AccessArgs) -> Result<Self, Failure> {
+        let network = match location {
+            Location::Http(_) => Some((Runtime::new()?, Client::new(&access.resolve()?)?)),
+            Location::Stdin | Location::Path(_) => None,
+        };
+        Ok(Self { location, network })
+    }
+
+    /// Opens it.
+    pub fn open(&self, how: &How, progress: &Progress) -> Result<Input, Failure> {
+        let opened = match (self.location, &self.network) {
+            (Location::Http(url), Some((runtime, client))) => {
+                return Ok(http::open(runtime, client, url, how, progress)?);
+            }
+            (Location::Path(path), _) => file(path),
+            (Location::Stdin | Location::Http(_), _) => stdin(),
+        };
+        let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
+        match opened.and_then(input) {
+            Ok(Some(input)) => Ok(input),
+            Ok(None) => Err(Failure::Usage("SOURCE is a terminal: name a file, or pipe an image in".into())),
+            Err(error) => Err(Failure::Job(Error::Io {
+                side: Side::Source,
+                doing: "opening the source",
+                at: None,
+                source: io::Error::new(error.kind(), format!("{}: {error}", self.location.shown().display())),
+            })),
+        }
+    }
 }
 
 fn stdin() -> io::Result<File> {

@@ -89,6 +89,15 @@ const OWN: [&str; 12] = [
 ];
 
 impl Headers {
+    /// Adds all headers of `other`.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        for (name, value) in &other.0 {
+            self.0.append(name.clone(), value.clone());
+        }
+        self
+    }
+
     /// Adds the headers of `other` whose names are not here yet.
     #[must_use]
     pub fn or(mut self, other: &Self) -> Self {
@@ -102,6 +111,13 @@ impl Headers {
     /// Whether `Authorization` is among them.
     pub fn authorize(&self) -> bool {
         self.0.contains_key(reqwest::header::AUTHORIZATION)
+    }
+
+    /// The others.
+    #[must_use]
+    pub fn without_authorization(mut self) -> Self {
+        self.0.remove(reqwest::header::AUTHORIZATION);
+        self
     }
 
     pub(crate) fn map(&self) -> &HeaderMap {

@@ -1,0 +1,124 @@
+//! What a server is told by the command line, and what is not told to anybody.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+
+use common::{assert_fails, diskferry, json, stderr};
+use diskferry_testkit::serve::fault::{Answer, File, Server};
+use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
+use diskferry_testkit::serve::squid::Squid;
+use diskferry_testkit::serve::tls::Authority;
+use tempfile::TempDir;
+
+/// nginx with an image behind TLS and a password.
+fn serving(authority: &Authority) -> RunningNginx {
+    let nginx = Nginx::new().tls(authority.server(&["127.0.0.1"])).user("me", "hunter2").start();
+    fs::write(nginx.root().join("disk.raw"), [7; 4096]).unwrap();
+    nginx
+}
+
+fn file(dir: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// `info` with arguments, and with variables in place of all that speak of a network.
+fn info(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = diskferry(["info"]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    command.args(args).envs(variables.iter().copied()).output().unwrap()
+}
+
+/// Options, and variables.
+type Way<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
+#[test]
+fn roots_and_credentials_come_from_options_and_from_the_environment() {
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    let nginx = serving(&authority);
+    let url = nginx.url(Origin::Tls, "/disk.raw");
+    let ca = file(&dir, "ca.pem", &authority.certificate());
+    let user = file(&dir, "user", "me:hunter2\n");
+    let netrc = file(&dir, "netrc", "machine 127.0.0.1 login me password hunter2\n");
+    let [ca, user, netrc] = [&ca, &user, &netrc].map(|path| path.to_str().unwrap());
+    let netrc_option = format!("--netrc={netrc}");
+    let ways: [Way<'_>; 4] = [
+        (&["--cacert", ca, "--user-file", user], &[]),
+        (&[], &[("SSL_CERT_FILE", ca), ("DISKFERRY_USER", "me:hunter2")]),
+        (&[&netrc_option], &[("SSL_CERT_FILE", ca)]),
+        (&["--netrc"], &[("SSL_CERT_FILE", ca), ("NETRC", netrc)]),
+    ];
+    for (args, variables) in ways {
+        let output = info(&[args, &[&url]].concat(), variables);
+        assert!(output.status.success(), "{args:?} {output:?}");
+    }
+    let output = info(&["--json", "--cacert", ca, &url], &[("DISKFERRY_TOKEN", "hunter2")]);
+    assert_fails(&output, 4);
+    assert_eq!(json(&output)["error"]["code"], "source-denied");
+    assert!(!format!("{output:?}").contains("hunter2"));
+}
+
+#[test]
+fn trusting_everybody_is_said_aloud() {
+    let nginx = serving(&Authority::new());
+    let url = nginx.url(Origin::Tls, "/disk.raw").replace("//", "//me:hunter2@");
+    let output = info(&["--insecure", &url], &[]);
+    assert!(output.status.success() && stderr(&output).contains("warning: --insecure: no certificate is checked"));
+    assert!(!format!("{output:?}").contains("hunter2"), "{output:?}");
+    assert_eq!(stderr(&info(&["--insecure", "--quiet", &url], &[])), "");
+    let output = info(&[&url], &[]);
+    assert_fails(&output, 4);
+    assert!(stderr(&output).contains("--cacert") && !stderr(&output).contains("hunter2"), "{output:?}");
+}
+
+#[test]
+fn proxies_come_from_the_environment() {
+    let (squid, server) = (Squid::new().user("me", "hunter2").start(), Server::start());
+    server.put("/disk.raw", File::new([7; 4096]));
+    let url = server.url("/disk.raw");
+    let proxy = squid.url(Some(("me", "hunter2")));
+    assert!(info(&[&url], &[("http_proxy", &proxy)]).status.success());
+    assert!(server.requests()[0].header("via").is_some());
+    let output = info(&[&url], &[("http_proxy", &squid.url(Some(("me", "hunter3"))))]);
+    assert_fails(&output, 4);
+    assert!(stderr(&output).contains("NAME:PASSWORD") && !stderr(&output).contains("hunter3"), "{output:?}");
+}
+
+#[test]
+fn requests_go_only_where_they_may() {
+    let (server, far) = (Server::start(), Server::start());
+    server.put("/disk.raw", File::new([7; 4096]).gets([Answer::redirect(302, &far.url("/disk.raw"))]));
+    let url = server.url("/disk.raw");
+    let allowed = format!("*.example,{}", server.address());
+    for args in
+        [["--deny-private", &url].as_slice(), &["--allow-hosts", "*.example", &url], &["--allow-hosts", &allowed, &url]]
+    {
+        let output = info(&[&["--json"], args].concat(), &[]);
+        assert_fails(&output, 4);
+        assert_eq!(json(&output)["error"]["code"], "source-forbidden-host");
+    }
+    assert_eq!((server.connections(), far.connections()), (1, 0));
+}
+
+#[test]
+fn headers_are_sent_and_bad_ones_are_not_repeated() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    server.put("/disk.raw", File::new([7; 4096]));
+    let headers = file(&dir, "headers", "# a comment\nX-Key: hunter2\n");
+    let url = server.url("/disk.raw");
+    let args = ["--header", "X-Mirror: 2", "--header-file", headers.to_str().unwrap(), &url];
+    assert!(info(&args, &[("DISKFERRY_HEADERS", "X-More: 3\nX-Mirror: 4")]).status.success());
+    let request = &server.requests()[0];
+    let sent = ["x-mirror", "x-key", "x-more"].map(|name| request.header(name));
+    assert_eq!(sent, [Some("2"), Some("hunter2"), Some("3")]);
+    let output = info(&["--header", "hunter2", &url], &[]);
+    assert_fails(&output, 2);
+    assert!(!stderr(&output).contains("hunter2"), "{output:?}");
+}
