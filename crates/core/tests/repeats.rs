@@ -14,8 +14,9 @@ use common::{FEEDS, carry};
 use diskferry::sink::PipeSink;
 use diskferry::{Error, Input, Limits, Options, Progress, convert};
 use diskferry_testkit::Random;
+use diskferry_testkit::field::poke;
 use diskferry_testkit::oracle::{Scratch, qemu_img, raw_file_of};
-use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
+use diskferry_testkit::qcow2::{Cluster, Place, Qcow2, field};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -214,6 +215,66 @@ fn two_tables_of_large_clusters_are_no_different() {
             assert_eq!(outcome_of_large(&image), "carried", "{bits} bits");
             image.l2 = Place::Before;
             assert_eq!(outcome_of_large(&image), "qcow2-mapped-from-behind", "{bits} bits");
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_mapped_too_often_are_refused_from_anywhere_and_one_time_less_is_not() {
+    // 1024 times, and 32 times what lies in front of it and itself: header, tables, and the cluster are six.
+    for (bits, make, times, code) in [
+        (9, plain as fn(_, _, _) -> _, 1024, "carried"),
+        (9, plain, 1025, "qcow2-mapped-too-often"),
+        (9, packed, 1024, "carried"),
+        (9, packed, 1025, "qcow2-mapped-too-often"),
+        (16, plain, 192, "carried"),
+        (16, plain, 193, "qcow2-mapped-too-often"),
+        (18, packed, 300, "qcow2-mapped-too-often"),
+    ] {
+        let mut image = Qcow2 { l2: Place::Front, ..make(bits, 1, 1100) };
+        for guest in 1..times {
+            repeat(&mut image, guest, 0..1);
+        }
+        assert_eq!(outcome(&image), code, "{bits} bits, {times} times");
+    }
+}
+
+/// Packed clusters of a few dozen bytes, of two tables by turns, among plain ones; the second table lies behind all of them,
+/// where an internal snapshot moves it.
+fn tiny_units_by_turns() -> (Qcow2, Vec<u8>) {
+    const BITS: u32 = 14;
+    const REACH: u64 = 1 << (BITS - 3);
+    let mut image = Qcow2 { cluster_bits: BITS, l2: Place::Front, shuffle: Some(1), ..Qcow2::new((2 * REACH) << BITS) };
+    for guest in (0..100).flat_map(|n| [n, REACH + n]) {
+        image.clusters.insert(guest, Cluster::Packed(guest.to_le_bytes().repeat(1 << (BITS - 3))));
+    }
+    for guest in 200..400 {
+        image.clusters.insert(guest, Cluster::Plain(Random::new(guest).bytes(1 << BITS)));
+    }
+    let mut built = image.build();
+    let (from, to) = (usize::try_from(built.l2[&1]).unwrap(), built.image.len());
+    assert!(to.is_multiple_of(1 << BITS), "whole clusters");
+    built.image.extend_from_within(from..from + (1 << BITS));
+    poke(&mut built.image, field::entry(built.l1, 1), to as u64 | field::COPIED);
+    (image, built.image)
+}
+
+/// Where a unit of each table lies in one sector, a pipe would have to keep the ends of all sectors to be sure of it.
+#[test]
+fn tiny_units_of_a_table_that_has_moved_are_never_wrong_and_refused_from_a_pipe() {
+    let (image, bytes) = tiny_units_by_turns();
+    let scratch = Scratch::new();
+    let (path, target) = (scratch.write("image.qcow2", &bytes), scratch.path("disk.raw"));
+    let disk = image.disk();
+    for (feed, open) in FEEDS {
+        let found = carry(open(&path), &target, &Options::default());
+        let found = found.map_or_else(|error| error.code(), |_| "carried".into());
+        if *feed == "file" {
+            assert_eq!(found, "carried");
+            assert!(fs::read(&target).unwrap() == disk);
+            fs::remove_file(&target).unwrap();
+        } else {
+            assert_eq!(found, "stream-mapped-twice", "{feed}");
         }
     }
 }
