@@ -20,7 +20,9 @@ use crate::report::{Inspection, Report};
 /// # }
 /// ```
 pub fn inspect(input: Input, options: &Options) -> Result<Inspection> {
-    let mut opened = open(input, options, &Progress::default())?;
+    // Several threads would unpack more than is looked at, and fetch that first.
+    let options = Options { threads: 1, ..options.clone() };
+    let mut opened = open(input, &options, &Progress::default())?;
     opened.look_for_unpacked_size()?;
     Ok(opened.inspection())
 }

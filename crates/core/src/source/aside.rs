@@ -5,6 +5,7 @@
 //! against the stream, which is digested.
 
 use std::io;
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,16 +76,17 @@ impl Aside {
         let Some(ranges) = self.ranges.as_mut().filter(|_| self.requests < REQUESTS) else { return Ok(false) };
         let left = self.len.map_or(u64::MAX, |len| len.saturating_sub(at));
         let size = wanted.clamp(LEAST, MOST).min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.piece.resize(size, 0);
-        self.piece_at = at;
+        let mut piece = take(&mut self.piece);
+        piece.resize(size, 0);
         self.requests += 1;
         self.meter.check()?;
-        let Some(got) = ranges.read_at(&mut self.piece, at).map_err(|error| Error::reading(at, error))? else {
-            self.piece.clear();
+        let Some(got) = ranges.read_at(&mut piece, at).map_err(|error| Error::reading(at, error))? else {
             self.ranges = None;
             return Ok(false);
         };
-        self.piece.truncate(got);
+        piece.truncate(got);
+        self.piece = piece;
+        self.piece_at = at;
         self.meter.add(got as u64);
         let range = at..at.saturating_add(got as u64);
         self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: Sha256::new() });
@@ -102,14 +104,21 @@ impl Aside {
                 false
             }
         });
-        wrong.map_or(Ok(()), |range| {
-            let what = format!(
-                "bytes {} to {} of the source are not what they were when they were read ahead: it has changed meanwhile",
-                range.start, range.end
-            );
-            Err(Error::source("changed", what).for_now())
-        })
+        wrong.map_or(Ok(()), |range| Err(changed(&range)))
     }
+
+    /// The stream has ended: what was read ahead and has not come with it is of something else.
+    pub(super) fn end(&mut self) -> Result<()> {
+        self.unproved.pop().map_or(Ok(()), |piece| Err(changed(&piece.range)))
+    }
+}
+
+fn changed(range: &Range<u64>) -> Error {
+    let what = format!(
+        "bytes {} to {} of the source are not what they were when they were read ahead: it has changed meanwhile",
+        range.start, range.end
+    );
+    Error::source("changed", what).for_now()
 }
 
 /// The stored image, looked at for what a wrapping says of itself.
@@ -206,6 +215,14 @@ mod tests {
             assert_eq!(outcome.map_or("proved".into(), |error| error.code()), verdict);
             assert!(aside.unproved.is_empty());
         }
+    }
+
+    #[test]
+    fn what_the_stream_does_not_bring_is_not_proved() {
+        let mut aside = aside(Memory(image()));
+        aside.try_read_at(&mut [0; 512], 700_000).unwrap();
+        aside.prove(&image()[..700_100], 0).unwrap();
+        assert_eq!(aside.end().unwrap_err().code(), "source-changed");
     }
 
     #[test]

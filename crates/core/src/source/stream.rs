@@ -65,6 +65,7 @@ impl Stream {
         while self.window.slice(at).is_none() {
             let before = self.window.end();
             if !self.window.pull(self.frontier.saturating_sub(BEHIND))? {
+                self.aside.as_mut().map_or(Ok(()), Aside::end)?;
                 return Ok(None);
             }
             if let Some(aside) = &mut self.aside {
