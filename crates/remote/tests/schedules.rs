@@ -72,7 +72,9 @@ fn codes(finding: Finding) -> &'static [&'static str] {
     match finding {
         Finding::Changed => &["source-changed"],
         Finding::Unresumable => &["source-changed", "source-interrupted"],
-        Finding::Malformed => &["source-wrong-range", "source-interrupted", "source-unreachable", "source-http-status"],
+        Finding::Malformed => {
+            &["source-web-page", "source-wrong-range", "source-interrupted", "source-unreachable", "source-http-status"]
+        }
         Finding::Refused(401 | 403) => &["source-denied"],
         Finding::Refused(404 | 410) => &["source-not-found"],
         Finding::Refused(_) => &["source-http-status"],

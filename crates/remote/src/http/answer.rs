@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use diskferry::Error;
 use reqwest::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    LAST_MODIFIED, RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap, HeaderName,
+    HeaderValue, LAST_MODIFIED, RETRY_AFTER, TRANSFER_ENCODING, WWW_AUTHENTICATE,
 };
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Version};
 
 use crate::failure::{Again, Failure};
 
@@ -15,10 +15,14 @@ use crate::failure::{Again, Failure};
 pub(super) struct Answer {
     /// `None` if there are no bytes, and what the answer brings is something else.
     pub(super) response: Option<Response>,
-    /// Offset in the image of its first byte.
+    /// Offset in the image of the next byte that it brings.
     pub(super) at: u64,
-    /// Whether it is a part of the image, as was asked for.
-    pub(super) is_part: bool,
+    /// Offset of the first byte behind a part, as was asked for; `None` for the whole image.
+    pub(super) part_end: Option<u64>,
+    /// Whether the end of the connection is all that tells where the image ends.
+    pub(super) ends_by_closing: bool,
+    /// Whether it is said to be a web page, and has not brought a byte yet.
+    pub(super) could_be_page: bool,
     pub(super) about: About,
 }
 
@@ -30,13 +34,27 @@ pub(super) struct About {
     pub(super) validator: Option<Validator>,
     /// An encoding that the server has put around the image, or says it has.
     pub(super) encoding: Option<String>,
-    /// Whether the server said that it gives no parts.
-    pub(super) refuses_ranges: bool,
+    /// Whether the server said that it gives parts, or that it does not.
+    pub(super) ranges: Option<bool>,
 }
 
 /// A name for one version of the image, which another version cannot have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validator(pub(super) HeaderValue);
+
+impl Validator {
+    /// Whether it is an ETag, and not a date.
+    pub(super) fn is_tag(&self) -> bool {
+        self.0.as_bytes().starts_with(b"\"")
+    }
+}
+
+impl About {
+    /// Whether parts of the image can be told from parts of others, and counted.
+    pub(super) fn names_all(&self) -> bool {
+        self.validator.is_some() && self.total.is_some()
+    }
+}
 
 impl Answer {
     /// Understands `response`, to a request for the bytes from `asked` on if for a part.
@@ -46,27 +64,60 @@ impl Answer {
             total: number(headers, &CONTENT_LENGTH),
             validator: validator(headers),
             encoding: text(headers, &CONTENT_ENCODING).filter(|encoding| encoding != "identity"),
-            refuses_ranges: text(headers, &ACCEPT_RANGES).is_some_and(|unit| unit == "none"),
+            ranges: text(headers, &ACCEPT_RANGES).map(|unit| unit != "none"),
         };
         match (response.status(), asked) {
-            (StatusCode::OK, _) => Ok(Self { response: Some(response), at: 0, is_part: false, about }),
+            (StatusCode::OK, _) => {
+                let has_end = about.total.is_some() || headers.contains_key(TRANSFER_ENCODING);
+                let ends_by_closing = !has_end && response.version() < Version::HTTP_2;
+                let could_be_page = text(headers, &CONTENT_TYPE).is_some_and(|of| of.starts_with("text/html"));
+                let response = Some(response);
+                Ok(Self { response, at: 0, part_end: None, ends_by_closing, could_be_page, about })
+            }
             (StatusCode::PARTIAL_CONTENT, Some(asked)) => {
                 let range = text(headers, &CONTENT_RANGE).and_then(|range| ContentRange::parse(&range));
-                match range {
-                    Some(range) if range.start == asked => {
-                        about.total = range.total;
-                        Ok(Self { response: Some(response), at: asked, is_part: true, about })
-                    }
-                    _ => Err(wrong_range(asked, headers)),
+                let Some(range) = range.filter(|range| range.start == asked) else {
+                    return Err(wrong_range(asked, headers));
+                };
+                about.total = range.total;
+                Ok(Self::part(Some(response), asked, range.end, about))
+            }
+            // The image is empty, or was over when we did not know its length yet, or has become shorter.
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(asked)) => match nothing_behind(headers) {
+                Some(total) if total <= asked => {
+                    about.total = Some(total);
+                    Ok(Self::part(None, total, total, about))
                 }
-            }
-            // The image is empty, or was over when we did not know its length yet.
-            (StatusCode::RANGE_NOT_SATISFIABLE, Some(asked)) if ends_at(asked, headers) => {
-                about.total = Some(asked);
-                Ok(Self { response: None, at: asked, is_part: true, about })
-            }
+                _ => Err(wrong_range(asked, headers)),
+            },
             (status, _) => Err(refusal(status, headers)),
         }
+    }
+
+    fn part(response: Option<Response>, at: u64, end: u64, about: About) -> Self {
+        Self { response, at, part_end: Some(end), ends_by_closing: false, could_be_page: false, about }
+    }
+
+    /// Whether it is a part of the image.
+    pub(super) fn is_part(&self) -> bool {
+        self.part_end.is_some()
+    }
+
+    /// Counts the bytes of a `chunk`, or `None` at the end, and holds a part to what was said of it. One that ends too early is for
+    /// the caller to see.
+    pub(super) fn pass(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        if self.could_be_page && chunk.trim_ascii_start().starts_with(b"<") {
+            let what =
+                "the server answers with a web page and not with an image: the address may want a login, or be wrong";
+            return Err(Failure { error: Error::source("web-page", what), again: Again::Never });
+        }
+        self.could_be_page &= chunk.trim_ascii().is_empty();
+        self.at = self.at.saturating_add(chunk.len() as u64);
+        if self.part_end.is_some_and(|end| self.at > end) {
+            let what = "the server sends more than the part of the image that it has announced";
+            return Err(Failure { error: Error::source("wrong-range", what), again: Again::Later(None) });
+        }
+        Ok(())
     }
 }
 
@@ -74,6 +125,8 @@ impl Answer {
 #[derive(Debug, PartialEq, Eq)]
 struct ContentRange {
     start: u64,
+    /// Behind the last byte.
+    end: u64,
     total: Option<u64>,
 }
 
@@ -81,14 +134,15 @@ impl ContentRange {
     fn parse(text: &str) -> Option<Self> {
         let (range, total) = text.strip_prefix("bytes ")?.trim().split_once('/')?;
         let (start, end) = range.split_once('-')?;
-        let (start, end) = (start.parse::<u64>().ok()?, end.parse::<u64>().ok()?);
+        let (start, end) = (start.parse::<u64>().ok()?, end.parse::<u64>().ok()?.checked_add(1)?);
         let total = if total == "*" { None } else { Some(total.parse().ok()?) };
-        (start <= end && total.is_none_or(|total| end < total)).then_some(Self { start, total })
+        (start < end && total.is_none_or(|total| end <= total)).then_some(Self { start, end, total })
     }
 }
 
-fn ends_at(asked: u64, headers: &HeaderMap) -> bool {
-    text(headers, &CONTENT_RANGE).is_some_and(|range| range == format!("bytes */{asked}"))
+/// The length of an image from which nothing could be had: `bytes */1234`.
+fn nothing_behind(headers: &HeaderMap) -> Option<u64> {
+    text(headers, &CONTENT_RANGE)?.strip_prefix("bytes */")?.parse().ok()
 }
 
 /// If-Range takes strong validators only: RFC 9110, section 13.1.5. A date is one if the file was not touched in
@@ -157,10 +211,19 @@ mod tests {
 
     #[test]
     fn a_content_range_must_make_sense() {
-        let parse = |text| ContentRange::parse(text).map(|range| (range.start, range.total));
-        assert_eq!(parse("bytes 0-0/1"), Some((0, Some(1))));
-        assert_eq!(parse("bytes 5-9/*"), Some((5, None)));
-        for wrong in ["", "bytes */9", "bytes 5-4/9", "bytes 0-9/9", "items 0-1/2", "bytes 0-1", "bytes a-b/c"] {
+        let parse = |text| ContentRange::parse(text).map(|range| (range.start, range.end, range.total));
+        assert_eq!(parse("bytes 0-0/1"), Some((0, 1, Some(1))));
+        assert_eq!(parse("bytes 5-9/*"), Some((5, 10, None)));
+        for wrong in [
+            "",
+            "bytes */9",
+            "bytes 5-4/9",
+            "bytes 0-9/9",
+            "items 0-1/2",
+            "bytes 0-1",
+            "bytes a-b/c",
+            "bytes 0-18446744073709551615/*",
+        ] {
             assert_eq!(parse(wrong), None, "{wrong}");
         }
     }

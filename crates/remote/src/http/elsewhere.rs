@@ -5,8 +5,8 @@ use std::io;
 use diskferry::Error;
 use diskferry::source::Ranges;
 
-use super::resource::Resource;
-use crate::failure::Failure;
+use super::resource::{Resource, is_wrong_range};
+use crate::failure::{Again, Failure};
 use crate::runtime::{Runtime, unless_stopped};
 
 /// Asks for parts of an image, on the caller's thread.
@@ -31,21 +31,33 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
     while let Some(rest) = buf.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
         match part(resource, rest, at.saturating_add(done as u64)).await {
             Ok(None) => return Ok(None),
+            // The image ends here: its length was not known.
+            Ok(Some(0)) => break,
             Ok(Some(got)) => {
                 done += got;
                 tries.gain(got as u64);
             }
+            // The stream may come all the same, and what is wanted will be in it.
+            Err(failure) if is_wrong_range(&failure) || is_refusal(&failure) => return Ok(None),
             Err(failure) => tries.pause_after(failure).await?,
         }
     }
     Ok(Some(done))
 }
 
-/// Fills as much of `buf` as one answer brings, and at least a byte.
+/// Whether a server that has given the image does not want to give a part of it.
+fn is_refusal(failure: &Failure) -> bool {
+    failure.again == Again::Never && !matches!(failure.error, Error::Source { code: "changed", .. })
+}
+
+/// Fills as much of `buf` as one answer brings: at least a byte, or nothing behind the end of the image.
 async fn part(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<usize>, Failure> {
     let mut answer = resource.again(Some(at..at.saturating_add(buf.len() as u64))).await?;
-    if !answer.is_part {
+    if !answer.is_part() {
         return Ok(None);
+    }
+    if answer.response.is_none() {
+        return Ok(Some(0));
     }
     let mut done = 0;
     while done < buf.len() {

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::Answer;
-use super::resource::{Resource, changed};
+use super::resource::{Resource, changed, is_wrong_range};
 use super::retry::Tries;
 use crate::failure::Failure;
 use crate::runtime::{Runtime, stopped};
@@ -20,14 +20,18 @@ use crate::runtime::{Runtime, stopped};
 pub(super) enum Pace {
     /// With one request for all of it.
     Whole,
-    /// In parts of `len` bytes, `ahead` of them at the same time.
-    Parts { len: u64, ahead: usize },
+    /// In parts of [`PART`] bytes, so many of them at the same time.
+    Parts(usize),
 }
 
-/// Bytes on their way from the network's thread, which are not many when each answer comes in pieces of some 16 KiB.
-const IN_FLIGHT: usize = 32;
-/// The same for callers who want to see the beginning only.
-const FEW: usize = 1;
+/// A part of its own connection: long enough to hide the request, and a few of them fit into memory.
+pub(super) const PART: u64 = 2 << 20;
+/// Pieces on their way from the network's thread, which come in some 16 KiB and at most in 400.
+const PIECES: usize = 32;
+/// The same where a piece is a whole part.
+const PARTS: usize = 1;
+/// An answer that has brought less than this and does not end with the image is taken for a failure.
+const ENOUGH: u64 = 4 << 10;
 
 /// A piece of the image, or its end. A channel that closes without that has lost its sender.
 type Piece = Option<Bytes>;
@@ -44,10 +48,10 @@ pub(super) struct Reader {
 impl Reader {
     /// Brings the image that begins with `first`.
     pub(super) fn start(runtime: &Runtime, resource: Resource, first: Answer, pace: Pace) -> io::Result<Self> {
-        let room = if matches!(pace, Pace::Parts { ahead: 1, .. }) { FEW } else { IN_FLIGHT };
+        let room = if pace == Pace::Whole { PIECES } else { PARTS };
         let (out, pieces) = mpsc::channel(room);
         let tries = resource.tries();
-        let forward = Forward { resource, at: 0, passed: Xxh3::new(), tries, out };
+        let forward = Forward { resource, at: 0, passed: Xxh3::new(), tries, ranges_fail: false, out };
         runtime.spawn(forward.run(first, pace))?;
         Ok(Self { pieces, piece: Bytes::new(), ended: false, _runtime: runtime.clone() })
     }
@@ -79,6 +83,8 @@ struct Forward {
     /// Those bytes. It tells accidents, not attacks: who sends them can send what he likes anyway.
     passed: Xxh3,
     tries: Tries,
+    /// Whether requests for parts were answered in ways that make no sense.
+    ranges_fail: bool,
     out: mpsc::Sender<Result<Piece, Error>>,
 }
 
@@ -103,8 +109,8 @@ impl Forward {
 
     async fn carry(&mut self, first: Answer, pace: Pace) -> Result<(), Error> {
         let mut next = match (pace, self.resource.about.total) {
-            (Pace::Parts { len, ahead }, Some(total)) if first.is_part => {
-                if self.parts(first, total, len, ahead).await? == Outcome::Ended {
+            (Pace::Parts(ahead), Some(total)) if first.is_part() => {
+                if self.parts(first, total, ahead).await? == Parts::Ended {
                     return Ok(());
                 }
                 None
@@ -112,17 +118,24 @@ impl Forward {
             _ => Some(first),
         };
         loop {
+            let began = self.at;
             let answer = match next.take() {
                 Some(answer) => Ok(answer),
                 None => self.rest().await,
             };
-            let ended = match answer {
+            let came = match answer {
                 Ok(answer) => self.pump(answer).await,
                 Err(failure) => Err(failure),
             };
-            match ended {
-                Ok(()) => return Ok(()),
-                Err(failure) => self.tries.pause_after(failure).await?,
+            match came {
+                Ok(End::Image) => return Ok(()),
+                // Some servers give no more than so many bytes with one answer.
+                Ok(End::Answer) if self.at - began >= ENOUGH => {}
+                Ok(End::Answer) => self.tries.pause_after(self.resource.interrupted(self.at)).await?,
+                Err(failure) => {
+                    self.ranges_fail |= is_wrong_range(&failure);
+                    self.tries.pause_after(failure).await?;
+                }
             }
         }
     }
@@ -130,37 +143,46 @@ impl Forward {
     /// Asks for what has not come yet. Without a validator nothing says that the rest is of the same image, so it is asked
     /// for from the beginning.
     async fn rest(&self) -> Result<Answer, Failure> {
-        let known = self.resource.about.validator.is_some() && !self.resource.about.refuses_ranges;
-        self.resource.again((known && self.at > 0).then_some(self.at..u64::MAX)).await
+        let about = &self.resource.about;
+        let has_ranges = about.validator.is_some() && about.ranges != Some(false) && !self.ranges_fail;
+        self.resource.again((has_ranges && self.at > 0).then_some(self.at..u64::MAX)).await
     }
 
     /// Hands on what `answer` brings beyond that which has passed.
-    async fn pump(&mut self, mut answer: Answer) -> Result<(), Failure> {
-        let mut proof = Xxh3::new();
-        let total = answer.about.total;
-        while let Some(mut chunk) = self.resource.chunk(&mut answer).await? {
-            let seen = usize::try_from(self.at.saturating_sub(answer.at)).unwrap_or(usize::MAX).min(chunk.len());
+    async fn pump(&mut self, mut answer: Answer) -> Result<End, Failure> {
+        let (began, mut at, mut proof) = (self.at, answer.at, Xxh3::new());
+        loop {
+            if at == self.at && !answer.is_part() {
+                // Its prefix is ours, so all of it is the image, whatever its version is called.
+                self.resource.about.validator.clone_from(&answer.about.validator);
+            }
+            let Some(mut chunk) = self.resource.chunk(&mut answer).await? else { break };
+            let seen = usize::try_from(self.at.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());
             if seen > 0 {
                 proof.update(&chunk.split_to(seen));
-                answer.at = answer.at.saturating_add(seen as u64);
-                if answer.at == self.at && proof.digest128() != self.passed.digest128() {
+                at = at.saturating_add(seen as u64);
+                if at == self.at && proof.digest128() != self.passed.digest128() {
                     return Err(changed("the server begins anew, with other bytes than before"));
                 }
             }
-            answer.at = answer.at.saturating_add(chunk.len() as u64);
+            at = at.saturating_add(chunk.len() as u64);
             if self.hand_on(chunk).await == Wanted::No {
-                return Ok(());
+                return Ok(End::Image);
             }
         }
-        if answer.at < self.at {
-            return Err(match total {
-                Some(total) if total > answer.at => self.resource.interrupted(answer.at),
-                _ => changed("the server begins anew, and ends before it has come as far as before"),
+        if at < self.at {
+            return Err(match answer.about.total {
+                Some(total) if total > at => self.resource.interrupted(at),
+                _ => changed("the image on the server is shorter than what has come of it"),
             });
         }
-        match self.resource.about.total.or(total) {
-            Some(total) if self.at < total => Err(self.resource.interrupted(self.at)),
-            _ => Ok(()),
+        match self.resource.about.total.or(answer.about.total) {
+            Some(total) if self.at >= total => Ok(End::Image),
+            Some(_) if !answer.is_part() => Err(self.resource.interrupted(self.at)),
+            // An answer that is cut off looks the same. There is something to ask for if it was.
+            None if answer.ends_by_closing && answer.about.ranges == Some(true) && self.at > began => Ok(End::Answer),
+            None if !answer.is_part() => Ok(End::Image),
+            _ => Ok(End::Answer),
         }
     }
 
@@ -175,34 +197,39 @@ impl Forward {
     }
 
     /// Hands on the image of `total` bytes in parts that are fetched ahead of their turn.
-    async fn parts(&mut self, first: Answer, total: u64, len: u64, ahead: usize) -> Result<Outcome, Error> {
+    async fn parts(&mut self, first: Answer, total: u64, ahead: usize) -> Result<Parts, Error> {
         let resource = self.resource.clone();
         let mut first = Some(first);
-        let starts = (0..total).step_by(usize::try_from(len).unwrap_or(usize::MAX));
+        let starts = (0..total).step_by(usize::try_from(PART).unwrap_or(usize::MAX));
         let requests = starts.map(|start| {
-            let part = Part { resource: resource.clone(), range: start..total.min(start.saturating_add(len)) };
-            let answer = first.take();
-            part.fetch(answer)
+            let part = Part { resource: resource.clone(), range: start..total.min(start.saturating_add(PART)) };
+            part.fetch(first.take())
         });
         let mut parts = stream::iter(requests).buffered(ahead.max(1));
         while let Some(part) = parts.next().await {
-            let Some(chunks) = part? else { return Ok(Outcome::Unranged) };
-            for chunk in chunks {
-                if self.hand_on(chunk).await == Wanted::No {
-                    return Ok(Outcome::Ended);
-                }
+            let Some(bytes) = part? else { return Ok(Parts::Refused) };
+            if self.hand_on(bytes).await == Wanted::No {
+                break;
             }
         }
-        Ok(Outcome::Ended)
+        Ok(Parts::Ended)
     }
+}
+
+/// What has come to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// And with it the answer. Nobody may have wanted the rest of it.
+    Image,
+    Answer,
 }
 
 /// What came of fetching parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum Parts {
     Ended,
     /// The server gives no parts any more, or parts of something else.
-    Unranged,
+    Refused,
 }
 
 /// One part of the image.
@@ -213,43 +240,48 @@ struct Part {
 
 impl Part {
     /// All bytes of the part; `None` where the server would rather send the whole image.
-    async fn fetch(self, first: Option<Answer>) -> Result<Option<Vec<Bytes>>, Error> {
+    async fn fetch(self, first: Option<Answer>) -> Result<Option<Bytes>, Error> {
         let mut tries = self.resource.tries();
-        let (mut chunks, mut at, mut next) = (Vec::new(), self.range.start, first);
-        while at < self.range.end {
+        // Copied into one piece: a server that sends it byte by byte would make thousands of them.
+        let mut bytes = Vec::with_capacity(usize::try_from(self.range.end - self.range.start).unwrap_or_default());
+        let mut next = first;
+        loop {
+            let at = self.range.start.saturating_add(bytes.len() as u64);
+            if at >= self.range.end {
+                return Ok(Some(bytes.into()));
+            }
             let answer = match next.take() {
                 Some(answer) => Ok(answer),
                 None => self.resource.again(Some(at..self.range.end)).await,
             };
             let came = match answer {
-                Ok(answer) if !answer.is_part => return Ok(None),
-                Ok(answer) => self.collect(answer, &mut chunks, &mut at, &mut tries).await,
+                Ok(answer) if !answer.is_part() => return Ok(None),
+                Ok(answer) => self.collect(answer, &mut bytes, &mut tries).await,
                 Err(failure) => Err(failure),
             };
-            if let Err(failure) = came {
-                tries.pause_after(failure).await?;
+            match came {
+                Ok(got) if got >= ENOUGH => {}
+                Ok(_) if bytes.len() as u64 >= self.range.end - self.range.start => {}
+                Ok(got) => tries.pause_after(self.resource.interrupted(at.saturating_add(got))).await?,
+                Err(failure) if is_wrong_range(&failure) => return Ok(None),
+                Err(failure) => tries.pause_after(failure).await?,
             }
         }
-        Ok(Some(chunks))
     }
 
-    async fn collect(
-        &self,
-        mut answer: Answer,
-        chunks: &mut Vec<Bytes>,
-        at: &mut u64,
-        tries: &mut Tries,
-    ) -> Result<(), Failure> {
-        while *at < self.range.end {
-            let Some(mut chunk) = self.resource.chunk(&mut answer).await? else {
-                return Err(self.resource.interrupted(*at));
-            };
-            // More than was asked for is nobody's.
-            chunk.truncate(usize::try_from(self.range.end - *at).unwrap_or(usize::MAX));
-            *at = at.saturating_add(chunk.len() as u64);
+    /// Adds what `answer` brings to `bytes`, and says how much that is.
+    async fn collect(&self, mut answer: Answer, bytes: &mut Vec<u8>, tries: &mut Tries) -> Result<u64, Failure> {
+        let began = answer.at;
+        while let Some(chunk) = self.resource.chunk(&mut answer).await? {
+            // More than was asked for, as some servers send, is for others to fetch.
+            let left = usize::try_from(self.range.end.saturating_sub(answer.at - chunk.len() as u64));
+            let chunk = chunk.get(..left.unwrap_or(usize::MAX)).unwrap_or(&chunk);
+            bytes.extend_from_slice(chunk);
             tries.gain(chunk.len() as u64);
-            chunks.push(chunk);
+            if answer.at >= self.range.end {
+                break;
+            }
         }
-        Ok(())
+        Ok(answer.at - began)
     }
 }

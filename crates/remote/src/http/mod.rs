@@ -10,17 +10,20 @@
 mod answer;
 mod elsewhere;
 mod forward;
+mod look;
 mod resource;
 mod retry;
 
-use diskferry::source::Ranges;
+use std::io::Read;
+
 use diskferry::{Error, Input, Progress, Stated};
 use url::Url;
 
 pub use self::retry::Patience;
 
 use self::elsewhere::Elsewhere;
-use self::forward::{Pace, Reader};
+use self::forward::{PART, Pace, Reader};
+use self::look::{BEGINNING, Look};
 use self::resource::Resource;
 use crate::client::Client;
 use crate::runtime::{Runtime, unless_stopped};
@@ -45,37 +48,37 @@ impl Default for How {
     }
 }
 
-/// Enough to tell what most images are.
-const BEGINNING: u64 = 128 << 10;
-/// A part of its own connection: long enough to hide the request, and a few of them fit into memory.
-const PART: u64 = 2 << 20;
 /// More connections than this are an attack on the server.
 pub const MOST_CONNECTIONS: usize = 16;
 
 /// Asks for the image at `url`. Its bytes come while the input is read.
 pub fn open(runtime: &Runtime, client: &Client, url: &Url, how: &How, progress: &Progress) -> diskferry::Result<Input> {
-    let pace = match (how.look, how.connections.min(MOST_CONNECTIONS)) {
-        (true, _) => Pace::Parts { len: BEGINNING, ahead: 1 },
-        (false, 0 | 1) => Pace::Whole,
-        (false, ahead) => Pace::Parts { len: PART, ahead },
+    let pace = match how.connections.min(MOST_CONNECTIONS) {
+        0 | 1 => Pace::Whole,
+        ahead => Pace::Parts(ahead),
     };
-    let first_part = match pace {
-        Pace::Whole => None,
-        Pace::Parts { len, .. } => Some(len),
+    let first_part = match (how.look, pace) {
+        (true, _) => Some(BEGINNING),
+        (false, Pace::Whole) => None,
+        (false, Pace::Parts(_)) => Some(PART),
     };
     let mut resource = Resource::new(client, url, how.patience, progress);
-    let work = unless_stopped(progress, resource.first(first_part));
+    let work = unless_stopped(progress, resource.first(first_part, how.look));
     let first = runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
     check_encoding(&resource.about.encoding, how.format.as_ref())?;
-    let (len, has_ranges) = (resource.about.total, !resource.about.refuses_ranges);
+    // Who was asked for a part has shown whether there are any; others may say so.
+    let has_ranges = first.is_part() || (first_part.is_none() && resource.about.ranges != Some(false));
+    let len = resource.about.total;
     let elsewhere = Elsewhere { runtime: runtime.clone(), resource: resource.clone() };
-    let reader = Reader::start(runtime, resource, first, pace).map_err(|error| Error::reading(0, error))?;
-    let reader = Box::new(reader);
+    let reader: Box<dyn Read + Send> = if how.look {
+        Box::new(Look::new(runtime, resource, first))
+    } else {
+        Box::new(Reader::start(runtime, resource, first, pace).map_err(|error| Error::reading(0, error))?)
+    };
     if !has_ranges {
         return Ok(Input::Stream { reader, len });
     }
-    let ranges: Box<dyn Ranges> = Box::new(elsewhere);
-    Ok(Input::Ranged { reader, len, ranges })
+    Ok(Input::Ranged { reader, len, ranges: Box::new(elsewhere) })
 }
 
 /// What a server puts around the image is a wrapping like others, and told by its first bytes. Where the caller has stated

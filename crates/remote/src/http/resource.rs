@@ -9,7 +9,7 @@ use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use tokio::time::timeout;
 use url::Url;
 
-use super::answer::{About, Answer};
+use super::answer::{About, Answer, Validator};
 use super::retry::{Patience, Tries};
 use crate::client::Client;
 use crate::failure::{Again, Failure};
@@ -39,18 +39,22 @@ impl Resource {
         }
     }
 
-    /// The first answer, which says what there is: to a request for the first `part` bytes, or for all of it.
-    pub(super) async fn first(&mut self, part: Option<u64>) -> Result<Answer, Error> {
+    /// The first answer, which says what there is: to a request for the first `part` bytes, or for all of it. It is a part only
+    /// where `first_part` says so and the image can be put together from parts, or where it is `looked` at.
+    pub(super) async fn first(&mut self, part: Option<u64>, look: bool) -> Result<Answer, Error> {
         let mut tries = self.tries();
-        let range = part.map(|len| 0..len);
+        let mut range = part.map(|len| 0..len);
         loop {
             match self.request(&self.url, range.clone()).await {
+                // Parts of an image without a name could be parts of two, and without a length nobody knows how many there are.
+                Ok(answer) if answer.is_part() && !look && !answer.about.names_all() => range = None,
                 Ok(answer) => {
                     self.about = answer.about.clone();
                     let found_at = answer.response.as_ref().map(|response| response.url().clone());
                     self.found_at = found_at.filter(|found| *found != self.url);
                     return Ok(answer);
                 }
+                Err(failure) if range.is_some() && is_wrong_range(&failure) => range = None,
                 Err(failure) => tries.pause_after(failure).await?,
             }
         }
@@ -71,12 +75,23 @@ impl Resource {
     }
 
     /// A part of another version, or another length, cannot be used. A whole one is still held against what has passed.
+    /// A part has to say of which version it is, where the first answer did: RFC 9110, section 15.3.7.
     fn check_same(&self, answer: &Answer) -> Result<(), Failure> {
         let (then, now) = (&self.about, &answer.about);
         let other_length = then.total.is_some() && now.total.is_some() && then.total != now.total;
         let other_version = then.validator.is_some() && now.validator.is_some() && then.validator != now.validator;
-        if other_length || (other_version && answer.is_part) || then.encoding != now.encoding {
+        if other_length || (other_version && answer.is_part()) || then.encoding != now.encoding {
             return Err(changed("the image on the server was replaced by another one while it was read"));
+        }
+        let has_tag = |about: &About| about.validator.as_ref().is_some_and(Validator::is_tag);
+        if answer.is_part() && answer.response.is_some() && has_tag(then) && !has_tag(now) {
+            return Err(Failure {
+                error: Error::source(
+                    "wrong-range",
+                    "the server sends a part of the image and does not say of which version",
+                ),
+                again: Again::Later(None),
+            });
         }
         Ok(())
     }
@@ -99,14 +114,20 @@ impl Resource {
         Answer::of(response, range.map(|range| range.start))
     }
 
-    /// The next bytes of an answer; `None` at its end.
+    /// The next bytes of an answer; `None` at its end, which for a part is the one that it has announced.
     pub(super) async fn chunk(&self, answer: &mut Answer) -> Result<Option<Bytes>, Failure> {
         let Some(response) = &mut answer.response else { return Ok(None) };
         let chunk = timeout(self.patience.stall, response.chunk()).await.map_err(|_| self.stalled())?;
-        chunk.map_err(|error| Failure {
+        let chunk = chunk.map_err(|error| Failure {
             error: Error::source("interrupted", format!("the connection broke: {}", cause(&error))).for_now(),
             again: Again::Later(None),
-        })
+        })?;
+        match &chunk {
+            Some(bytes) => answer.pass(bytes)?,
+            None if answer.part_end.is_some_and(|end| answer.at < end) => return Err(self.interrupted(answer.at)),
+            None => {}
+        }
+        Ok(chunk)
     }
 
     /// The failure of an answer that ends too early.
@@ -129,6 +150,11 @@ impl Resource {
 /// The image is not what it was: the beginning of one and the end of another make none.
 pub(super) fn changed(what: &str) -> Failure {
     Failure { error: Error::source("changed", what).for_now(), again: Again::Never }
+}
+
+/// Whether a request for all of the image may be answered better.
+pub(super) fn is_wrong_range(failure: &Failure) -> bool {
+    matches!(failure.error, Error::Source { code: "wrong-range", .. })
 }
 
 /// The innermost reason, which says what happened; the outer ones repeat the URL.

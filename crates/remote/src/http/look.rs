@@ -1,0 +1,104 @@
+//! The beginning of the image, for callers who will not read on: each request is made when its bytes are wanted, and not before.
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+use bytes::{Buf, Bytes};
+use diskferry::Error;
+
+use super::answer::Answer;
+use super::resource::{Resource, is_wrong_range};
+use crate::failure::Failure;
+use crate::runtime::{Runtime, unless_stopped};
+
+/// The first part: enough to tell most images.
+pub(super) const BEGINNING: u64 = 128 << 10;
+/// Those after it, which make up what tells the others with one more.
+const MORE: u64 = 448 << 10;
+
+/// See the [module](self).
+pub(super) struct Look {
+    runtime: Runtime,
+    asking: Asking,
+    piece: Bytes,
+}
+
+/// What is asked, on the caller's thread.
+struct Asking {
+    resource: Resource,
+    answer: Option<Answer>,
+    /// How many bytes were handed on.
+    at: u64,
+    ended: bool,
+    ranges_fail: bool,
+}
+
+impl Look {
+    /// Looks at the image that begins with `first`.
+    pub(super) fn new(runtime: &Runtime, resource: Resource, first: Answer) -> Self {
+        let asking = Asking { resource, answer: Some(first), at: 0, ended: false, ranges_fail: false };
+        Self { runtime: runtime.clone(), asking, piece: Bytes::new() }
+    }
+}
+
+impl Read for Look {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && !buf.is_empty() {
+            let progress = self.asking.resource.progress.clone();
+            self.piece = self.runtime.block_on(unless_stopped(&progress, self.asking.next()))???;
+        }
+        let len = buf.len().min(self.piece.len());
+        if let Some(buf) = buf.get_mut(..len) {
+            self.piece.copy_to_slice(buf);
+        }
+        Ok(len)
+    }
+}
+
+impl Asking {
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> Result<Bytes, Error> {
+        let mut tries = self.resource.tries();
+        while !self.ended {
+            match self.try_next().await {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => {
+                    self.answer = None;
+                    self.ranges_fail |= is_wrong_range(&failure);
+                    tries.pause_after(failure).await?;
+                }
+            }
+        }
+        Ok(Bytes::new())
+    }
+
+    /// As [`next`](Self::next), with as many requests as go well. None may also mean that there is more to ask for.
+    async fn try_next(&mut self) -> Result<Bytes, Failure> {
+        let mut answer = match self.answer.take() {
+            Some(answer) => answer,
+            None => self.resource.again(self.range()).await?,
+        };
+        let before = answer.at;
+        if let Some(mut chunk) = self.resource.chunk(&mut answer).await? {
+            // A server that gives no parts begins anew. What has been looked at is not compared: nothing is made of it.
+            let seen = usize::try_from(self.at.saturating_sub(before)).unwrap_or(usize::MAX);
+            chunk.advance(seen.min(chunk.len()));
+            self.at = self.at.saturating_add(chunk.len() as u64);
+            self.answer = Some(answer);
+            return Ok(chunk);
+        }
+        let total = self.resource.about.total.or(answer.about.total);
+        let more = total.map_or(answer.is_part(), |total| self.at < total);
+        self.ended = !more;
+        if more && !answer.is_part() {
+            return Err(self.resource.interrupted(self.at));
+        }
+        Ok(Bytes::new())
+    }
+
+    fn range(&self) -> Option<Range<u64>> {
+        let len = if self.at < BEGINNING { BEGINNING } else { MORE };
+        (!self.ranges_fail).then(|| self.at..self.at.saturating_add(len))
+    }
+}
