@@ -30,6 +30,11 @@ impl FromStr for Stated {
 }
 
 impl Stated {
+    /// Name of the format inside all wrappings, as in `raw`.
+    pub fn format(&self) -> &'static str {
+        self.format.name
+    }
+
     /// Names of the wrappings, outermost first.
     pub fn wrappings(&self) -> impl Iterator<Item = &'static str> {
         self.wrappings.iter().map(|layer| layer.name)

@@ -12,9 +12,9 @@ use crate::failure::Failure;
 use crate::runtime::{Runtime, unless_stopped};
 
 /// The first part: enough to tell most images.
-pub(super) const BEGINNING: u64 = 128 << 10;
-/// Those after it, which make up what tells the others with one more.
-const MORE: u64 = 448 << 10;
+pub(super) const BEGINNING: u64 = 160 << 10;
+/// Those after it. With one more everything is seen that tells a raw disk from others, and with two more a block of bzip2.
+const MORE: u64 = 368 << 10;
 
 /// See the [module](self).
 pub(super) struct Look {

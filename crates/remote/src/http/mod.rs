@@ -81,19 +81,22 @@ pub fn open(runtime: &Runtime, client: &Client, url: &Url, how: &How, progress: 
     Ok(Input::Ranged { reader, len, ranges: Box::new(elsewhere) })
 }
 
-/// What a server puts around the image is a wrapping like others, and told by its first bytes. Where the caller has stated
-/// what comes, it has to be among that: otherwise packed bytes would be taken for a disk.
+/// What a server puts around the image is a wrapping like others, and told by its first bytes. Where the caller has stated what
+/// comes, it has to be among that: otherwise packed bytes would be taken for a disk. Some servers say it of the wrapping that the
+/// file has by itself, and some add one more. A raw disk cannot show which of the two it was.
 fn check_encoding(encoding: &Option<String>, stated: Option<&Stated>) -> diskferry::Result<()> {
     let Some(encoding) = encoding else { return Ok(()) };
     let name = encoding.strip_prefix("x-").unwrap_or(encoding);
-    let is_stated = stated.is_none_or(|stated| stated.wrappings().next() == Some(name));
-    if matches!(name, "gzip" | "zstd") && is_stated {
+    let is_known = matches!(name, "gzip" | "zstd");
+    let fits = |stated: &Stated| stated.format() != "raw" && stated.wrappings().next() == Some(name);
+    if is_known && stated.is_none_or(fits) {
         return Ok(());
     }
-    let remedy =
-        if stated.is_some() { "state that too, as in raw.gz" } else { "ask its administrator to leave it out" };
-    Err(Error::source(
-        "encoding",
-        format!("the server has put {encoding:?} around the image (Content-Encoding): {remedy}"),
-    ))
+    let remedy = if is_known {
+        "leave the format out, or save it"
+    } else {
+        "ask its administrator to leave that out, or save it"
+    };
+    let what = format!("the server has put {encoding:?} around the image (Content-Encoding): {remedy}");
+    Err(Error::source("encoding", what))
 }

@@ -78,7 +78,9 @@ impl Resource {
     /// A part has to say of which version it is, where the first answer did: RFC 9110, section 15.3.7.
     fn check_same(&self, answer: &Answer) -> Result<(), Failure> {
         let (then, now) = (&self.about, &answer.about);
-        let other_length = then.total.is_some() && now.total.is_some() && then.total != now.total;
+        // What may be a page is looked at before it is called another image.
+        let other_length =
+            then.total.is_some() && now.total.is_some() && then.total != now.total && !answer.could_be_page;
         let other_version = then.validator.is_some() && now.validator.is_some() && then.validator != now.validator;
         if other_length || (other_version && answer.is_part()) || then.encoding != now.encoding {
             return Err(changed("the image on the server was replaced by another one while it was read"));
