@@ -1,10 +1,12 @@
 //! What tests of HTTP sources share.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code, reason = "test helpers, of which each test file uses some")]
 
+use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
-use diskferry::{Error, Input, Progress};
+use diskferry::sink::{FileOptions, FileSink};
+use diskferry::{Error, Input, Options, Progress, Report};
 use diskferry_remote::http::{How, Patience};
 use diskferry_remote::{Access, Client, Runtime};
 use url::Url;
@@ -40,6 +42,24 @@ impl Fetcher {
             &self.how,
             &Progress::default(),
         )
+    }
+
+    /// The disk of the image at `url`, and the report. A conversion that fails must not leave anything.
+    pub fn convert(&self, url: &str, options: &Options) -> Result<(Vec<u8>, Report), Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("disk.raw");
+        let options = Options { format: self.how.format.clone(), ..options.clone() };
+        let converted = self.open(url).and_then(|input| {
+            let sink = FileSink::create(&target, FileOptions { sync: false, ..FileOptions::default() })?;
+            diskferry::convert(input, &sink, &options, &Progress::default())
+        });
+        match converted {
+            Ok(report) => Ok((fs::read(target).unwrap(), report)),
+            Err(error) => {
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "{error} has left something");
+                Err(error)
+            }
+        }
     }
 
     /// All bytes that come, and whatever ends them.
