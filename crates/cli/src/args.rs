@@ -10,6 +10,7 @@ use diskferry::digest::Checksum;
 use diskferry::{Limits, Options, Stated};
 use diskferry_remote::Location;
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
+use diskferry_remote::publisher::From;
 
 use crate::access::AccessArgs;
 use crate::size::Size;
@@ -80,6 +81,13 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "ALGO:HEX")]
     pub checksum: Vec<Checksum>,
 
+    /// File of checksums that has one of the source, or auto for one of the usual files beside it
+    ///
+    /// As SHA256SUMS, SHA512SUMS or CHECKSUM, of the publisher and best not of the mirror that the image comes from. The file's
+    /// signature is not checked.
+    #[arg(long, value_name = "URL|auto")]
+    pub checksum_url: Option<From>,
+
     /// Reserve space for the whole disk first, so that it cannot run out later (files only)
     #[arg(long)]
     pub preallocate: bool,
@@ -122,6 +130,10 @@ pub struct InfoArgs {
     /// With --full: digest that the source must have, as for convert
     #[arg(long, value_name = "ALGO:HEX", requires = "full")]
     pub checksum: Vec<Checksum>,
+
+    /// With --full: file of checksums that has one of the source, or auto, as for convert
+    #[arg(long, value_name = "URL|auto", requires = "full")]
+    pub checksum_url: Option<From>,
 
     #[command(flatten)]
     pub fetch: FetchArgs,

@@ -43,10 +43,15 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
 
 fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
     let source = Source::new(&args.source, &args.fetch.access)?;
-    let input = source.open(&args.fetch.how(&args.job, false), progress)?;
+    let how = args.fetch.how(&args.job, false);
+    let mut checksums = args.checksum;
+    if let Some(from) = &args.checksum_url {
+        checksums.push(source.published(from, &how, progress)?);
+    }
+    let input = source.open(&how, progress)?;
     let target = Target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
-    let options = args.job.options(args.limits, args.checksum, target.dir());
+    let options = args.job.options(args.limits, checksums, target.dir());
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
     let sink = target.sink(how, &options, progress)?;
     Ok(diskferry::convert(input, &*sink, &options, progress)?)

@@ -19,11 +19,15 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let (source, shown) = (args.source.clone(), args.source.shown());
     let access = args.fetch.access.clone();
     let how = args.fetch.how(&args.job, !args.full);
-    let options = args.job.options(args.limits, args.checksum, None);
+    let mut options = args.job.options(args.limits, args.checksum, None);
 
     let (warnings, text) = if args.full {
         let report = display.during(&progress, || {
-            let input = Source::new(&source, &access)?.open(&how, &progress)?;
+            let source = Source::new(&source, &access)?;
+            if let Some(from) = &args.checksum_url {
+                options.checksums.push(source.published(from, &how, &progress)?);
+            }
+            let input = source.open(&how, &progress)?;
             Ok::<_, Failure>(diskferry::inspect_full(input, &options, &progress)?)
         })?;
         let text = if as_json { json::text(&json::report(&shown, &report)) } else { human::report(&report) };

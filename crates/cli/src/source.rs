@@ -6,9 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use diskferry::digest::Checksum;
 use diskferry::{Error, Input, Progress, Side};
 use diskferry_remote::http::{self, How};
-use diskferry_remote::{Client, Location, Runtime};
+use diskferry_remote::{Client, Location, Runtime, publisher};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::fcntl_setpipe_size;
@@ -36,6 +37,18 @@ impl<'a> Source<'a> {
             Location::Stdin | Location::Path(_) => None,
         };
         Ok(Self { location, network })
+    }
+
+    /// The digest that the publisher says the image has.
+    pub fn published(&self, from: &publisher::From, how: &How, progress: &Progress) -> Result<Checksum, Failure> {
+        match (self.location, &self.network) {
+            (Location::Http(url), Some((runtime, client))) => {
+                Ok(publisher::checksum(runtime, client, url, from, how.patience, progress)?)
+            }
+            _ => Err(Failure::Usage(
+                "--checksum-url is for a SOURCE on an HTTP server; --checksum is for every one".into(),
+            )),
+        }
     }
 
     /// Opens it.

@@ -122,3 +122,29 @@ fn headers_are_sent_and_bad_ones_are_not_repeated() {
     assert_fails(&output, 2);
     assert!(!stderr(&output).contains("hunter2"), "{output:?}");
 }
+
+#[test]
+fn a_checksum_of_the_publisher_decides_whether_there_is_a_disk() {
+    let (server, dir) = (Server::start(), tempfile::tempdir().unwrap());
+    server.put("/disk.raw", File::new([7; 4096]));
+    let url = server.url("/disk.raw");
+    let target = dir.path().join("disk.raw");
+    let convert = |from: &str| {
+        let target = target.to_str().unwrap();
+        diskferry(["convert", "--json", "--checksum-url", from, &url, target])
+            .env_remove("http_proxy")
+            .output()
+            .unwrap()
+    };
+    let output = convert("auto");
+    assert_fails(&output, 4);
+    assert_eq!(json(&output)["error"]["code"], "source-checksum-file");
+    server.put("/SHA256SUMS", File::new(format!("{} *disk.raw\n", "ab".repeat(32)).into_bytes()));
+    assert_fails(&convert("auto"), 6);
+    assert!(!target.exists());
+    let right = "c9ac7b0624824f844f6c7f3d50fab9741a8914e878467e8daaedca143a34d90b";
+    server.put("/sums", File::new(format!("{right}\n").into_bytes()));
+    let output = convert(&server.url("/sums"));
+    assert!(output.status.success() && target.exists(), "{output:?}");
+    assert_fails(&diskferry(["convert", "--checksum-url", "auto", "a.raw", "b.raw"]).output().unwrap(), 2);
+}

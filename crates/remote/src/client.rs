@@ -26,6 +26,8 @@ const CONNECT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Whether the credentials of `Access` are for the server that is asked. They are for one, and only the caller knows which.
+    login: bool,
 }
 
 struct Shared {
@@ -54,7 +56,13 @@ impl Client {
         let direct = connections(false)?;
         let proxied = access.proxies.any().then(|| connections(true)).transpose()?;
         let shared = Shared { access: access.clone(), direct, proxied, rootless: settings.rootless };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), login: true })
+    }
+
+    /// The same without the credentials of `Access`, for another server than the one that they are for. What stands in a URL, or in
+    /// netrc for a host, is still sent there.
+    pub(crate) fn stranger(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), login: false }
     }
 
     /// Sends one request without a body, follows redirects, and gives the first answer that is none, whatever its status.
@@ -94,9 +102,9 @@ impl Client {
             _ => direct,
         };
         let at_home = url.origin() == first.origin;
-        let client = if at_home { &connections.own } else { &connections.anonymous };
+        let client = if at_home && self.login { &connections.own } else { &connections.anonymous };
         let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
-        if at_home {
+        if at_home && self.login {
             request = request.headers(access.headers.map().clone());
         }
         let sent = self.identify(request, url, first, at_home).send().await;
@@ -115,7 +123,7 @@ impl Client {
     /// Adds who we are, where that is known for this server.
     fn identify(&self, request: RequestBuilder, url: &Url, first: &First, at_home: bool) -> RequestBuilder {
         let access = &self.shared.access;
-        if at_home {
+        if at_home && self.login {
             if access.headers.authorize() {
                 return request;
             }

@@ -5,6 +5,7 @@
 
 mod access;
 mod address;
+mod checksum_file;
 mod client;
 mod failure;
 mod guard;
@@ -12,6 +13,7 @@ pub mod http;
 mod location;
 mod netrc;
 mod proxy;
+pub mod publisher;
 mod runtime;
 mod secret;
 mod shown;

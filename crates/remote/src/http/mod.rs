@@ -13,6 +13,7 @@ mod forward;
 mod look;
 mod resource;
 mod retry;
+pub(crate) mod small;
 
 use std::io::Read;
 

@@ -98,7 +98,7 @@ impl Resource {
         Ok(())
     }
 
-    async fn request(&self, url: &Url, range: Option<Range<u64>>) -> Result<Answer, Failure> {
+    pub(super) async fn request(&self, url: &Url, range: Option<Range<u64>>) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(range) = &range {
