@@ -1,0 +1,160 @@
+//! Images on servers, by the program itself: what it says, what it keeps to itself, and how it ends.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{assert_fails, diskferry, json, names, run, stderr, stdout};
+use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::serve::fault::{Answer, End, File, Server};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A server with an image, a directory for its disk, and the URL that it is asked for, which has secrets in it.
+struct Lab {
+    server: Server,
+    dir: TempDir,
+    disk: Vec<u8>,
+}
+
+impl Lab {
+    fn new(gets: impl Into<Vec<Answer>>, rest: Answer) -> Self {
+        let image = Qcow2::new(4 << 20).fill(1);
+        let lab = Self { server: Server::start(), dir: tempfile::tempdir().unwrap(), disk: image.disk() };
+        lab.server.put("/disk", File::new(image.build().image).gets_then(gets, rest));
+        lab
+    }
+
+    fn url(&self) -> String {
+        format!("http://me:s3cr3t@{}/disk?signature=s3cr3t", self.server.address())
+    }
+
+    fn shown(&self) -> String {
+        format!("http://{}/disk", self.server.address())
+    }
+
+    fn target(&self) -> String {
+        self.dir.path().join("disk.raw").into_os_string().into_string().unwrap()
+    }
+
+    #[track_caller]
+    fn assert_nothing(&self) {
+        assert!(names(self.dir.path()).is_empty());
+    }
+}
+
+#[track_caller]
+fn assert_silent_about_secrets(output: &std::process::Output) {
+    assert!(!stdout(output).contains("s3cr3t") && !stderr(output).contains("s3cr3t"), "{output:?}");
+}
+
+#[test]
+fn converting_a_url_makes_the_disk_and_a_report_without_secrets() {
+    let lab = Lab::new([], Answer::right());
+    let output = run(["convert", "--json", &lab.url(), &lab.target()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(fs::read(lab.target()).unwrap() == lab.disk);
+    assert_silent_about_secrets(&output);
+    let report = json(&output);
+    assert_eq!((&report["filename"], &report["format"]), (&json!(lab.shown()), &json!("qcow2")));
+    assert!(lab.server.requests().iter().all(|request| request.path == "/disk?signature=s3cr3t"));
+}
+
+#[test]
+fn looking_at_a_url_says_what_it_is_and_no_secrets() {
+    let lab = Lab::new([], Answer::right());
+    let output = run(["info", &lab.url()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("unpacked size:     4194304 bytes (4 MiB)"), "{output:?}");
+    assert_silent_about_secrets(&output);
+    let output = run(["info", "--json", &lab.url()]);
+    assert_eq!((&json(&output)["filename"], &json(&output)["unpacked-size"]), (&json!(lab.shown()), &json!(4_194_304)));
+    assert_silent_about_secrets(&output);
+    let output = run(["info", "--full", &lab.url()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn failures_have_their_codes_and_leave_nothing() {
+    for (rest, exit, code) in [
+        (Answer::status(404), 4, "source-not-found"),
+        (Answer::status(403), 4, "source-denied"),
+        (Answer::html(), 4, "source-web-page"),
+        (Answer::right().cut(100_000, End::Close).header("ETag", "").undated(), 4, "source-interrupted"),
+    ] {
+        let lab = Lab::new([], rest);
+        let output = run(["convert", "--retries", "0", &lab.url(), &lab.target()]);
+        assert_fails(&output, exit);
+        assert_silent_about_secrets(&output);
+        lab.assert_nothing();
+        let output = run(["convert", "--json", "--retries", "0", &lab.url(), &lab.target()]);
+        assert_eq!((output.status.code(), &json(&output)["error"]["code"]), (Some(exit), &json!(code)));
+        assert_silent_about_secrets(&output);
+    }
+    let gone = Lab::new([], Answer::right());
+    let (url, target) = (gone.url(), gone.target());
+    let Lab { server, dir, .. } = gone;
+    drop(server);
+    let output = run(["convert", "--retries", "0", &url, &target]);
+    assert_fails(&output, 4);
+    assert_silent_about_secrets(&output);
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn progress_says_when_it_waits_to_retry() {
+    let lab = Lab::new([Answer::status(503).header("Retry-After", "3")], Answer::right());
+    let output = run(["convert", "--progress", "json", &lab.url(), &lab.target()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let lines: Vec<Value> = stderr(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let retrying: Vec<_> =
+        lines.iter().map(|line| &line["progress"]["retrying"]).filter(|value| !value.is_null()).collect();
+    assert!(!retrying.is_empty(), "{lines:?}");
+    assert_eq!(retrying[0]["attempt"], 1, "{lines:?}");
+    let last = &lines.last().unwrap()["progress"];
+    assert_eq!((&last["done"], &last["source"]), (&json!(true), &last["total"]));
+}
+
+#[test]
+fn signal_during_a_stall_ends_at_once_and_leaves_nothing() {
+    for (rest, args) in [
+        (Answer::right().stall(100_000, Server::LIFE), "1"),
+        (Answer::right().stall(100_000, Server::LIFE), "3"),
+        (Answer::right().wait(Server::LIFE), "1"),
+        (Answer::status(503).header("Retry-After", "60"), "1"),
+    ] {
+        let lab = Lab::new([], rest);
+        let (url, target) = (lab.url(), lab.target());
+        let child = diskferry(["convert", "--connections", args, &url, &target]).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while lab.server.requests().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let began = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_fails(&output, 143);
+        assert_silent_about_secrets(&output);
+        lab.assert_nothing();
+    }
+}
+
+#[test]
+fn disk_is_complete_as_soon_as_the_last_byte_is_in() {
+    let lab = Lab::new([], Answer::right());
+    let mut child = diskferry(["convert", &lab.url(), "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    assert!(!reader.fill_buf().unwrap().is_empty());
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut rest).unwrap();
+    assert!(child.wait().unwrap().success() && rest == lab.disk);
+    assert!(Path::new(&lab.target()).symlink_metadata().is_err());
+}
