@@ -65,9 +65,11 @@ pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Open
         None => format::detect(source.as_mut())?,
     };
     let image = (format.open)(source.as_mut(), &how)?;
-    check_virtual_size(image.info().virtual_size, &options.limits)?;
+    // What is refused anyway may be looked at, whatever size it claims.
+    if image.info().refusals.is_empty() {
+        check_virtual_size(image.info().virtual_size, &options.limits)?;
+    }
     let (options, progress) = (options.clone(), progress.clone());
-    let unpacked_hint = None;
     Ok(Opened {
         source,
         image,
@@ -75,7 +77,7 @@ pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Open
         stored_size,
         stored,
         unchanged,
-        unpacked_hint,
+        unpacked_hint: None,
         meter,
         digests,
         options,

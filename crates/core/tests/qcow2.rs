@@ -297,3 +297,19 @@ fn an_image_cut_anywhere_is_refused() {
         assert_eq!(error.kind(), diskferry::Kind::Image, "cut at {cut}: {error}");
     }
 }
+
+#[test]
+fn tiny_units_of_far_places_between_those_of_near_ones_come_from_a_pipe_too() {
+    let scratch = Scratch::new();
+    let image = scratch.path("mixed.qcow2");
+    qemu_img(&["create", "-q", "-f", "qcow2", image.to_str().unwrap(), "2G"]);
+    // The far unit shares a sector with near ones, and its table lies behind 4 MiB of data.
+    let mut writes: Vec<_> =
+        ["write -c -P 1 0 64k", "write -P 9 8M 4M", "write -c -P 2 1G 64k"].map(str::to_owned).into();
+    writes.extend((1..13).map(|place| format!("write -c -P {} {}k 64k", place + 2, place * 64)));
+    let writes: Vec<_> = writes.iter().map(String::as_str).collect();
+    qemu_io(&image, "qcow2", &writes);
+    for report in assert_as_qemu_reads(&scratch, &image) {
+        assert!(report.spooled < MIB, "{report:?}");
+    }
+}

@@ -32,6 +32,8 @@ type Span = (u64, u64);
 const SECTOR: u64 = 512;
 /// How many places of the disk may share their bytes. Deduplicating writers are rare, and modest.
 const MOST_REPEATS: u32 = 1024;
+/// How many sectors between known units are kept of a stream: 4 MiB.
+const MOST_TAILS: u32 = 8192;
 /// Stored bytes that may be named for each byte of the image up to the furthest that was: tiny packed units are said to
 /// take a sector each, however many share it.
 const MOST_NAMED: u64 = 32;
@@ -68,6 +70,8 @@ pub(crate) struct Walk {
     packed_to: Option<u64>,
     /// Where the extent lies that was named last, and how often in a row.
     repeated: (u64, u32),
+    /// Sectors between known units that were kept.
+    tails: u32,
     /// Stored bytes named up to now, and the furthest of them.
     named: u64,
     furthest: u64,
@@ -93,6 +97,7 @@ impl Walk {
             open: None,
             packed_to: None,
             repeated: (0, 0),
+            tails: 0,
             named: 0,
             furthest: 0,
             loading: 0,
@@ -211,12 +216,17 @@ impl Walk {
     }
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
-    /// so there is room for it only where the next thing that is known lies elsewhere.
-    fn keep_tail(&self, source: &mut dyn Source) -> Result<()> {
+    /// so there is mostly room for it only where the next thing that is known lies elsewhere. But a unit of some dozen bytes,
+    /// written for a far place of the disk, fits between two known ones: for that, a bounded number of sectors is kept.
+    fn keep_tail(&mut self, source: &mut dyn Source) -> Result<()> {
         let (Some(end), Some(table)) = (self.packed_to, self.tables.last()) else { return Ok(()) };
         let next_to_it = |run: &Run| run.key <= end && run.key.saturating_add(SECTOR) > end && run.key < table.at;
         if self.runs.peek().is_some_and(|Reverse(run)| next_to_it(run)) {
-            return Ok(());
+            // What is still behind the frontier when the table is read need not be kept.
+            if source.seekable() || self.tails == MOST_TAILS || table.at <= end.saturating_add(BEHIND) {
+                return Ok(());
+            }
+            self.tails += 1;
         }
         source.keep(end.saturating_sub(SECTOR - 1)..end)
     }

@@ -117,7 +117,9 @@ impl Stream {
                 0 => Err(Error::unsupported(
                     "stream",
                     "mapped-twice",
-                    format!("the image uses byte {at} again after it has passed: save it to a file and convert that"),
+                    format!(
+                        "the image uses byte {at} again after it has passed: save it to a file, without wrappings, and convert that"
+                    ),
                 )),
                 got => Ok(got),
             },
