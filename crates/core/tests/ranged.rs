@@ -82,7 +82,7 @@ fn looking_finds_the_unpacked_size_that_the_wrapping_keeps() {
     let (xz, zst, gz) = (wrap::xz(&raw, &[]), wrap::zstd(&raw, &["--stream-size=8388608"]), wrap::gzip(&raw));
     for (name, bytes, size) in [
         ("xz", xz.clone(), Some(8 * MIB)),
-        ("zst", zst, Some(8 * MIB)),
+        ("zst", zst.clone(), Some(8 * MIB)),
         ("gz", gz, None),
         ("many frames, a table of them in front", wrap::filter("pzstd", &["-c", "-p", "2"], &raw), None),
         ("a frame without its size", wrap::zstd(&raw, &[]), None),
@@ -94,4 +94,7 @@ fn looking_finds_the_unpacked_size_that_the_wrapping_keeps() {
         assert_eq!(of_ranges.unpacked_size, size, "{name}");
         assert_eq!(of_ranges, of_file, "{name}");
     }
+    let path = scratch.write("image", &zst.repeat(2));
+    let of_file = inspect(Input::File(File::open(&path).unwrap()), &Options::default()).unwrap();
+    assert_eq!(of_file.unpacked_size, None, "the first of two frames does not speak for the file");
 }

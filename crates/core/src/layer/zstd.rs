@@ -32,14 +32,39 @@ pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
     Ok(Box::new(Unwrapper::new(packed, Zstd::new(how.limits.window, how.window())?)))
 }
 
-/// What the first frame says that it holds, if it is one that can be all of the `stored` file. Of several frames, each says
-/// so of itself only.
+/// What the first frame says that it holds, if that is all of the `stored` file: of several frames, each says so of itself
+/// only. Where each look is a request, it is believed that there is one frame only if its size allows that.
 pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
     let mut head = [0; MAX_HEADER];
     let got = look_full(stored, &mut head, 0)?;
     let Some(header) = head.get(..got).filter(|head| head.starts_with(&MAGIC)) else { return Ok(None) };
-    let content = header.get(..header_len(header)).and_then(|header| Frame::parse(header).content);
-    Ok(content.filter(|content| stored.len().is_none_or(|len| len <= largest_frame(*content))))
+    let Some(header) = header.get(..header_len(header)) else { return Ok(None) };
+    let Some(content) = Frame::parse(header).content else { return Ok(None) };
+    let is_all = if stored.seekable() {
+        let checksum = header.get(MAGIC.len()).map_or(0, |&byte| Descriptor(byte).checksum_len());
+        end_of_blocks(stored, header.len() as u64)?.map(|end| end + checksum) == stored.len()
+    } else {
+        stored.len().is_none_or(|len| len <= largest_frame(content))
+    };
+    Ok(is_all.then_some(content))
+}
+
+/// Where the blocks end of which the first is at `at`: RFC 8878, section 3.1.1.2.
+fn end_of_blocks(stored: &mut dyn Source, mut at: u64) -> Result<Option<u64>> {
+    loop {
+        let mut header = [0; 3];
+        if look_full(stored, &mut header, at)? < header.len() {
+            return Ok(None);
+        }
+        let header = little_endian(&header);
+        let (is_last, kind, size) = (header & 1 == 1, header >> 1 & 3, header >> 3);
+        // A block of one repeated byte stores that byte only.
+        let stored_size = if kind == 1 { 1 } else { size };
+        at = at.saturating_add(3).saturating_add(stored_size);
+        if is_last {
+            return Ok(Some(at));
+        }
+    }
 }
 
 /// What does not shrink is stored as it is, in blocks with headers of 3 bytes.
@@ -219,6 +244,10 @@ impl Descriptor {
 
     fn dictionary_len(self) -> usize {
         [0, 1, 2, 4][usize::from(self.0 & 3)]
+    }
+
+    fn checksum_len(self) -> u64 {
+        if self.0 & 4 == 0 { 0 } else { 4 }
     }
 
     fn content_len(self) -> usize {

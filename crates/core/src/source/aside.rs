@@ -131,8 +131,9 @@ impl Source for Aside {
         Ok(self.try_read_at(buf, at)?.unwrap_or(0))
     }
 
+    /// Each look is a request.
     fn seekable(&self) -> bool {
-        true
+        false
     }
 }
 
