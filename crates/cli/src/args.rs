@@ -60,7 +60,7 @@ impl Command {
 #[derive(Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
-    /// The image: a path, an http:// or https:// URL, or - for stdin
+    /// The image: a path, an http:// or https:// URL, s3://bucket/key, or - for stdin
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
     pub source: Location,
 
@@ -116,7 +116,7 @@ pub struct ConvertArgs {
 #[derive(Args)]
 #[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
-    /// The image: a path, an http:// or https:// URL, or - for stdin
+    /// The image: a path, an http:// or https:// URL, s3://bucket/key, or - for stdin
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
     pub source: Location,
 

@@ -1,5 +1,6 @@
 //! Opens SOURCE: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
@@ -9,10 +10,13 @@ use std::path::Path;
 use diskferry::digest::Checksum;
 use diskferry::{Error, Input, Progress, Side};
 use diskferry_remote::http::{self, How};
-use diskferry_remote::{Client, Location, Runtime, publisher};
+use diskferry_remote::publisher::{self, From};
+use diskferry_remote::s3::Store;
+use diskferry_remote::{Access, Client, Location, Runtime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::fcntl_setpipe_size;
+use url::Url;
 
 use crate::access::AccessArgs;
 use crate::exit::Failure;
@@ -26,39 +30,60 @@ pub const PIPE: usize = 1 << 20;
 /// What an image is read from: a place, and the means to get there.
 pub struct Source<'a> {
     location: &'a Location,
-    network: Option<(Runtime, Client)>,
+    network: Option<Network>,
+}
+
+/// What it takes to fetch.
+struct Network {
+    runtime: Runtime,
+    client: Client,
+    url: Url,
 }
 
 impl<'a> Source<'a> {
     /// Makes ready what `location` needs. Of a place on the network, reads the files that `access` names.
     pub fn new(location: &'a Location, access: &AccessArgs) -> Result<Self, Failure> {
         let network = match location {
-            Location::Http(_) => Some((Runtime::new()?, Client::new(&access.resolve()?)?)),
             Location::Stdin | Location::Path(_) => None,
+            Location::Http(url) => Some((access.resolve()?, url.clone())),
+            Location::S3(object) => {
+                let url = Store::from_variables(|name| env::var(name).ok())?.url(object)?;
+                // The URL says who we are, and a second answer to that question is one too many.
+                let Access { trust, proxies, guard, .. } = access.resolve()?;
+                Some((Access { trust, proxies, guard, ..Access::default() }, url))
+            }
         };
+        let connect = |(access, url)| -> Result<Network, Failure> {
+            Ok(Network { runtime: Runtime::new()?, client: Client::new(&access)?, url })
+        };
+        let network = network.map(connect).transpose()?;
         Ok(Self { location, network })
     }
 
     /// The digest that the publisher says the image has.
-    pub fn published(&self, from: &publisher::From, how: &How, progress: &Progress) -> Result<Checksum, Failure> {
-        match (self.location, &self.network) {
-            (Location::Http(url), Some((runtime, client))) => {
+    pub fn published(&self, from: &From, how: &How, progress: &Progress) -> Result<Checksum, Failure> {
+        match (self.location, from, &self.network) {
+            (Location::Http(_), _, Some(network)) | (Location::S3(_), From::Url(_), Some(network)) => {
+                let Network { runtime, client, url } = network;
                 Ok(publisher::checksum(runtime, client, url, from, how.patience, progress)?)
             }
-            _ => Err(Failure::Usage(
-                "--checksum-url is for a SOURCE on an HTTP server; --checksum is for every one".into(),
-            )),
+            (Location::S3(_), ..) => {
+                Err(Failure::Usage("--checksum-url auto does not look into S3: name the file".into()))
+            }
+            _ => {
+                Err(Failure::Usage("--checksum-url is for a SOURCE on the network; --checksum is for every one".into()))
+            }
         }
     }
 
     /// Opens it.
     pub fn open(&self, how: &How, progress: &Progress) -> Result<Input, Failure> {
-        let opened = match (self.location, &self.network) {
-            (Location::Http(url), Some((runtime, client))) => {
-                return Ok(http::open(runtime, client, url, how, progress)?);
-            }
-            (Location::Path(path), _) => file(path),
-            (Location::Stdin | Location::Http(_), _) => stdin(),
+        if let Some(Network { runtime, client, url }) = &self.network {
+            return Ok(http::open(runtime, client, url, how, progress)?);
+        }
+        let opened = match self.location {
+            Location::Path(path) => file(path),
+            _ => stdin(),
         };
         let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
         match opened.and_then(input) {

@@ -148,3 +148,33 @@ fn a_checksum_of_the_publisher_decides_whether_there_is_a_disk() {
     assert!(output.status.success() && target.exists(), "{output:?}");
     assert_fails(&diskferry(["convert", "--checksum-url", "auto", "a.raw", "b.raw"]).output().unwrap(), 2);
 }
+
+#[test]
+fn an_object_in_s3_is_asked_for_with_a_signature() {
+    let server = Server::start();
+    let keys =
+        [("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"), ("AWS_SECRET_ACCESS_KEY", "hunter2"), ("AWS_REGION", "eu-west-1")];
+    let endpoint = server.url("");
+    let store = [("AWS_ENDPOINT_URL_S3", endpoint.as_str()), ("DISKFERRY_TOKEN", "abc")];
+    server.put("/images/disk.raw", File::new([7; 4096]));
+    let anonymous = info(&["--json", "s3://images/disk.raw"], &store);
+    assert_eq!(json(&anonymous)["filename"], "s3://images/disk.raw");
+    let output = info(&["s3://images/disk.raw"], &[&store[..], &keys].concat());
+    assert!(output.status.success(), "{output:?}");
+    server.put("/images/disk.raw", File::new([]).gets_then([], Answer::status(403)));
+    let denied = info(&["s3://images/disk.raw"], &[&store[..], &keys].concat());
+    assert_fails(&denied, 4);
+    assert!(!stderr(&denied).contains("Signature") && !stderr(&denied).contains("hunter2"), "{denied:?}");
+
+    let requests = server.requests();
+    let paths: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
+    assert_eq!(paths.first(), Some(&"/images/disk.raw"));
+    for path in &paths[paths.len() - 2..] {
+        let signed = "/images/disk.raw?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F";
+        assert!(path.starts_with(signed) && path.contains("%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Date="), "{path}");
+        assert!(path.contains("&X-Amz-SignedHeaders=host&X-Amz-Signature="), "{path}");
+    }
+    assert!(requests.iter().all(|request| request.header("authorization").is_none()), "{requests:?}");
+    assert_fails(&info(&["s3://images/disk.raw"], &keys[..1]), 4);
+    assert_fails(&info(&["s3://images"], &[]), 2);
+}

@@ -15,6 +15,7 @@ mod netrc;
 mod proxy;
 pub mod publisher;
 mod runtime;
+pub mod s3;
 mod secret;
 mod shown;
 mod trust;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::s3::Object;
 use crate::shown::Shown;
 
 /// A place that images come from.
@@ -17,6 +18,8 @@ pub enum Location {
     Path(PathBuf),
     /// `http://…` or `https://…`
     Http(Url),
+    /// `s3://bucket/key`
+    S3(Object),
 }
 
 impl Location {
@@ -33,6 +36,10 @@ impl Location {
                 Ok(Self::Path(rest.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(rest).into()))
             }
             "http" | "https" => http(typed.to_str().unwrap_or_default()).map(Self::Http),
+            "s3" => match rest.strip_prefix("//") {
+                Some(object) => Object::parse(object).map(Self::S3),
+                None => Ok(Self::Path(typed.into())),
+            },
             _ => Ok(Self::Path(typed.into())),
         }
     }
@@ -43,6 +50,7 @@ impl Location {
             Self::Stdin => "-".into(),
             Self::Path(path) => path.into(),
             Self::Http(url) => Shown(url).to_string().into(),
+            Self::S3(Object { bucket, key }) => format!("s3://{bucket}/{key}").into(),
         }
     }
 }
@@ -81,11 +89,13 @@ mod tests {
             ("file:http://x", path("http://x")),
             ("file:///srv/disk", path("/srv/disk")),
             ("file:-", path("-")),
+            ("s3:disk", path("s3:disk")),
+            ("s3://b/a?b", Location::S3(Object { bucket: "b".into(), key: "a?b".into() })),
             ("HTTPS://Example.org/a#b", Location::Http("https://example.org/a".parse().unwrap())),
         ] {
             assert_eq!(Location::parse(OsStr::new(typed)).unwrap(), found, "{typed}");
         }
-        for wrong in ["http://", "http:///", "https://user:secret@", "http://[::1"] {
+        for wrong in ["http://", "http:///", "https://user:secret@", "http://[::1", "s3://user:secret@b/c"] {
             let error = Location::parse(OsStr::new(wrong)).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -106,8 +106,8 @@ impl Publisher<'_> {
         for url in neighbours(self.image, name) {
             let text = match self.get(&url).await {
                 Ok(text) => text,
-                // Object stores say 403 of what is not there.
-                Err(Error::Source { code: "not-found" | "denied", .. }) => continue,
+                // Object stores say 403 of what is not there, and others show a page.
+                Err(Error::Source { code: "not-found" | "denied" | "web-page", .. }) => continue,
                 // Not for certain that there is none: a weaker one must not take its place.
                 Err(error) => return Err(about(&url, error)),
             };
@@ -115,7 +115,6 @@ impl Publisher<'_> {
                 Ok(sum) => return Ok(sum),
                 Err(missing @ Missing::Ambiguous(..)) => return Err(useless(&url, name, &missing)),
                 Err(Missing::OtherNames(_)) => others = format!("; {} is there, without it", Shown(&url)),
-                // Such as a page that says, with status 200, that nothing was found.
                 Err(Missing::Empty) => {}
             }
         }
