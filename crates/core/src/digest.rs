@@ -83,13 +83,13 @@ impl FromStr for Checksum {
 
 /// Computes several digests of the same bytes.
 #[derive(Default)]
-pub(crate) struct Digester {
+pub struct Digester {
     hashers: Vec<(Algorithm, Box<dyn DynDigest + Send>)>,
 }
 
 impl Digester {
     /// Computes each of `algorithms` once, however often it is named.
-    pub(crate) fn new(algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
+    pub fn new(algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
         let mut hashers: Vec<(Algorithm, Box<dyn DynDigest + Send>)> = Vec::new();
         for algorithm in algorithms {
             if !hashers.iter().any(|(known, _)| *known == algorithm) {
@@ -103,13 +103,15 @@ impl Digester {
         self.hashers.is_empty()
     }
 
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// Takes the bytes that follow those before.
+    pub fn update(&mut self, bytes: &[u8]) {
         for (_, hasher) in &mut self.hashers {
             hasher.update(bytes);
         }
     }
 
-    pub(crate) fn finish(self) -> Vec<Checksum> {
+    /// The values over all bytes, in the order in which they were asked for.
+    pub fn finish(self) -> Vec<Checksum> {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         self.hashers
             .into_iter()

@@ -113,11 +113,13 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn corrupt(format: &'static str, code: &'static str, at: u64, what: impl Into<String>) -> Self {
+    /// What was read contradicts its own format; `code` is unique within `format`.
+    pub fn corrupt(format: &'static str, code: &'static str, at: u64, what: impl Into<String>) -> Self {
         Self::Corrupt { format, code, at, what: what.into() }
     }
 
-    pub(crate) fn unsupported(format: &'static str, code: &'static str, what: impl Into<String>) -> Self {
+    /// What was read is whole, and not carried.
+    pub fn unsupported(format: &'static str, code: &'static str, what: impl Into<String>) -> Self {
         Self::Unsupported { format, code, what: what.into() }
     }
 

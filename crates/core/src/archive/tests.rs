@@ -1,0 +1,339 @@
+use std::fs;
+use std::io::Cursor;
+use std::process::Command;
+
+use super::*;
+
+/// An entry with its data. `kind` is the type flag.
+fn entry(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
+    let mut block = header(name, kind, &format!("{:011o}", data.len()));
+    block.extend(data);
+    block.resize(block.len().next_multiple_of(512), 0);
+    block
+}
+
+fn header(name: &str, kind: u8, size: &str) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[124..124 + size.len()].copy_from_slice(size.as_bytes());
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    seal(&mut block);
+    block
+}
+
+fn seal(block: &mut [u8]) {
+    block[148..156].fill(b' ');
+    let sum: u32 = block[..512].iter().map(|&byte| u32::from(byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+}
+
+fn pax(key: &str, value: &str) -> Vec<u8> {
+    let bare = key.len() + value.len() + 3;
+    let len = (1..6).map(|digits| bare + digits).find(|len| len.to_string().len() + bare == *len).unwrap();
+    entry("pax", b'x', format!("{len} {key}={value}\n").as_bytes())
+}
+
+fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
+    [entries.concat(), vec![0; 1024]].concat()
+}
+
+/// Gives few bytes at a time.
+struct Trickle(Cursor<Vec<u8>>, usize);
+
+impl Read for Trickle {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = buf.len().min(self.1);
+        self.0.read(&mut buf[..n])
+    }
+}
+
+const LIMIT: u64 = 1 << 40;
+
+/// The image's name and bytes, or `-`, or the error's code.
+fn outcome(bytes: &[u8], pick: &Pick, hidden: &mut Hidden) -> String {
+    let by = |step: usize, hidden: &mut Hidden| {
+        let reader = Box::new(Trickle(Cursor::new(bytes.to_vec()), step));
+        match find(reader, pick, hidden, LIMIT)? {
+            Found::Nothing => Ok("-".to_owned()),
+            Found::Image(mut image) => {
+                let mut data = Vec::new();
+                image.reader.read_to_end(&mut data).map_err(|error| Error::reading(0, error))?;
+                assert_eq!(data.len() as u64, image.len);
+                let at = usize::try_from(image.at).unwrap();
+                assert_eq!(data, bytes[at..at + data.len()], "the image is where it is said to be");
+                Ok(format!("{} {}", image.name, String::from_utf8_lossy(&data)))
+            }
+        }
+    };
+    let found = [1, 7, 513, 1 << 20].map(|step| {
+        let mut noted = hidden.clone();
+        let found = by(step, &mut noted).unwrap_or_else(|error: Error| {
+            assert!(!error.to_string().contains('\n'), "{error}");
+            error.code()
+        });
+        (found, noted)
+    });
+    assert!(found.iter().all(|one| *one == found[0]), "however it comes: {found:?}");
+    let [(found, noted), ..] = found;
+    *hidden = noted;
+    found
+}
+
+fn under_disk(entries: &[Vec<u8>]) -> String {
+    outcome(&archive(entries), &Pick::UnderDisk, &mut Hidden::default())
+}
+
+fn named(name: &str, entries: &[Vec<u8>]) -> String {
+    outcome(&archive(entries), &Pick::Named(Path::new(name.as_bytes()).unwrap()), &mut Hidden::default())
+}
+
+fn file(name: &str, data: &str) -> Vec<u8> {
+    entry(name, b'0', data.as_bytes())
+}
+
+fn dir(name: &str) -> Vec<u8> {
+    entry(name, b'5', b"")
+}
+
+#[test]
+fn the_file_under_disk_is_found_however_its_name_is_written() {
+    for name in ["disk/a", "./disk/a", "/disk/a", "disk//a", "././/disk/./a", "disk/deep/er"] {
+        let found = under_disk(&[dir("disk/"), file("etc/passwd", "root"), file(name, "image"), file("z", "")]);
+        assert!(found.ends_with(" image"), "{name}: {found}");
+    }
+    assert_eq!(under_disk(&[file("disks/a", "no"), file("disk", "no"), file("a/disk/a", "no")]), "-");
+    assert_eq!(under_disk(&[]), "-");
+    assert_eq!(under_disk(&[file("disk/empty", "")]), "disk/empty ");
+}
+
+#[test]
+fn a_named_file_is_found_wherever_it_is() {
+    let entries = [file("boot/a.img", "one"), file("disk/a", "two"), file("disk/b", "three")];
+    assert_eq!(named("/boot/a.img", &entries), "boot/a.img one");
+    assert_eq!(named("disk/b", &entries), "disk/b three");
+    assert_eq!(named("disk", &entries), "-");
+}
+
+#[test]
+fn two_files_are_one_too_many() {
+    assert_eq!(under_disk(&[file("disk/a", "x"), file("disk/b", "y")]), "tar-several-images");
+    assert_eq!(under_disk(&[file("disk/a", "x"), file("./disk/a", "y")]), "tar-several-images");
+    assert_eq!(named("a", &[file("a", "x"), file("./a", "y")]), "tar-several-images");
+}
+
+#[test]
+fn what_is_no_file_is_refused_in_its_place_and_passed_over_elsewhere() {
+    for (kind, code) in [(b'1', "tar-link"), (b'2', "tar-link"), (b'3', "tar-special-file"), (b'6', "tar-special-file")]
+    {
+        assert_eq!(under_disk(&[header("disk/a", kind, "0")]), code);
+        assert_eq!(under_disk(&[file("disk/a", "x"), header("disk/b", kind, "0")]), code);
+        assert_eq!(under_disk(&[header("dev/a", kind, "0"), file("disk/a", "x")]), "disk/a x");
+    }
+    assert_eq!(under_disk(&[header("disk/a", b'S', "0")]), "tar-sparse");
+    assert_eq!(under_disk(&[pax("GNU.sparse.major", "1"), file("disk/a", "x")]), "tar-sparse");
+    assert_eq!(under_disk(&[entry("disk/a", b'Z', b"x")]), "tar-special-file");
+}
+
+#[test]
+fn a_link_has_no_data_whatever_its_size_says() {
+    assert_eq!(under_disk(&[header("a", b'2', "00000002000"), file("disk/a", "x")]), "disk/a x");
+}
+
+#[test]
+fn long_names_and_sizes_are_understood() {
+    let long = format!("disk/{}", "n".repeat(300));
+    for ahead in [entry("././@LongLink", b'L', format!("{long}\0").as_bytes()), pax("path", &long)] {
+        assert_eq!(under_disk(&[ahead, file("cut", "x")]), format!("{long} x"));
+    }
+    let mut split = file("a", "x");
+    split[345..349].copy_from_slice(b"disk");
+    seal(&mut split);
+    assert_eq!(under_disk(&[split.clone()]), "disk/a x");
+    split[257..265].copy_from_slice(b"ustar  \0");
+    seal(&mut split);
+    assert_eq!(under_disk(&[split]), "-", "GNU tar has other things there");
+
+    let mut sized = file("disk/a", "image");
+    sized[124..136].fill(0);
+    seal(&mut sized);
+    assert_eq!(under_disk(&[pax("size", "5"), sized]), "disk/a image");
+    let mut binary = file("disk/a", "image");
+    binary[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
+    seal(&mut binary);
+    assert_eq!(under_disk(&[binary]), "disk/a image");
+}
+
+#[test]
+fn names_that_lead_out_of_the_archive_are_errors() {
+    for name in ["../disk/a", "disk/../../a", "disk/.."] {
+        assert_eq!(under_disk(&[file(name, "x")]), "tar-entry-name");
+    }
+    assert_eq!(under_disk(&[pax("path", &"n/".repeat(2050)), file("a", "x")]), "tar-entry-name");
+    let long = entry("long", b'L', "n/".repeat(2050).as_bytes());
+    assert_eq!(under_disk(&[long, file("a", "x")]), "tar-entry-name");
+}
+
+#[test]
+fn bent_headers_are_errors() {
+    let bent = |bend: fn(&mut [u8])| {
+        let mut bytes = archive(&[file("disk/a", "x"), file("b", "y")]);
+        bend(&mut bytes[1024..]);
+        outcome(&bytes, &Pick::UnderDisk, &mut Hidden::default())
+    };
+    assert_eq!(bent(|b| b[0] ^= 1), "tar-entry-header");
+    assert_eq!(bent(|b| b[148..156].fill(b'9')), "tar-entry-header");
+    assert_eq!(
+        bent(|b| {
+            b[124] = b'8';
+            seal(b)
+        }),
+        "tar-entry-header"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[124] = 0xff;
+            seal(b)
+        }),
+        "tar-entry-header"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[124..136].fill(0xbf);
+            seal(b)
+        }),
+        "tar-entry-header",
+        "more than 64 bits"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+            seal(b)
+        }),
+        "max-size"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[124] = b'7';
+            seal(b)
+        }),
+        "tar-ends-early"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[156] = b'x';
+            seal(b)
+        }),
+        "tar-extended-header"
+    );
+    assert_eq!(
+        bent(|b| {
+            b[156] = b'M';
+            seal(b)
+        }),
+        "tar-entry-header"
+    );
+    let two = under_disk(&[pax("path", "disk/a"), pax("path", "disk/b"), file("c", "x")]);
+    assert_eq!(two, "tar-entry-header");
+    let differ = [pax("path", "disk/a"), entry("long", b'L', b"disk/b\0"), file("c", "x")];
+    assert_eq!(under_disk(&differ), "tar-entry-header");
+    assert_eq!(under_disk(&[file("disk/a", "x"), pax("path", "disk/a")]), "tar-entry-header");
+    let mut global = pax("size", "7");
+    global[156] = b'g';
+    seal(&mut global);
+    assert_eq!(under_disk(&[global, file("disk/a", "x")]), "tar-entry-header");
+    let mut comment = pax("comment", "made by git");
+    comment[156] = b'g';
+    seal(&mut comment);
+    assert_eq!(under_disk(&[comment, file("disk/a", "x")]), "disk/a x");
+}
+
+#[test]
+fn an_archive_cut_anywhere_is_an_error() {
+    let whole = archive(&[dir("disk/"), pax("path", "disk/a"), file("cut", "image"), file("b", "y")]);
+    let end_marked = whole.len() - 512;
+    for cut in 0..end_marked {
+        let found = outcome(&whole[..cut], &Pick::UnderDisk, &mut Hidden::default());
+        assert_eq!(found, "tar-ends-early", "cut at {cut}");
+    }
+    assert_eq!(outcome(&whole[..end_marked], &Pick::UnderDisk, &mut Hidden::default()), "disk/a image");
+}
+
+#[test]
+fn what_is_no_archive_is_said_to_be_none() {
+    let mut disk = vec![0; 4096];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let mut cd = vec![0; 65536];
+    cd[32769..32774].copy_from_slice(b"CD001");
+    for bytes in [disk, cd] {
+        assert_eq!(outcome(&bytes, &Pick::UnderDisk, &mut Hidden::default()), "tar-not-this-format");
+    }
+    let garbage = [archive(&[file("disk/a", "x")]), b"more".to_vec()].concat();
+    assert_eq!(outcome(&garbage, &Pick::UnderDisk, &mut Hidden::default()), "tar-trailing-garbage");
+}
+
+#[test]
+fn a_layer_hides_files_of_those_below_and_not_its_own() {
+    let below = archive(&[file("disk/a", "old")]);
+    for (above, seen) in [
+        (file("disk/.wh.b", ""), "disk/a old"),
+        (file("disk/.wh..wh.plnk", ""), "disk/a old"),
+        (file("disks/.wh..wh..opq", ""), "disk/a old"),
+        (dir("disk/"), "disk/a old"),
+        (file("disk/.wh.a", ""), "-"),
+        (file("./disk/.wh..wh..opq", ""), "-"),
+        (file(".wh.disk", ""), "-"),
+        (file(".wh..wh..opq", ""), "-"),
+        (header("disk", b'2', "0"), "-"),
+        (dir("disk/a/"), "-"),
+    ] {
+        let mut hidden = Hidden::default();
+        assert_eq!(outcome(&archive(std::slice::from_ref(&above)), &Pick::UnderDisk, &mut hidden), "-");
+        assert_eq!(outcome(&below, &Pick::UnderDisk, &mut hidden), seen, "{}", String::from_utf8_lossy(&above[..30]));
+    }
+    for whiteout in ["disk/.wh.a", "disk/.wh..wh..opq", ".wh.disk"] {
+        assert_eq!(under_disk(&[file("disk/a", "new"), file(whiteout, "")]), "disk/a new");
+        assert_eq!(under_disk(&[file(whiteout, ""), file("disk/a", "new")]), "disk/a new");
+    }
+    let mut hidden = Hidden::default();
+    outcome(&archive(&[file("disk/.wh.a", "")]), &Pick::UnderDisk, &mut hidden);
+    let two = archive(&[file("disk/a", "removed"), file("disk/b", "left")]);
+    assert_eq!(outcome(&two, &Pick::UnderDisk, &mut hidden), "disk/b left");
+}
+
+#[test]
+fn more_whiteouts_than_anybody_has_are_an_error() {
+    let many: Vec<_> = (0..5000).map(|n| file(&format!("disk/.wh.{n}"), "")).collect();
+    let bytes = archive(&many);
+    let found = find(Box::new(Cursor::new(bytes)), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
+    assert_eq!(found.err().unwrap().code(), "tar-too-many-entries");
+}
+
+#[test]
+fn every_format_of_gnu_tar_is_read() {
+    let scratch = tempfile::tempdir().unwrap();
+    let long = format!("disk/{}/{}", "d".repeat(90), "f".repeat(90));
+    let path = scratch.path().join(&long);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "image").unwrap();
+    for format in ["ustar", "gnu", "oldgnu", "posix"] {
+        let out = scratch.path().join("out.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--format", format, "--file"]).arg(&out).arg("-C").arg(scratch.path()).arg("./disk");
+        assert!(tar.status().unwrap().success());
+        let found = outcome(&fs::read(&out).unwrap(), &Pick::UnderDisk, &mut Hidden::default());
+        assert_eq!(found, format!("{long} image"), "{format}");
+    }
+    let sparse = scratch.path().join("disk/sparse");
+    fs::remove_dir_all(scratch.path().join("disk")).unwrap();
+    fs::create_dir(scratch.path().join("disk")).unwrap();
+    fs::File::create(&sparse).unwrap().set_len(1 << 20).unwrap();
+    for format in ["gnu", "posix"] {
+        let out = scratch.path().join("out.tar");
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--sparse", "--format", format, "--file"]).arg(&out).arg("-C").arg(scratch.path());
+        assert!(tar.arg("disk").status().unwrap().success());
+        let found = outcome(&fs::read(&out).unwrap(), &Pick::UnderDisk, &mut Hidden::default());
+        assert_eq!(found, "tar-sparse", "{format}");
+    }
+}
