@@ -87,7 +87,7 @@ impl AccessArgs {
 
     /// Tells a person what should be known before anything is fetched.
     pub fn warn(&self, location: &Location, quiet: bool) {
-        if self.insecure && matches!(location, Location::Http(_) | Location::S3(_)) && !quiet {
+        if self.insecure && matches!(location, Location::Http(_) | Location::S3(_) | Location::Registry(_)) && !quiet {
             output::say(
                 "warning: --insecure: no certificate is checked, and anybody on the way can read and replace the image",
             );

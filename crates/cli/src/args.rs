@@ -6,10 +6,12 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use diskferry::archive::{self, Pick};
 use diskferry::digest::Checksum;
 use diskferry::{Limits, Options, Stated};
 use diskferry_remote::Location;
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
+use diskferry_remote::oci::{Keys, Platform, Wish};
 use diskferry_remote::publisher::From;
 
 use crate::access::AccessArgs;
@@ -17,7 +19,8 @@ use crate::size::Size;
 
 /// Carries virtual machine disk images to raw disks, in one pass.
 ///
-/// Reads qcow2, VMDK, VDI, raw and ISO images, plain or wrapped in gzip, xz, zstd or bzip2, from a file or a pipe.
+/// Reads qcow2, VMDK, VDI, raw and ISO images, plain or wrapped in gzip, xz, zstd or bzip2, from a file, a pipe, a server,
+/// or a container image in a registry or a directory.
 #[derive(Parser)]
 #[command(name = "diskferry", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -60,7 +63,7 @@ impl Command {
 #[derive(Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
-    /// The image: a path, an http:// or https:// URL, s3://bucket/key, or - for stdin
+    /// The image: a path, an http:// or https:// URL, s3://bucket/key, docker://HOST/REPOSITORY:TAG, oci:DIR:NAME, or - for stdin
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
     pub source: Location,
 
@@ -116,7 +119,7 @@ pub struct ConvertArgs {
 #[derive(Args)]
 #[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
-    /// The image: a path, an http:// or https:// URL, s3://bucket/key, or - for stdin
+    /// The image: a path, an http:// or https:// URL, s3://bucket/key, docker://HOST/REPOSITORY:TAG, oci:DIR:NAME, or - for stdin
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
     pub source: Location,
 
@@ -204,6 +207,50 @@ pub struct FetchArgs {
 
     #[command(flatten)]
     pub access: AccessArgs,
+
+    #[command(flatten)]
+    pub container: ContainerArgs,
+}
+
+/// What is wanted of a container image, and how a registry is dealt with.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Container images")]
+pub struct ContainerArgs {
+    /// The machine that the image is for [default: linux/ and this one's, if there is a choice]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
+
+    /// The disk image's name in the container image [default: the only file under disk/]
+    #[arg(long, value_name = "PATH", value_parser = pick)]
+    path: Option<Pick>,
+
+    /// Look for credentials in this file only [default: auth.json of the containers tools, then config.json of Docker]
+    ///
+    /// They are wanted only when the registry asks for them, and those of --user-file, --token-file and their variables go before.
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+
+    /// Talk to the registry without TLS: anybody on the way can read and replace what is not checked by a digest
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+/// A file that is named.
+fn pick(typed: &str) -> Result<Pick, String> {
+    let path = archive::Path::new(typed.as_bytes()).filter(|path| !path.is_root());
+    path.map(Pick::Named).ok_or_else(|| "expected the path of a file, from the root and without ..".into())
+}
+
+impl ContainerArgs {
+    /// Where credentials are looked for.
+    pub fn keys(&self) -> Keys {
+        self.authfile.as_ref().map_or_else(|| Keys::usual(|name| std::env::var_os(name)), |file| Keys::named(file))
+    }
+
+    /// Whether something was typed that makes sense for container images only.
+    pub fn any(&self) -> bool {
+        self.platform.is_some() || self.path.is_some() || self.authfile.is_some() || self.plain_http
+    }
 }
 
 impl FetchArgs {
@@ -213,6 +260,18 @@ impl FetchArgs {
         let patience = Patience { retries: self.retries, stall, ..Patience::default() };
         let connections = usize::try_from(self.connections).unwrap_or(MOST_CONNECTIONS);
         How { look, connections, patience, format: job.format.clone() }
+    }
+
+    /// The same for a disk image in a container image.
+    pub fn wish(&self, job: &JobArgs, limits: &LimitArgs, look: bool) -> Wish {
+        Wish {
+            pick: self.container.path.clone().unwrap_or(Pick::UnderDisk),
+            platform: self.container.platform.clone(),
+            limits: limits.resolve(),
+            threads: job.threads,
+            // What a server puts around a layer is not what was stated about the image in it.
+            how: How { format: None, ..self.how(job, look) },
+        }
     }
 }
 
@@ -304,6 +363,7 @@ Examples:
   diskferry convert debian.qcow2 debian.raw
   curl -sSL https://example.org/debian.qcow2.xz | diskferry convert - /dev/vg0/debian
   diskferry convert --checksum sha256:9f86d081… appliance.vmdk appliance.raw
+  diskferry convert docker://registry.example/images/debian:12 debian.raw
   diskferry convert -f raw disk.img - | ssh host 'cat > /dev/vdb'
 
 With --json the report is on stdout, or an object {\"error\": …} if the job failed.";

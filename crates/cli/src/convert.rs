@@ -9,7 +9,7 @@ use diskferry::{Progress, Report};
 use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
-use crate::source::Source;
+use crate::source::{Reading, Source};
 use crate::target::Target;
 use crate::{human, json, output, signals};
 
@@ -42,17 +42,16 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
 }
 
 fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
-    let source = Source::new(&args.source, &args.fetch.access)?;
-    let how = args.fetch.how(&args.job, false);
+    let source = Source::new(&args.source, Reading::new(&args.fetch, &args.job, &args.limits, false))?;
     let mut checksums = args.checksum;
     if let Some(from) = &args.checksum_url {
-        checksums.push(source.published(from, &how, progress)?);
+        checksums.push(source.published(from, progress)?);
     }
-    let input = source.open(&how, progress)?;
+    let input = source.open(progress)?;
     let target = Target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
     let options = args.job.options(args.limits, checksums, target.dir());
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
     let sink = target.sink(how, &options, progress)?;
-    Ok(diskferry::convert(input, &*sink, &options, progress)?)
+    Ok(source.correct(diskferry::convert(input, &*sink, &options, progress)?))
 }

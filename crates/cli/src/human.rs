@@ -35,6 +35,17 @@ pub fn inspection(inspection: &Inspection) -> String {
     inspected(inspection).text()
 }
 
+/// What `info` says of a container image by its labels alone, which do not speak of wrappings.
+pub fn claimed(inspection: &Inspection) -> String {
+    let mut table = Table::default();
+    table.row("format", inspection.image.format);
+    table.row("unpacked size", known(inspection.unpacked_size));
+    table.row("stored size", known(inspection.stored_size));
+    table.row_if("cdrom", inspection.image.cdrom.then_some("yes"));
+    table.row("claimed", "yes, by labels of the container image");
+    table.text()
+}
+
 /// What `info --full` says. Of an image that cannot be carried nothing has been read to the end.
 pub fn report(report: &Report) -> String {
     let mut table = inspected(&report.inspection);

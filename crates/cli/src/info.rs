@@ -5,7 +5,7 @@ use diskferry::Progress;
 use crate::args::InfoArgs;
 use crate::exit::Failure;
 use crate::progress::Display;
-use crate::source::Source;
+use crate::source::{Reading, Source};
 use crate::{human, json, output, signals};
 
 /// Looks at the image and prints what it is.
@@ -17,26 +17,30 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet) = (args.job.json, args.job.quiet);
     let (source, shown) = (args.source.clone(), args.source.shown());
-    let access = args.fetch.access.clone();
-    let how = args.fetch.how(&args.job, !args.full);
+    let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full);
     let mut options = args.job.options(args.limits, args.checksum, None);
 
     let (warnings, text) = if args.full {
         let report = display.during(&progress, || {
-            let source = Source::new(&source, &access)?;
+            let source = Source::new(&source, reading)?;
             if let Some(from) = &args.checksum_url {
-                options.checksums.push(source.published(from, &how, &progress)?);
+                options.checksums.push(source.published(from, &progress)?);
             }
-            let input = source.open(&how, &progress)?;
-            Ok::<_, Failure>(diskferry::inspect_full(input, &options, &progress)?)
+            let input = source.open(&progress)?;
+            Ok::<_, Failure>(source.correct(diskferry::inspect_full(input, &options, &progress)?))
         })?;
         let text = if as_json { json::text(&json::report(&shown, &report)) } else { human::report(&report) };
         (report.inspection.image.warnings, text)
     } else {
-        let input = Source::new(&source, &access)?.open(&how, &progress)?;
-        let found = diskferry::inspect(input, &options)?;
-        let text = if as_json { json::text(&json::inspection(&shown, &found)) } else { human::inspection(&found) };
-        (found.image.warnings, text)
+        let source = Source::new(&source, reading)?;
+        if let Some(claimed) = source.claims(&progress)? {
+            let text = if as_json { json::text(&json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
+            (claimed.image.warnings, text)
+        } else {
+            let found = diskferry::inspect(source.open(&progress)?, &options)?;
+            let text = if as_json { json::text(&json::inspection(&shown, &found)) } else { human::inspection(&found) };
+            (found.image.warnings, text)
+        }
     };
     if !quiet {
         output::warn(&warnings);

@@ -19,6 +19,14 @@ pub fn inspection(source: &OsStr, inspection: &Inspection) -> Value {
     Value::Object(inspected(source, inspection))
 }
 
+/// What `info` says of a container image by its labels alone.
+pub fn claimed(source: &OsStr, inspection: &Inspection) -> Value {
+    let mut object = inspected(source, inspection);
+    // Labels do not speak of wrappings.
+    object.extend([("claimed".into(), json!(true)), ("compression".into(), Value::Null)]);
+    Value::Object(object)
+}
+
 /// What `convert` and `info --full` say. Of an image that cannot be carried nothing has been read to the end, and nothing is said about that.
 pub fn report(source: &OsStr, report: &Report) -> Value {
     let mut object = inspected(source, &report.inspection);

@@ -1,5 +1,6 @@
 //! Opens SOURCE: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
 
+use std::cell::OnceCell;
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Seek};
@@ -7,18 +8,21 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use diskferry::archive::Pick;
 use diskferry::digest::Checksum;
-use diskferry::{Error, Input, Progress, Side};
+use diskferry::format::{FORMATS, ImageInfo};
+use diskferry::{Error, Input, Inspection, Progress, Report, Side};
 use diskferry_remote::http::{self, How};
+use diskferry_remote::oci::{Image, Layout, Registry, Transferred, Wish};
 use diskferry_remote::publisher::{self, From};
-use diskferry_remote::s3::Store;
-use diskferry_remote::{Access, Client, Location, Runtime};
+use diskferry_remote::{Access, Client, Location, Runtime, oci, s3};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::pipe::fcntl_setpipe_size;
 use url::Url;
 
 use crate::access::AccessArgs;
+use crate::args::{ContainerArgs, FetchArgs, JobArgs, LimitArgs};
 use crate::exit::Failure;
 
 /// How long a read or a write may wait before it looks whether the job has been stopped.
@@ -30,56 +34,146 @@ pub const PIPE: usize = 1 << 20;
 /// What an image is read from: a place, and the means to get there.
 pub struct Source<'a> {
     location: &'a Location,
-    network: Option<Network>,
+    means: Means,
+    how: How,
+    wish: Wish,
+    /// The container image, once it has been looked for.
+    image: OnceCell<Image>,
+    /// What of it has come, once its layer has been opened.
+    transferred: OnceCell<Transferred>,
 }
 
-/// What it takes to fetch.
-struct Network {
-    runtime: Runtime,
-    client: Client,
-    url: Url,
+/// How one gets to a place.
+enum Means {
+    /// It is here.
+    Local,
+    /// By requests for what is at the URL.
+    Fetch { runtime: Runtime, client: Client, url: Url },
+    /// By looking into container images.
+    Containers(oci::Store),
+}
+
+/// How a source is to be read.
+pub struct Reading {
+    how: How,
+    wish: Wish,
+    access: AccessArgs,
+    container: ContainerArgs,
+}
+
+impl Reading {
+    /// As the arguments say, of the whole image or only of its beginning.
+    pub fn new(fetch: &FetchArgs, job: &JobArgs, limits: &LimitArgs, look: bool) -> Self {
+        Self {
+            how: fetch.how(job, look),
+            wish: fetch.wish(job, limits, look),
+            access: fetch.access.clone(),
+            container: fetch.container.clone(),
+        }
+    }
+}
+
+impl Means {
+    /// Makes ready what `location` needs. Of a place on the network, reads the files that are named for it.
+    fn of(location: &Location, access: &AccessArgs, container: &ContainerArgs) -> Result<Self, Failure> {
+        let fetch = |access: Access, url| -> Result<Self, Failure> {
+            Ok(Self::Fetch { runtime: Runtime::new()?, client: Client::new(&access)?, url })
+        };
+        match location {
+            Location::Stdin | Location::Path(_) => Ok(Self::Local),
+            Location::Http(url) => fetch(access.resolve()?, url.clone()),
+            Location::S3(object) => {
+                let url = s3::Store::from_variables(|name| env::var(name).ok())?.url(object)?;
+                // The URL says who we are, and a second answer to that question is one too many.
+                let Access { trust, proxies, guard, .. } = access.resolve()?;
+                fetch(Access { trust, proxies, guard, ..Access::default() }, url)
+            }
+            Location::Registry(reference) => {
+                let (runtime, client) = (Runtime::new()?, Client::new(&access.resolve()?)?);
+                let registry = Registry::new(&runtime, &client, reference, &container.keys(), container.plain_http);
+                Ok(Self::Containers(oci::Store::Registry(Box::new(registry))))
+            }
+            Location::Layout(dir, name) => Ok(Self::Containers(oci::Store::Layout(Layout::open(dir)?, name.clone()))),
+        }
+    }
 }
 
 impl<'a> Source<'a> {
-    /// Makes ready what `location` needs. Of a place on the network, reads the files that `access` names.
-    pub fn new(location: &'a Location, access: &AccessArgs) -> Result<Self, Failure> {
-        let network = match location {
-            Location::Stdin | Location::Path(_) => None,
-            Location::Http(url) => Some((access.resolve()?, url.clone())),
-            Location::S3(object) => {
-                let url = Store::from_variables(|name| env::var(name).ok())?.url(object)?;
-                // The URL says who we are, and a second answer to that question is one too many.
-                let Access { trust, proxies, guard, .. } = access.resolve()?;
-                Some((Access { trust, proxies, guard, ..Access::default() }, url))
-            }
-        };
-        let connect = |(access, url)| -> Result<Network, Failure> {
-            Ok(Network { runtime: Runtime::new()?, client: Client::new(&access)?, url })
-        };
-        let network = network.map(connect).transpose()?;
-        Ok(Self { location, network })
+    /// Makes ready what it takes to read what lies at `location`.
+    pub fn new(location: &'a Location, reading: Reading) -> Result<Self, Failure> {
+        let Reading { how, wish, access, container } = reading;
+        if container.any() && !matches!(location, Location::Registry(_) | Location::Layout(..)) {
+            let what = "--platform, --path, --authfile and --plain-http are for container images: docker:// or oci:";
+            return Err(Failure::Usage(what.into()));
+        }
+        let means = Means::of(location, &access, &container)?;
+        Ok(Self { location, means, how, wish, image: OnceCell::new(), transferred: OnceCell::new() })
+    }
+
+    /// What the labels of a container image say of the disk image in it, where they say enough and something that we know.
+    pub fn claims(&self, progress: &Progress) -> Result<Option<Inspection>, Failure> {
+        if self.how.format.is_some() || self.wish.pick != Pick::UnderDisk {
+            // They speak of the usual file, as it is.
+            return Ok(None);
+        }
+        let Some(claims) = self.image(progress)?.and_then(|(_, image)| image.claims()) else { return Ok(None) };
+        let format = FORMATS.iter().find(|format| format.name == claims.format);
+        let warning = "this is what the labels of the container image say, and was not checked (--full does)";
+        Ok(format.map(|format| Inspection {
+            image: ImageInfo {
+                format: format.name,
+                virtual_size: Some(claims.virtual_size),
+                cdrom: format.name == "iso",
+                warnings: vec![warning.into()],
+                ..ImageInfo::default()
+            },
+            wrappings: Vec::new(),
+            stored_size: claims.stored_size,
+            unpacked_size: Some(claims.virtual_size),
+        }))
+    }
+
+    fn image(&self, progress: &Progress) -> Result<Option<(&oci::Store, &Image)>, Failure> {
+        let Means::Containers(store) = &self.means else { return Ok(None) };
+        if self.image.get().is_none() {
+            let _ = self.image.set(store.find(&self.wish, progress)?);
+        }
+        Ok(self.image.get().map(|image| (store, image)))
+    }
+
+    /// Of a container image the layer is what crosses the wire, and not the image in it.
+    pub fn correct(&self, mut report: Report) -> Report {
+        if let Some(transferred) = self.transferred.get() {
+            report.transferred = transferred.bytes();
+        }
+        report
     }
 
     /// The digest that the publisher says the image has.
-    pub fn published(&self, from: &From, how: &How, progress: &Progress) -> Result<Checksum, Failure> {
-        match (self.location, from, &self.network) {
-            (Location::Http(_), _, Some(network)) | (Location::S3(_), From::Url(_), Some(network)) => {
-                let Network { runtime, client, url } = network;
-                Ok(publisher::checksum(runtime, client, url, from, how.patience, progress)?)
+    pub fn published(&self, from: &From, progress: &Progress) -> Result<Checksum, Failure> {
+        match (self.location, from, &self.means) {
+            (Location::Http(_), _, Means::Fetch { runtime, client, url })
+            | (Location::S3(_), From::Url(_), Means::Fetch { runtime, client, url }) => {
+                Ok(publisher::checksum(runtime, client, url, from, self.how.patience, progress)?)
             }
             (Location::S3(_), ..) => {
                 Err(Failure::Usage("--checksum-url auto does not look into S3: name the file".into()))
             }
-            _ => {
-                Err(Failure::Usage("--checksum-url is for a SOURCE on the network; --checksum is for every one".into()))
-            }
+            _ => Err(Failure::Usage(
+                "--checksum-url is for an image on an HTTP server or in S3; --checksum is for every one".into(),
+            )),
         }
     }
 
     /// Opens it.
-    pub fn open(&self, how: &How, progress: &Progress) -> Result<Input, Failure> {
-        if let Some(Network { runtime, client, url }) = &self.network {
-            return Ok(http::open(runtime, client, url, how, progress)?);
+    pub fn open(&self, progress: &Progress) -> Result<Input, Failure> {
+        if let Some((store, image)) = self.image(progress)? {
+            let pulled = store.open(image, &self.wish, progress)?;
+            let _ = self.transferred.set(pulled.transferred);
+            return Ok(pulled.input);
+        }
+        if let Means::Fetch { runtime, client, url } = &self.means {
+            return Ok(http::open(runtime, client, url, &self.how, progress)?);
         }
         let opened = match self.location {
             Location::Path(path) => file(path),

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskferry::{Error, Result};
-use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Proxy, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
 use url::{Origin, Url};
 
 use crate::access::{Access, Login};
 use crate::failure::Failure;
+use crate::oci::Desk;
 use crate::secret::Secret;
 use crate::shown::{Host, Shown};
 
@@ -28,6 +29,8 @@ pub struct Client {
     shared: Arc<Shared>,
     /// Whether the credentials of `Access` are for the server that is asked. They are for one, and only the caller knows which.
     login: bool,
+    /// Gets what lets us in where a registry is asked.
+    desk: Option<Arc<Desk>>,
 }
 
 struct Shared {
@@ -56,13 +59,13 @@ impl Client {
         let direct = connections(false)?;
         let proxied = access.proxies.any().then(|| connections(true)).transpose()?;
         let shared = Shared { access: access.clone(), direct, proxied, rootless: settings.rootless };
-        Ok(Self { shared: Arc::new(shared), login: true })
+        Ok(Self { shared: Arc::new(shared), login: true, desk: None })
     }
 
     /// The same without the credentials of `Access`, for another server than the one that they are for. What stands in a URL, or in
     /// netrc for a host, is still sent there.
     pub(crate) fn stranger(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), login: false }
+        Self { shared: Arc::clone(&self.shared), login: false, desk: None }
     }
 
     /// Sends one request without a body, follows redirects, and gives the first answer that is none, whatever its status.
@@ -76,13 +79,56 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
-        let (named, userinfo) = without_userinfo(named);
-        let (mut url, _) = without_userinfo(url);
+        let Some(desk) = &self.desk else {
+            return self.travel(Errand { method, named, url, headers, ticket: Ticket::Own, form: None }).await;
+        };
+        let errand = |ticket| Errand {
+            method: method.clone(),
+            named,
+            url,
+            headers: headers.clone(),
+            ticket: Ticket::Registry(ticket),
+            form: None,
+        };
+        let shown = desk.ticket();
+        let response = self.travel(errand(shown.clone())).await?;
+        // Where a redirect has led to, nobody may ask us who we are.
+        let asks = response.status() == StatusCode::UNAUTHORIZED && response.url().origin() == named.origin();
+        let asks = asks && !self.shared.access.headers.authorize();
+        match asks.then(|| desk.challenge(&response)).flatten() {
+            Some(challenge) => match desk.apply(named, challenge, shown).await? {
+                Some(ticket) => self.travel(errand(Some(ticket))).await,
+                None => Ok(response),
+            },
+            None => Ok(response),
+        }
+    }
+
+    /// The same, that gets what lets us in at `desk`.
+    pub(crate) fn with_desk(&self, desk: Desk) -> Self {
+        Self { desk: Some(Arc::new(desk)), ..self.clone() }
+    }
+
+    /// Who the user has said to be.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.shared.access.login.as_ref()
+    }
+
+    /// Sends a request, as [`send`](Self::send) does.
+    pub(crate) async fn travel(&self, errand: Errand<'_>) -> Result<Response, Failure> {
+        let (named, userinfo) = without_userinfo(errand.named);
+        let (mut url, _) = without_userinfo(errand.url);
         let first = First { origin: named.origin(), userinfo };
         for _ in 0..=REDIRECTS {
-            let response = self.ask(&method, &url, &headers, &first).await?;
+            let response = self.ask(&errand, &url, &first).await?;
             match redirect(&url, &response)? {
                 None => return Ok(response),
+                Some(_) if errand.form.is_some() => {
+                    return Err(misdirected(
+                        &url,
+                        format_args!("redirects a form with credentials, which is not followed"),
+                    ));
+                }
                 Some(next) => url = next,
             }
         }
@@ -93,7 +139,7 @@ impl Client {
     }
 
     /// Sends one request to one server.
-    async fn ask(&self, method: &Method, url: &Url, headers: &HeaderMap, first: &First) -> Result<Response, Failure> {
+    async fn ask(&self, errand: &Errand<'_>, url: &Url, first: &First) -> Result<Response, Failure> {
         let Shared { access, direct, proxied, rootless } = &*self.shared;
         let proxy = access.proxies.of(url);
         access.guard.check(url, proxy.is_some())?;
@@ -102,12 +148,24 @@ impl Client {
             _ => direct,
         };
         let at_home = url.origin() == first.origin;
-        let client = if at_home && self.login { &connections.own } else { &connections.anonymous };
-        let mut request = client.request(method.clone(), url.clone()).headers(headers.clone());
-        if at_home && self.login {
+        let as_user = at_home && self.login && !matches!(errand.ticket, Ticket::Token(_));
+        let client = if as_user { &connections.own } else { &connections.anonymous };
+        let mut request = client.request(errand.method.clone(), url.clone()).headers(errand.headers.clone());
+        if as_user {
             request = request.headers(access.headers.map().clone());
         }
-        let sent = self.identify(request, url, first, at_home).send().await;
+        if let Some(form) = &errand.form {
+            request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+        }
+        let request = match &errand.ticket {
+            Ticket::Own => self.identify(request, url, first, at_home),
+            Ticket::Registry(Some(_)) if access.headers.authorize() => request,
+            Ticket::Registry(Some(ticket)) | Ticket::Token(Some(ticket)) if at_home => {
+                request.header(AUTHORIZATION, ticket.clone())
+            }
+            Ticket::Registry(_) | Ticket::Token(_) => request,
+        };
+        let sent = request.send().await;
         let response = sent.map_err(|error| {
             let failure = Failure::of_request(&error, url, proxy);
             if *rootless { without_roots(failure) } else { failure }
@@ -143,6 +201,28 @@ impl Client {
             None => request,
         }
     }
+}
+
+/// A request and what it needs.
+pub(crate) struct Errand<'a> {
+    pub(crate) method: Method,
+    /// Whose origin credentials may go to.
+    pub(crate) named: &'a Url,
+    pub(crate) url: &'a Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) ticket: Ticket,
+    /// Fields of a form, encoded. They are not sent along with a redirect.
+    pub(crate) form: Option<String>,
+}
+
+/// Who a request says we are, to the server that is named.
+pub(crate) enum Ticket {
+    /// Whom `Access` has.
+    Own,
+    /// Who has been given this header by a registry's rules. Of `Access`, everything but its login goes along.
+    Registry(Option<HeaderValue>),
+    /// Who shows this header to whoever gives out a registry's tokens. Nothing else goes along.
+    Token(Option<HeaderValue>),
 }
 
 /// The server that the user has named, and what stood in its URL.

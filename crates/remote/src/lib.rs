@@ -12,6 +12,7 @@ mod guard;
 pub mod http;
 mod location;
 mod netrc;
+pub mod oci;
 mod proxy;
 pub mod publisher;
 mod runtime;

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use url::Url;
 
+use crate::oci::Reference;
+use crate::oci::layout;
 use crate::s3::Object;
 use crate::shown::Shown;
 
@@ -20,6 +22,10 @@ pub enum Location {
     Http(Url),
     /// `s3://bucket/key`
     S3(Object),
+    /// `docker://…`
+    Registry(Reference),
+    /// `oci:…`, with the name of an image behind it.
+    Layout(PathBuf, Option<String>),
 }
 
 impl Location {
@@ -40,6 +46,8 @@ impl Location {
                 Some(object) => Object::parse(object).map(Self::S3),
                 None => Ok(Self::Path(typed.into())),
             },
+            "docker" => Reference::parse(rest).map(Self::Registry),
+            "oci" => layout::parse(rest).map(|(dir, name)| Self::Layout(dir, name)),
             _ => Ok(Self::Path(typed.into())),
         }
     }
@@ -51,6 +59,16 @@ impl Location {
             Self::Path(path) => path.into(),
             Self::Http(url) => Shown(url).to_string().into(),
             Self::S3(Object { bucket, key }) => format!("s3://{bucket}/{key}").into(),
+            Self::Registry(reference) => reference.to_string().into(),
+            Self::Layout(dir, name) => {
+                let mut shown = OsString::from("oci:");
+                shown.push(dir);
+                if let Some(name) = name {
+                    shown.push(if name.starts_with("sha256:") || name.starts_with("sha512:") { "@" } else { ":" });
+                    shown.push(name);
+                }
+                shown
+            }
         }
     }
 }

@@ -12,6 +12,7 @@
     reason = "only tests use this crate: a panic fails the test, and every image fits in memory"
 )]
 
+pub mod container;
 pub mod faults;
 pub mod field;
 pub mod hostile;

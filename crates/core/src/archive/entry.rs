@@ -63,7 +63,8 @@ pub(super) struct Entries {
     archive: Reader,
     /// Bytes read.
     at: u64,
-    /// Where the next header is.
+    /// Where the data of this entry end, and where the next header is.
+    end: u64,
     next: u64,
     count: u64,
     limit: u64,
@@ -86,7 +87,7 @@ struct Ahead {
 
 impl Entries {
     pub(super) fn new(archive: Reader, limit: u64) -> Self {
-        Self { archive, at: 0, next: 0, count: 0, limit }
+        Self { archive, at: 0, end: 0, next: 0, count: 0, limit }
     }
 
     /// The next entry; `None` when the archive is over, and has been read to its end. Data that were not read are passed over.
@@ -96,7 +97,7 @@ impl Entries {
             self.skip()?;
             let Some((raw, at)) = self.header()? else {
                 if ahead.pax.is_some() || ahead.name.is_some() {
-                    return Err(self.corrupt_header("the archive ends behind an extended header"));
+                    return Err(self.ends_early());
                 }
                 self.check_end()?;
                 return Ok(None);
@@ -178,8 +179,13 @@ impl Entries {
     fn header(&mut self) -> Result<Option<(Raw, u64)>> {
         let at = self.at;
         let mut block = [0; BLOCK];
-        self.fill(&mut block)?;
-        self.next = self.at;
+        let got = self.some(&mut block)?;
+        // umoci leaves out both the end and what fills up the last block. That nothing is missing is for the layer's digest to say.
+        if got == 0 && self.count > 0 {
+            return Ok(None);
+        }
+        self.fill(block.get_mut(got..).unwrap_or_default())?;
+        (self.end, self.next) = (self.at, self.at);
         if block == [0; BLOCK] {
             return Ok(None);
         }
@@ -211,15 +217,15 @@ impl Entries {
 
     /// `len` bytes of data follow.
     fn expect(&mut self, len: u64) -> Result<()> {
-        let end = self.at.checked_add(len).and_then(|end| end.checked_next_multiple_of(BLOCK as u64));
-        match end {
-            Some(end) if end <= self.limit => {
-                self.next = end;
+        let next = self.at.checked_add(len).and_then(|end| end.checked_next_multiple_of(BLOCK as u64));
+        match next {
+            Some(next) if next <= self.limit => {
+                (self.end, self.next) = (self.at.saturating_add(len), next);
                 Ok(())
             }
-            end => Err(Error::Limit {
+            next => Err(Error::Limit {
                 what: "bytes in the archive around the image",
-                wanted: end.unwrap_or(u64::MAX),
+                wanted: next.unwrap_or(u64::MAX),
                 limit: self.limit,
                 option: "--max-size",
             }),
@@ -234,8 +240,9 @@ impl Entries {
         let mut buf = vec![0; usize::try_from(self.next - self.at).unwrap_or(usize::MAX).min(64 << 10)];
         while self.at < self.next {
             let most = usize::try_from(self.next - self.at).unwrap_or(usize::MAX).min(buf.len());
-            if self.some(buf.get_mut(..most).unwrap_or_default())? == 0 {
-                return Err(self.ends_early());
+            let got = self.some(buf.get_mut(..most).unwrap_or_default())?;
+            if got == 0 {
+                return if self.at < self.end { Err(self.ends_early()) } else { Ok(()) };
             }
         }
         Ok(())
@@ -290,7 +297,7 @@ impl Entries {
     }
 
     fn ends_early(&self) -> Error {
-        let what = "the archive ends before its end is marked: it is cut short";
+        let what = "the archive ends within an entry: it is cut short";
         Error::corrupt(FORMAT, "ends-early", self.at, what)
     }
 

@@ -49,6 +49,11 @@ impl Path {
         (!bad).then(|| Self(parts().collect::<Vec<_>>().join(&b'/')))
     }
 
+    /// Whether it is the root itself, which is no file.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The directory it is in, and its name there.
     fn split(&self) -> (Self, &[u8]) {
         match self.0.iter().rposition(|&byte| byte == b'/') {

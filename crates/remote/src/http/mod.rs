@@ -8,6 +8,7 @@
 //! [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110
 
 mod answer;
+pub(crate) mod document;
 mod elsewhere;
 mod forward;
 mod look;

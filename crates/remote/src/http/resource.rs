@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use diskferry::{Error, Progress};
 use reqwest::Method;
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use tokio::time::timeout;
 use url::Url;
 
@@ -21,6 +21,8 @@ pub(super) struct Resource {
     url: Url,
     /// Where redirects led to at first: another mirror may have another version.
     found_at: Option<Url>,
+    /// The types that it may have, where that is to be said.
+    pub(super) accept: Option<HeaderValue>,
     pub(super) patience: Patience,
     pub(super) progress: Progress,
     /// What the first answer said.
@@ -33,6 +35,7 @@ impl Resource {
             client: client.clone(),
             url: url.clone(),
             found_at: None,
+            accept: None,
             patience,
             progress: progress.clone(),
             about: About::default(),
@@ -101,6 +104,7 @@ impl Resource {
     pub(super) async fn request(&self, url: &Url, range: Option<Range<u64>>) -> Result<Answer, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.extend(self.accept.clone().map(|accept| (ACCEPT, accept)));
         if let Some(range) = &range {
             let last = range.end.saturating_sub(1);
             let wanted = if range.end == u64::MAX {

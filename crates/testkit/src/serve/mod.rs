@@ -2,12 +2,14 @@
 //!
 //! - [`fault`] answers as no real server would: by a script, request by request.
 //! - [`nginx`] is a real server, with [`tls`] to make its certificates, and [`squid`] a real proxy.
+//! - [`registry`] is a real registry of container images.
 //! - [`link`] puts them at the other end of a cable that is slow or breaks.
 
 mod daemon;
 pub mod fault;
 pub mod link;
 pub mod nginx;
+pub mod registry;
 pub mod squid;
 pub mod tls;
 

@@ -1,0 +1,296 @@
+//! Disk images in image layouts: what is found, what is checked, and what is refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use common::{assert_fails, json, names, run, stderr, stdout};
+use diskferry_testkit::container::{Layout, TAR, digest, tar};
+use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::wrap;
+use serde_json::json;
+use tempfile::TempDir;
+
+struct Lab {
+    dir: TempDir,
+    layout: Layout,
+    image: Vec<u8>,
+    disk: Vec<u8>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let image = Qcow2::new(4 << 20).fill(1);
+        let layout = Layout::new(&dir.path().join("layout"));
+        let disk = image.disk();
+        Self { dir, layout, image: image.build().image, disk }
+    }
+
+    fn source(&self, name: &str) -> String {
+        format!("oci:{}:{name}", self.dir.path().join("layout").display())
+    }
+
+    fn target(&self) -> PathBuf {
+        self.dir.path().join("disk.raw")
+    }
+
+    fn convert(&self, name: &str, more: &[&str]) -> Output {
+        let _ = fs::remove_file(self.target());
+        let mut command = common::diskferry(["convert", "--json"]);
+        command.args(more).arg(self.source(name)).arg(self.target());
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn carries(&self, name: &str, more: &[&str]) -> Output {
+        let output = self.convert(name, more);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert!(fs::read(self.target()).unwrap() == self.disk, "{name}");
+        output
+    }
+
+    #[track_caller]
+    fn refuses(&self, name: &str, more: &[&str], exit: i32, code: &str) -> Output {
+        let output = self.convert(name, more);
+        assert_fails(&output, exit);
+        assert_eq!(json(&output)["error"]["code"], code, "{output:?}");
+        assert_eq!(names(self.dir.path()), ["layout"], "nothing is left");
+        output
+    }
+}
+
+#[test]
+fn an_image_in_a_layer_is_carried() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a.qcow2", &lab.image)], "");
+    lab.layout.name(&image, "v1");
+    let report = json(&lab.carries("v1", &[]));
+    assert_eq!((&report["stored-size"], &report["format"]), (&json!(lab.image.len()), &json!("qcow2")));
+    let sum = digest(&lab.image);
+    lab.carries("v1", &["--checksum", &sum]);
+
+    // The only one needs no name, and a digest is as good as one.
+    let dir = lab.dir.path().join("layout");
+    for source in [format!("oci:{}", dir.display()), format!("oci:{}@{}", dir.display(), image.digest)] {
+        let output = run(["info", "--json", &source]);
+        assert_eq!(json(&output)["filename"], source);
+        assert_eq!(json(&output)["unpacked-size"], 4 << 20);
+    }
+}
+
+#[test]
+fn packed_layers_are_unpacked_and_what_came_is_counted() {
+    let mut lab = Lab::new();
+    let archive = tar(&[("./disk/a", &lab.image)]);
+    for (name, packed) in [("gzip", wrap::gzip(&archive)), ("zstd", wrap::zstd(&archive, &[]))] {
+        let layer = lab.layout.blob(&format!("{TAR}+{name}"), &packed);
+        let image = lab.layout.manifest("linux/amd64", &[layer], &[digest(&archive)], "");
+        lab.layout.name(&image, name);
+        let report = json(&lab.carries(name, &[]));
+        assert_eq!(report["transferred"], packed.len(), "{name}");
+        assert_eq!(report["stored-size"], lab.image.len(), "{name}");
+    }
+}
+
+#[test]
+fn an_image_may_be_wrapped_in_its_layer() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a.qcow2.xz", &wrap::xz(&lab.image, &[]))], "");
+    lab.layout.name(&image, "xz");
+    assert_eq!(json(&lab.carries("xz", &[]))["compression"], json!(["xz"]));
+}
+
+#[test]
+fn the_topmost_layer_with_an_image_counts() {
+    let mut lab = Lab::new();
+    let stack = |lab: &Lab, layers: &[Vec<u8>]| {
+        let blobs: Vec<_> = layers.iter().map(|layer| lab.layout.blob(TAR, layer)).collect();
+        let diffs: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
+        lab.layout.manifest("linux/amd64", &blobs, &diffs, "")
+    };
+    let image = tar(&[("disk/a", &lab.image)]);
+    let old = tar(&[("disk/a", b"old"), ("disk/b", b"older")]);
+    let other = tar(&[("etc/motd", b"hello"), ("disk/.wh.c", b"")]);
+    let gone = tar(&[("disk/.wh.a", b"")]);
+    for (name, layers) in [
+        ("lowest", vec![image.clone(), other.clone(), other.clone()]),
+        ("middle", vec![old.clone(), image.clone(), other.clone()]),
+        ("topmost", vec![old, image.clone()]),
+        ("again", vec![image.clone(), gone.clone(), image.clone()]),
+    ] {
+        let image = stack(&lab, &layers);
+        lab.layout.name(&image, name);
+        lab.carries(name, &[]);
+    }
+    let removed = stack(&lab, &[image, gone]);
+    lab.layout.name(&removed, "removed");
+    lab.refuses("removed", &[], 3, "oci-no-image");
+    let none = stack(&lab, &[other]);
+    lab.layout.name(&none, "none");
+    lab.refuses("none", &[], 3, "oci-no-image");
+}
+
+#[test]
+fn a_file_can_be_named() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", &lab.image), ("disk/b", b"other"), ("boot/c", &lab.image)], "");
+    lab.layout.name(&image, "v1");
+    lab.refuses("v1", &[], 3, "tar-several-images");
+    lab.carries("v1", &["--path", "disk/a"]);
+    lab.carries("v1", &["--path", "/boot/c"]);
+    lab.refuses("v1", &["--path", "boot/d"], 3, "oci-no-image");
+}
+
+#[test]
+fn the_platform_that_is_wanted_is_taken() {
+    let mut lab = Lab::new();
+    let archive = tar(&[("disk/a", &lab.image)]);
+    let other = tar(&[("disk/a", b"another machine's disk")]);
+    let one = |lab: &Lab, platform, archive: &[u8]| {
+        lab.layout.manifest(platform, &[lab.layout.blob(TAR, archive)], &[digest(archive)], "")
+    };
+    let wanted = one(&lab, "linux/s390x", &archive);
+    let manifests = [one(&lab, "linux/amd64", &other), one(&lab, "linux/arm64", &other), wanted.clone()];
+    let index = lab.layout.index(&manifests);
+    lab.layout.name(&index, "all");
+    let nested = lab.layout.index(&[index]);
+    lab.layout.name(&nested, "nested");
+    lab.layout.name(&wanted, "one");
+    for name in ["all", "nested", "one"] {
+        lab.carries(name, &["--platform", "linux/s390x"]);
+        let output = lab.refuses(name, &["--platform", "linux/riscv64"], 4, "source-platform");
+        assert!(stderr(&output).contains("linux/s390x"), "{output:?}");
+    }
+    lab.carries("one", &[]);
+    if ["x86_64", "aarch64"].contains(&std::env::consts::ARCH) {
+        assert_eq!(lab.convert("all", &["-f", "raw"]).status.code(), Some(0));
+        assert!(fs::read(lab.target()).unwrap() == b"another machine's disk");
+    }
+}
+
+#[test]
+fn what_is_not_what_was_promised_publishes_nothing() {
+    let mut lab = Lab::new();
+    let archive = tar(&[("disk/a", &lab.image)]);
+    let layer = lab.layout.blob(TAR, &archive);
+    let wrong = lab.layout.manifest("linux/amd64", &[layer.clone()], &[digest(b"other")], "");
+    lab.layout.name(&wrong, "diff");
+    lab.refuses("diff", &[], 6, "mismatch");
+    let mut longer = layer.clone();
+    longer.size += 1;
+    for (name, size) in [("longer", archive.len() + 1), ("shorter", archive.len() - 1)] {
+        longer.size = size;
+        let image = lab.layout.manifest("linux/amd64", &[longer.clone()], &[digest(&archive)], "");
+        lab.layout.name(&image, name);
+        lab.refuses(name, &[], 6, "mismatch");
+    }
+    let good = lab.layout.manifest("linux/amd64", &[layer.clone()], &[digest(&archive)], "");
+    lab.layout.name(&good, "good");
+    lab.carries("good", &[]);
+    // Behind the image, in the padding that nobody reads otherwise; then in the image; then the manifest.
+    for at in [archive.len() - 1, 512 + 100_000] {
+        let mut bent = archive.clone();
+        bent[at] ^= 1;
+        fs::write(lab.layout.path(&layer.digest), &bent).unwrap();
+        let output = lab.convert("good", &[]);
+        assert!([Some(3), Some(6)].contains(&output.status.code()), "{output:?}");
+        assert_eq!(names(lab.dir.path()), ["layout"]);
+    }
+    fs::write(lab.layout.path(&layer.digest), b"").unwrap();
+    lab.refuses("good", &[], 6, "mismatch");
+    fs::remove_file(lab.layout.path(&layer.digest)).unwrap();
+    lab.refuses("good", &[], 4, "source-read");
+    let mut manifest = fs::read(lab.layout.path(&good.digest)).unwrap();
+    manifest.pop();
+    manifest.push(b' ');
+    fs::write(lab.layout.path(&good.digest), manifest).unwrap();
+    lab.refuses("good", &[], 6, "mismatch");
+}
+
+#[test]
+fn a_layer_that_is_no_archive_is_refused() {
+    let mut lab = Lab::new();
+    let raw = lab.layout.blob(TAR, &lab.disk);
+    let image = lab.layout.manifest("linux/amd64", &[raw.clone()], &[raw.digest.clone()], "");
+    lab.layout.name(&image, "raw");
+    lab.refuses("raw", &[], 3, "tar-not-this-format");
+    let encrypted = lab.layout.blob(&format!("{TAR}+encrypted"), b"secret");
+    let image = lab.layout.manifest("linux/amd64", &[encrypted], &[raw.digest], "");
+    lab.layout.name(&image, "encrypted");
+    lab.refuses("encrypted", &[], 3, "oci-layer-type");
+}
+
+#[test]
+fn indexes_without_end_are_refused() {
+    let mut lab = Lab::new();
+    let mut index = lab.layout.image(&[("disk/a", &lab.image)], "");
+    for _ in 0..5 {
+        index = lab.layout.index(&[index]);
+    }
+    lab.layout.name(&index, "deep");
+    lab.refuses("deep", &[], 3, "oci-index-depth");
+}
+
+#[test]
+fn names_that_are_not_there_are_said_so() {
+    let mut lab = Lab::new();
+    assert_fails(&run(["info", &lab.source("v1")]), 4);
+    let image = lab.layout.image(&[("disk/a", &lab.image)], "");
+    lab.layout.name(&image, "v1");
+    lab.layout.name(&image, "v2");
+    let output = lab.refuses("v3", &[], 4, "source-not-found");
+    assert!(stderr(&output).contains("v1, v2"), "{output:?}");
+    let all = format!("oci:{}", lab.dir.path().join("layout").display());
+    assert_eq!(json(&run(["info", "--json", &all]))["error"]["code"], "source-several-images");
+    let nowhere = format!("oci:{}", lab.dir.path().join("nowhere").display());
+    assert_fails(&run(["info", &nowhere]), 4);
+    assert_fails(&run(["info", "--path", "disk/a", &nowhere[4..]]), 2);
+}
+
+#[test]
+fn labels_are_shown_as_claims_and_checked_when_asked() {
+    let mut lab = Lab::new();
+    let labels = r#""source-image-format":"qcow2","source-image-size":"7","source-image-virtual-size":"99""#;
+    let image = lab.layout.image(&[("disk/a", &lab.image)], labels);
+    lab.layout.name(&image, "v1");
+    let output = run(["info", "--json", &lab.source("v1")]);
+    let claimed = json(&output);
+    assert_eq!((&claimed["claimed"], &claimed["unpacked-size"]), (&json!(true), &json!(99)));
+    assert_eq!((&claimed["stored-size"], &claimed["compression"]), (&json!(7), &json!(null)));
+    assert!(stderr(&output).contains("warning") && stderr(&output).contains("labels"), "{output:?}");
+    assert!(stdout(&run(["info", &lab.source("v1")])).contains("claimed:"));
+    let checked = json(&run(["info", "--full", "--json", &lab.source("v1")]));
+    assert_eq!((checked.get("claimed"), &checked["unpacked-size"]), (None, &json!(4 << 20)));
+
+    let labels = r#""source-image-format":"vpc","source-image-virtual-size":"99""#;
+    let image = lab.layout.image(&[("disk/a", &lab.image)], labels);
+    lab.layout.name(&image, "v2");
+    let found = json(&run(["info", "--json", &lab.source("v2")]));
+    assert_eq!((found.get("claimed"), &found["format"]), (None, &json!("qcow2")), "what we do not know is looked at");
+}
+
+#[test]
+fn layouts_of_umoci_and_skopeo_are_read() {
+    let lab = Lab::new();
+    let (dir, disk) = (lab.dir.path().join("layout"), lab.dir.path().join("in"));
+    fs::create_dir(&disk).unwrap();
+    fs::write(disk.join("a.qcow2"), &lab.image).unwrap();
+    let image = format!("{}:v1", dir.display());
+    let tool = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{program} {args:?}: {output:?}");
+    };
+    tool("umoci", &["new", "--image", &image]);
+    tool("umoci", &["insert", "--rootless", "--image", &image, disk.to_str().unwrap(), "/disk"]);
+    lab.carries("v1", &[]);
+    let copy = format!("oci:{}:v2", dir.display());
+    tool(
+        "skopeo",
+        &["copy", "--insecure-policy", "--dest-compress-format", "zstd", "--dest-compress", &lab.source("v1"), &copy],
+    );
+    lab.carries("v2", &[]);
+}

@@ -1,0 +1,184 @@
+//! From the layers of an image to the one file in them, with all digests checked on the way.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use diskferry::archive::{self, Found, Hidden};
+use diskferry::digest::{Checksum, Digester};
+use diskferry::layer::{self, Unwrapping};
+use diskferry::source::Ranges;
+use diskferry::{Error, Input, Limits, Progress, Result};
+
+use super::manifest::{Descriptor, short};
+use super::{Blob, Pulled, Store, Wish};
+
+const FORMAT: &str = "oci";
+
+/// Of the memory for windows and dictionaries, a packed layer may take the fourth part; all of it is for the image within.
+const SHARE: u64 = 4;
+
+/// A layer: the blob, and the digest of what it unpacks to.
+pub(super) struct Layer {
+    pub(super) blob: Descriptor,
+    pub(super) diff: Checksum,
+}
+
+/// Looks for the image from the topmost of `layers`, which stand in order from the lowest. Those that lie over it are read
+/// to their end.
+pub(super) fn open(store: &Store, layers: &[Layer], wish: &Wish, progress: &Progress) -> Result<Pulled> {
+    let opener = Opener { store, wish, progress, transferred: Arc::default() };
+    let mut hidden = Hidden::default();
+    for layer in layers.iter().rev() {
+        if let Some(input) = opener.layer(layer, &mut hidden)? {
+            return Ok(Pulled { input, transferred: Transferred(opener.transferred) });
+        }
+    }
+    let what = format!("none of the {} layers has a file under disk/, or the one that --path names", layers.len());
+    Err(Error::unsupported(FORMAT, "no-image", what))
+}
+
+/// Bytes that have really come, while they come.
+#[derive(Debug, Clone, Default)]
+pub struct Transferred(Arc<AtomicU64>);
+
+impl Transferred {
+    /// How many they are by now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Opener<'a> {
+    store: &'a Store,
+    wish: &'a Wish,
+    progress: &'a Progress,
+    transferred: Arc<AtomicU64>,
+}
+
+impl Opener<'_> {
+    fn layer(&self, layer: &Layer, hidden: &mut Hidden) -> Result<Option<Input>> {
+        layer.blob.check_layer()?;
+        let expected = layer.blob.checksum()?;
+        let Blob { reader, ranges } = self.store.blob(&layer.blob, self.wish, self.progress)?;
+        let stored = Verified {
+            inner: reader,
+            what: format!("layer {}", short(&layer.blob.digest)),
+            size: Some(layer.blob.size),
+            digester: Some(Digester::new([expected.algorithm])),
+            expected: expected.clone(),
+            count: 0,
+            progress: self.progress.clone(),
+            transferred: Some(Arc::clone(&self.transferred)),
+        };
+        // One packing is what layers have; the image within is another matter.
+        let window = self.wish.limits.window / SHARE;
+        let limits = Limits { layers: 1, window, ..self.wish.limits.clone() };
+        let how = Unwrapping::new(&limits, self.wish.threads);
+        let (reader, packings) = layer::peel(Box::new(stored), None, &how)?;
+        let is_plain = packings.is_empty();
+        let reader: layer::Reader = if is_plain && expected == layer.diff {
+            // The same bytes and the same digest.
+            reader
+        } else {
+            Box::new(Verified {
+                inner: reader,
+                what: format!("layer {}, unpacked,", short(&layer.blob.digest)),
+                size: None,
+                digester: Some(Digester::new([layer.diff.algorithm])),
+                expected: layer.diff.clone(),
+                count: 0,
+                progress: self.progress.clone(),
+                transferred: None,
+            })
+        };
+        let most = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
+        let image = match archive::find(reader, &self.wish.pick, hidden, most)? {
+            Found::Image(image) => image,
+            Found::Nothing => return Ok(None),
+        };
+        let (reader, len) = (image.reader, Some(image.len));
+        let Some(inner) = ranges.filter(|_| is_plain) else { return Ok(Some(Input::Stream { reader, len })) };
+        let ranges =
+            Box::new(Within { inner, at: image.at, len: image.len, transferred: Arc::clone(&self.transferred) });
+        Ok(Some(Input::Ranged { reader, len, ranges }))
+    }
+}
+
+/// Reads a blob, and ends only if it was what was promised.
+struct Verified {
+    inner: layer::Reader,
+    what: String,
+    size: Option<u64>,
+    /// `None` once it has been compared.
+    digester: Option<Digester>,
+    expected: Checksum,
+    count: u64,
+    progress: Progress,
+    transferred: Option<Arc<AtomicU64>>,
+}
+
+impl Verified {
+    /// More than promised is noticed at once.
+    fn check_size(&self, ended: bool) -> Result<()> {
+        match self.size {
+            Some(size) if self.count > size || (ended && self.count < size) => Err(Error::Mismatch {
+                what: format!("length of the {} in bytes", self.what),
+                expected: size.to_string(),
+                found: if ended { self.count.to_string() } else { format!("at least {}", self.count) },
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_digest(&mut self) -> Result<()> {
+        let Some(digester) = self.digester.take() else { return Ok(()) };
+        match digester.finish().into_iter().next() {
+            Some(found) if found == self.expected => Ok(()),
+            found => Err(Error::Mismatch {
+                what: format!("{} of the {}", self.expected.algorithm, self.what),
+                expected: self.expected.hex.clone(),
+                found: found.map(|sum| sum.hex).unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+impl Read for Verified {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.progress.check()?;
+        let got = self.inner.read(buf)?;
+        self.count = self.count.saturating_add(got as u64);
+        if let Some(transferred) = &self.transferred {
+            transferred.fetch_add(got as u64, Ordering::Relaxed);
+        }
+        self.check_size(got == 0)?;
+        if got == 0 {
+            self.check_digest()?;
+        } else if let (Some(digester), Some(bytes)) = (&mut self.digester, buf.get(..got)) {
+            digester.update(bytes);
+        }
+        Ok(got)
+    }
+}
+
+/// The image's part of a blob.
+struct Within {
+    inner: Box<dyn Ranges>,
+    at: u64,
+    len: u64,
+    transferred: Arc<AtomicU64>,
+}
+
+impl Ranges for Within {
+    fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
+        let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX).min(buf.len());
+        let Some(buf) = buf.get_mut(..left).filter(|buf| !buf.is_empty()) else { return Ok(Some(0)) };
+        let got = self.inner.read_at(buf, self.at.saturating_add(at))?;
+        self.transferred.fetch_add(got.unwrap_or_default() as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}

@@ -1,0 +1,330 @@
+//! Documents of a container image: [image index], [manifest] and [configuration], and Docker's older forms of them.
+//!
+//! [image index]: https://github.com/opencontainers/image-spec/blob/main/image-index.md
+//! [manifest]: https://github.com/opencontainers/image-spec/blob/main/manifest.md
+//! [configuration]: https://github.com/opencontainers/image-spec/blob/main/config.md
+
+use std::collections::BTreeMap;
+
+use diskferry::digest::{Algorithm, Checksum, Digester};
+use diskferry::{Error, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::platform::Platform;
+
+const FORMAT: &str = "oci";
+
+/// Most bytes of a document: what registries allow for a manifest.
+pub(super) const DOCUMENT: u64 = 4 << 20;
+
+pub(super) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const CONFIGS: [&str; 2] =
+    ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
+/// Layers are these, and packed in a way that their bytes tell.
+const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"];
+
+/// A reference to a blob.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    pub(super) media_type: String,
+    pub(super) digest: String,
+    pub(super) size: u64,
+    #[serde(default)]
+    pub(super) platform: Option<Platform>,
+    #[serde(default)]
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Descriptor {
+    /// The digest, if it is one that can be checked.
+    pub(super) fn checksum(&self) -> Result<Checksum> {
+        checksum(&self.digest)
+    }
+
+    /// The value of an annotation.
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
+    pub(super) fn is_index(&self) -> bool {
+        [INDEX, DOCKER_LIST].contains(&self.media_type.as_str())
+    }
+
+    /// Whether it is a manifest or an index, and no other document that may stand in an index.
+    pub(super) fn is_image(&self) -> bool {
+        self.is_index() || [MANIFEST, DOCKER_MANIFEST].contains(&self.media_type.as_str())
+    }
+
+    /// That it is a layer with a tar archive.
+    pub(super) fn check_layer(&self) -> Result<()> {
+        let bare = self.media_type.strip_suffix("+gzip").or(self.media_type.strip_suffix("+zstd"));
+        let bare = bare.or(self.media_type.strip_suffix(".gzip")).unwrap_or(&self.media_type);
+        if LAYERS.contains(&bare) {
+            return Ok(());
+        }
+        let what = format!("a layer is of the type {:?}, which is not carried", short(&self.media_type));
+        Err(Error::unsupported(FORMAT, "layer-type", what))
+    }
+}
+
+/// An index of images, as of one for several platforms, and as `index.json` of a layout.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Index {
+    pub(super) manifests: Vec<Descriptor>,
+}
+
+/// The manifest of an image.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Manifest {
+    pub(super) config: Descriptor,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// A manifest or an index.
+#[derive(Debug)]
+pub(super) enum Document {
+    Index(Index),
+    Manifest(Manifest),
+}
+
+/// What a document says of its own kind.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    schema_version: Option<u64>,
+    #[serde(default)]
+    manifests: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    layers: Option<serde::de::IgnoredAny>,
+}
+
+impl Document {
+    /// Reads a document that was said to be of the type `stated`. One that can be read as two kinds is neither.
+    pub(super) fn parse(bytes: &[u8], stated: &str) -> Result<Self> {
+        let kind: Kind = json(bytes, "manifest")?;
+        if kind.schema_version == Some(1) {
+            let what = "the manifest is of Docker's first version, which names nothing that could be checked: push the image anew";
+            return Err(Error::unsupported(FORMAT, "manifest-version", what));
+        }
+        let own = kind.media_type.as_deref().unwrap_or(stated);
+        let is_index = [INDEX, DOCKER_LIST].contains(&own);
+        let is_manifest = [MANIFEST, DOCKER_MANIFEST].contains(&own);
+        match (kind.manifests.is_some(), kind.layers.is_some()) {
+            (true, false) if !is_manifest => json(bytes, "index").map(Self::Index),
+            (false, true) if !is_index => {
+                let manifest: Manifest = json(bytes, "manifest")?;
+                manifest.check()?;
+                Ok(Self::Manifest(manifest))
+            }
+            _ => {
+                let what = format!("a manifest of the type {:?} has not what such a manifest has", short(own));
+                Err(Error::corrupt(FORMAT, "manifest", 0, what))
+            }
+        }
+    }
+}
+
+impl Manifest {
+    fn check(&self) -> Result<()> {
+        if CONFIGS.contains(&self.config.media_type.as_str()) {
+            return Ok(());
+        }
+        let found = short(&self.config.media_type);
+        let what = format!("this is no container image: its configuration is of the type {found:?}");
+        Err(Error::unsupported(FORMAT, "artifact", what))
+    }
+}
+
+/// The configuration of an image.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: Option<String>,
+    #[serde(default)]
+    config: Option<Settings>,
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct Settings {
+    #[serde(default, rename = "Labels")]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+impl Config {
+    /// Reads the configuration of an image with so many layers.
+    pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
+        let config: Self = json(bytes, "configuration")?;
+        let diffs = config.rootfs.diff_ids.len();
+        if diffs != layers {
+            let what = format!("the configuration has digests of {diffs} layers, the manifest has {layers}");
+            return Err(Error::corrupt(FORMAT, "configuration", 0, what));
+        }
+        Ok(config)
+    }
+
+    pub(super) fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.architecture, self.variant.as_deref())
+    }
+
+    /// Digests of the layers as they are unpacked, the lowest first.
+    pub(super) fn diffs(&self) -> Result<Vec<Checksum>> {
+        self.rootfs.diff_ids.iter().map(|digest| checksum(digest)).collect()
+    }
+
+    pub(super) fn label(&self, name: &str) -> Option<&str> {
+        self.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str)
+    }
+}
+
+/// A digest of the algorithms that the specification has.
+pub(super) fn checksum(text: &str) -> Result<Checksum> {
+    let parsed = text.parse::<Checksum>().ok();
+    // Otherwise two names would stand for one blob.
+    let parsed = parsed.filter(|sum| sum.to_string() == text);
+    let parsed = parsed.filter(|sum| matches!(sum.algorithm, Algorithm::Sha256 | Algorithm::Sha512));
+    parsed.ok_or_else(|| {
+        let what = format!("{:?} is no digest that can be checked", short(text));
+        Error::corrupt(FORMAT, "digest", 0, what)
+    })
+}
+
+/// That `bytes`, which are `what`, have this digest.
+pub(super) fn verify(bytes: &[u8], expected: &Checksum, what: &str) -> Result<()> {
+    let mut digester = Digester::new([expected.algorithm]);
+    digester.update(bytes);
+    match digester.finish().into_iter().next() {
+        Some(found) if found == *expected => Ok(()),
+        found => Err(Error::Mismatch {
+            what: format!("{} of the {what}", expected.algorithm),
+            expected: expected.hex.clone(),
+            found: found.map(|sum| sum.hex).unwrap_or_default(),
+        }),
+    }
+}
+
+/// The digest that `bytes` have.
+pub(super) fn digest(bytes: &[u8]) -> Result<Checksum> {
+    let mut digester = Digester::new([Algorithm::Sha256]);
+    digester.update(bytes);
+    digester.finish().into_iter().next().map_or_else(|| checksum(""), Ok)
+}
+
+/// That a document is of a size that is read at all.
+pub(super) fn check_size(size: u64, what: &str) -> Result<()> {
+    if size > DOCUMENT {
+        let what = format!("the {what} has {size} bytes, {DOCUMENT} are allowed");
+        return Err(Error::corrupt(FORMAT, "document-size", 0, what));
+    }
+    Ok(())
+}
+
+/// `bytes` as a document of the kind `what`.
+pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        // The error's text would repeat the document's own.
+        let (line, column) = (error.line(), error.column());
+        let what = format!("the {what} cannot be understood at line {line}, column {column}");
+        Error::corrupt(FORMAT, "document", 0, what)
+    })
+}
+
+/// What somebody else has written, for a message.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUM: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn manifest(config: &str) -> String {
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{config}","digest":"{SUM}","size":3}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"{SUM}","size":3}}]}}"#
+        )
+    }
+
+    fn code(bytes: &str, stated: &str) -> String {
+        match Document::parse(bytes.as_bytes(), stated) {
+            Ok(Document::Index(_)) => "index".into(),
+            Ok(Document::Manifest(_)) => "manifest".into(),
+            Err(error) => error.code(),
+        }
+    }
+
+    #[test]
+    fn documents_are_told_by_what_is_in_them() {
+        let image = manifest(CONFIGS[0]);
+        assert_eq!(code(&image, MANIFEST), "manifest");
+        assert_eq!(code(&image, ""), "manifest");
+        assert_eq!(code(r#"{"manifests":[]}"#, INDEX), "index");
+        assert_eq!(code(&image, INDEX), "oci-manifest");
+        assert_eq!(code(r#"{"manifests":[]}"#, MANIFEST), "oci-manifest");
+        assert_eq!(code(r#"{"manifests":[],"layers":[]}"#, MANIFEST), "oci-manifest", "it could be read as two things");
+        assert_eq!(code(r#"{"schemaVersion":1}"#, ""), "oci-manifest-version");
+        assert_eq!(code(&manifest("application/vnd.oci.empty.v1+json"), MANIFEST), "oci-artifact");
+        for bad in ["", "[]", "{", r#"{"layers":[]}"#, r#"{"layers":[{"size":-1}],"config":{}}"#, &"[".repeat(100_000)]
+        {
+            assert_eq!(code(bad, MANIFEST), "oci-document", "{}", short(bad));
+        }
+    }
+
+    #[test]
+    fn only_digests_that_can_be_checked_are_digests() {
+        assert!(checksum(SUM).is_ok());
+        for bad in ["", "sha256:abc", "md5:900150983cd24fb0d6963f7d28e17f72", &SUM.to_uppercase(), "sha256:../../etc"] {
+            assert_eq!(checksum(bad).unwrap_err().code(), "oci-digest", "{bad}");
+        }
+        assert!(verify(b"abc", &checksum(SUM).unwrap(), "manifest").is_ok());
+        assert_eq!(verify(b"abd", &checksum(SUM).unwrap(), "manifest").unwrap_err().code(), "mismatch");
+    }
+
+    #[test]
+    fn a_configuration_has_as_many_digests_as_there_are_layers() {
+        let config = format!(r#"{{"os":"linux","architecture":"arm64","rootfs":{{"diff_ids":["{SUM}"]}}}}"#);
+        assert_eq!(Config::parse(config.as_bytes(), 1).unwrap().platform().to_string(), "linux/arm64");
+        assert_eq!(Config::parse(config.as_bytes(), 2).unwrap_err().code(), "oci-configuration");
+        assert_eq!(Config::parse(b"{}", 0).unwrap_err().code(), "oci-document");
+    }
+
+    #[test]
+    fn layers_are_archives() {
+        for (name, ok) in [
+            ("application/vnd.oci.image.layer.v1.tar", true),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", true),
+            ("application/vnd.oci.image.layer.v1.tar+zstd", true),
+            ("application/vnd.docker.image.rootfs.diff.tar", true),
+            ("application/vnd.docker.image.rootfs.diff.tar.gzip", true),
+            ("application/vnd.oci.image.layer.v1.tar+encrypted", false),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar", false),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", false),
+            ("", false),
+        ] {
+            let layer =
+                Descriptor { media_type: name.into(), digest: SUM.into(), size: 3, platform: None, annotations: None };
+            assert_eq!(layer.check_layer().is_ok(), ok, "{name}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Disk images in container images: in a registry, or in a directory with an image layout.
+//!
+//! A reference leads to a manifest, by way of an index where there are several machines to choose from; the manifest names a
+//! configuration and layers; the topmost layer that has a file under `disk/` has the image. Manifests and configuration are small and
+//! compared with their digests at once. A layer streams: its digest, and that of the archive within, are compared when the image has
+//! passed, which is before a disk is published.
+//!
+//! docs/registry.md says what is understood and what is refused.
+
+mod desk;
+mod helper;
+mod keys;
+mod layer;
+pub(crate) mod layout;
+mod manifest;
+mod platform;
+pub(crate) mod reference;
+mod registry;
+
+use std::io::Read;
+
+use diskferry::archive::Pick;
+use diskferry::source::Ranges;
+use diskferry::{Error, Input, Limits, Progress, Result};
+
+pub(crate) use self::desk::Desk;
+pub use self::keys::Keys;
+pub use self::layer::Transferred;
+pub use self::layout::Layout;
+pub use self::platform::Platform;
+pub use self::reference::Reference;
+pub use self::registry::Registry;
+
+use self::layer::Layer;
+use self::manifest::{Config, Descriptor, Document, Index, Manifest, check_size, short, verify};
+use crate::http::How;
+
+const FORMAT: &str = "oci";
+
+/// How deep indexes may lie in one another.
+const DEPTH: usize = 4;
+
+/// Where container images are.
+pub enum Store {
+    /// A directory, and the name of an image in it. Without a name there has to be only one.
+    Layout(Layout, Option<String>),
+    /// A registry, and an image in it.
+    Registry(Box<Registry>),
+}
+
+/// What is wanted of a container image, and how it is to be had.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Which file is the disk image.
+    pub pick: Pick,
+    /// Which machine the image has to be for. Without, Linux on a machine like this one, where there is a choice.
+    pub platform: Option<Platform>,
+    /// What a layer may ask for.
+    pub limits: Limits,
+    /// Threads that unpack a layer.
+    pub threads: usize,
+    /// Patience with a server.
+    pub how: How,
+}
+
+/// A container image: its documents have been read, its layers not.
+pub struct Image {
+    config: Config,
+    layers: Vec<Layer>,
+}
+
+/// The disk image of a container image.
+pub struct Pulled {
+    /// The image. Its end comes when all digests have been compared.
+    pub input: Input,
+    /// How much of the layers has come.
+    pub transferred: Transferred,
+}
+
+/// What the labels of an image say of the disk image within. Whoever made it has written that, and nothing was compared with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Name of the format, as in `qcow2`.
+    pub format: String,
+    /// Bytes of the image as it is stored.
+    pub stored_size: Option<u64>,
+    /// Bytes of the disk.
+    pub virtual_size: u64,
+}
+
+/// A blob on its way.
+struct Blob {
+    reader: Box<dyn Read + Send>,
+    ranges: Option<Box<dyn Ranges>>,
+}
+
+impl Store {
+    /// Finds the container image that is wanted, and reads its documents.
+    pub fn find(&self, wish: &Wish, progress: &Progress) -> Result<Image> {
+        let manifest = self.manifest(wish, progress)?;
+        let config = self.document(&manifest.config, "configuration", wish, progress)?;
+        let config = Config::parse(&config, manifest.layers.len())?;
+        if let Some(platform) = wish.platform.as_ref().filter(|platform| !platform.takes(&config.platform())) {
+            let found = short(&config.platform().to_string());
+            let what = format!("the image is for {found:?}, and one for {platform} is wanted (--platform)");
+            return Err(Error::source("platform", what));
+        }
+        let diffs = config.diffs()?;
+        let layers = manifest.layers.into_iter().zip(diffs).map(|(blob, diff)| Layer { blob, diff }).collect();
+        Ok(Image { config, layers })
+    }
+
+    /// Opens the disk image in `image`, which was found here.
+    pub fn open(&self, image: &Image, wish: &Wish, progress: &Progress) -> Result<Pulled> {
+        layer::open(self, &image.layers, wish, progress)
+    }
+
+    fn manifest(&self, wish: &Wish, progress: &Progress) -> Result<Manifest> {
+        let (mut descriptor, mut bytes) = match self {
+            Self::Layout(layout, name) => {
+                let descriptor = choose(&layout.images(name.as_deref())?, wish.platform.as_ref())?.clone();
+                let bytes = self.document(&descriptor, "manifest", wish, progress)?;
+                (descriptor, bytes)
+            }
+            Self::Registry(registry) => registry.named(wish, progress)?,
+        };
+        for _ in 0..DEPTH {
+            let index = match Document::parse(&bytes, &descriptor.media_type)? {
+                Document::Manifest(manifest) => return Ok(manifest),
+                Document::Index(Index { manifests }) => manifests,
+            };
+            descriptor = choose(&index, wish.platform.as_ref())?.clone();
+            bytes = self.document(&descriptor, "manifest", wish, progress)?;
+        }
+        let what = format!("indexes lie in one another, more than {DEPTH} deep");
+        Err(Error::corrupt(FORMAT, "index-depth", 0, what))
+    }
+
+    /// A document, compared with its digest.
+    fn document(&self, blob: &Descriptor, what: &str, wish: &Wish, progress: &Progress) -> Result<Vec<u8>> {
+        check_size(blob.size, what)?;
+        let digest = blob.checksum()?;
+        let kind = if what == "manifest" { "manifests" } else { "blobs" };
+        let bytes = match self {
+            Self::Layout(layout, _) => layout.document(&digest, what)?,
+            Self::Registry(registry) => registry.bytes(kind, &digest, wish, progress)?,
+        };
+        if bytes.len() as u64 != blob.size {
+            return Err(Error::Mismatch {
+                what: format!("length of the {what} in bytes"),
+                expected: blob.size.to_string(),
+                found: bytes.len().to_string(),
+            });
+        }
+        verify(&bytes, &digest, what)?;
+        Ok(bytes)
+    }
+
+    fn blob(&self, blob: &Descriptor, wish: &Wish, progress: &Progress) -> Result<Blob> {
+        match self {
+            Self::Layout(layout, _) => layout.blob(blob),
+            Self::Registry(registry) => registry.blob(blob, wish, progress),
+        }
+    }
+}
+
+/// The one of several manifests that is for the machine that is wanted.
+fn choose<'a>(manifests: &'a [Descriptor], wanted: Option<&Platform>) -> Result<&'a Descriptor> {
+    let images: Vec<_> = manifests.iter().filter(|image| image.is_image() && !is_attestation(image)).collect();
+    if let ([only], None) = (images.as_slice(), wanted) {
+        return Ok(only);
+    }
+    let platform = wanted.cloned().unwrap_or_default();
+    let is_for = |image: &&&Descriptor| image.platform.as_ref().is_some_and(|own| platform.takes(own));
+    // What does not say whom it is for has to be looked at.
+    let unsaid = |image: &&&Descriptor| image.platform.is_none();
+    images.iter().find(is_for).or_else(|| images.iter().find(unsaid)).copied().ok_or_else(|| {
+        let mut there: Vec<_> =
+            images.iter().filter_map(|image| image.platform.as_ref()).map(ToString::to_string).collect();
+        there.sort_unstable();
+        there.dedup();
+        there.truncate(20);
+        let there = short(&there.join(", "));
+        Error::source("platform", format!("there is no image for {platform}, but for {there:?} (--platform)"))
+    })
+}
+
+/// Proofs of origin stand in an index beside what they are of.
+fn is_attestation(image: &Descriptor) -> bool {
+    image.annotation("vnd.docker.reference.type").is_some()
+}
+
+impl Image {
+    /// What the labels say of the disk image, if they say enough.
+    pub fn claims(&self) -> Option<Claims> {
+        let number = |name: &str| self.config.label(name)?.parse::<u64>().ok().filter(|size| *size > 0);
+        Some(Claims {
+            format: self.config.label("source-image-format")?.to_owned(),
+            stored_size: number("source-image-size"),
+            virtual_size: number("source-image-virtual-size")?,
+        })
+    }
+}
