@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{diskferry, json, names, run, stdout};
+use diskferry_testkit::container::Layout;
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -58,6 +59,12 @@ fn every_key_of_every_report_is_documented_and_no_other() {
             collect(&json(&output), "", &mut printed);
         }
     }
+    let container = tempfile::tempdir().unwrap();
+    let mut layout = Layout::new(container.path());
+    let labels = r#""source-image-format":"raw","source-image-virtual-size":"1""#;
+    let image = layout.image(&[("disk/a", b"x")], labels);
+    layout.name(&image, "v1");
+    collect(&json(&run(["info", "--json", &format!("oci:{}", container.path().display())])), "", &mut printed);
     assert_eq!(printed, documented(), "printed on the left, documented in docs/json.md on the right");
 }
 

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::slice;
 
 use common::{assert_fails, json, names, run, stderr, stdout};
 use diskferry_testkit::container::{Layout, TAR, digest, tar};
@@ -177,18 +178,18 @@ fn what_is_not_what_was_promised_publishes_nothing() {
     let mut lab = Lab::new();
     let archive = tar(&[("disk/a", &lab.image)]);
     let layer = lab.layout.blob(TAR, &archive);
-    let wrong = lab.layout.manifest("linux/amd64", &[layer.clone()], &[digest(b"other")], "");
+    let wrong = lab.layout.manifest("linux/amd64", slice::from_ref(&layer), &[digest(b"other")], "");
     lab.layout.name(&wrong, "diff");
     lab.refuses("diff", &[], 6, "mismatch");
     let mut longer = layer.clone();
     longer.size += 1;
     for (name, size) in [("longer", archive.len() + 1), ("shorter", archive.len() - 1)] {
         longer.size = size;
-        let image = lab.layout.manifest("linux/amd64", &[longer.clone()], &[digest(&archive)], "");
+        let image = lab.layout.manifest("linux/amd64", slice::from_ref(&longer), &[digest(&archive)], "");
         lab.layout.name(&image, name);
         lab.refuses(name, &[], 6, "mismatch");
     }
-    let good = lab.layout.manifest("linux/amd64", &[layer.clone()], &[digest(&archive)], "");
+    let good = lab.layout.manifest("linux/amd64", slice::from_ref(&layer), &[digest(&archive)], "");
     lab.layout.name(&good, "good");
     lab.carries("good", &[]);
     // Behind the image, in the padding that nobody reads otherwise; then in the image; then the manifest.
@@ -215,7 +216,7 @@ fn what_is_not_what_was_promised_publishes_nothing() {
 fn a_layer_that_is_no_archive_is_refused() {
     let mut lab = Lab::new();
     let raw = lab.layout.blob(TAR, &lab.disk);
-    let image = lab.layout.manifest("linux/amd64", &[raw.clone()], &[raw.digest.clone()], "");
+    let image = lab.layout.manifest("linux/amd64", slice::from_ref(&raw), slice::from_ref(&raw.digest), "");
     lab.layout.name(&image, "raw");
     lab.refuses("raw", &[], 3, "tar-not-this-format");
     let encrypted = lab.layout.blob(&format!("{TAR}+encrypted"), b"secret");

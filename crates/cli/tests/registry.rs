@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::slice;
 
 use common::{assert_fails, diskferry, json, names, stderr, stdout};
 use diskferry_testkit::container::{Layout, MANIFEST, TAR, digest, tar};
@@ -192,7 +193,7 @@ impl Script {
         let layout = Layout::new(&lab.home.path().join("script"));
         let archive = tar(&[("disk/a", &lab.image)]);
         let layer = layout.blob(TAR, &archive);
-        let image = layout.manifest("linux/amd64", &[layer.clone()], &[layer.digest.clone()], "");
+        let image = layout.manifest("linux/amd64", slice::from_ref(&layer), slice::from_ref(&layer.digest), "");
         for entry in fs::read_dir(lab.home.path().join("script/blobs/sha256")).unwrap() {
             let bytes = fs::read(entry.unwrap().path()).unwrap();
             let kind = if digest(&bytes) == image.digest { "manifests" } else { "blobs" };
@@ -298,6 +299,17 @@ fn a_token_is_fetched_and_shown_to_the_registry_alone() {
     assert!(stored.len() >= 2 && stored.iter().all(|request| request.header("authorization").is_none()), "{stored:?}");
     let shown = script.server.requests();
     assert!(shown.iter().all(|request| request.header("authorization") != Some("Basic bWU6czNjcjN0")), "{shown:?}");
+
+    let host = script.server.address();
+    let identity = lab.write("identity.json", &format!(r#"{{"auths":{{"{host}":{{"identitytoken":"s3cr3t"}}}}}}"#));
+    realm.put("/token", File::new(br#"{"access_token":"t0ken"}"#.to_vec()));
+    lab.carries(&script.source(), &["--plain-http", "--authfile", &identity]);
+    let asked = realm.requests();
+    let last = asked.last().unwrap();
+    assert_eq!((last.method.as_str(), last.path.as_str(), last.header("authorization")), ("POST", "/token", None));
+    let ready = lab.write("ready.json", &format!(r#"{{"auths":{{"{host}":{{"registrytoken":"t0ken"}}}}}}"#));
+    lab.carries(&script.source(), &["--plain-http", "--authfile", &ready]);
+    assert_eq!(realm.requests().len(), asked.len(), "who has the token needs no other");
 
     // Without a password, anybody may ask.
     lab.carries(&script.source(), &["--plain-http"]);

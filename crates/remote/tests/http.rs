@@ -281,7 +281,7 @@ fn length_that_is_too_small_is_what_the_image_has() {
 fn empty_file_is_an_empty_image() {
     for fetcher in [raw(), parallel(3)] {
         let (_server, url) = serve(File::new([]));
-        assert_eq!(fetcher.fetch(&url).unwrap(), []);
+        assert!(fetcher.fetch(&url).unwrap().is_empty());
         assert_eq!(fetcher.convert(&url, &Options::default()).unwrap_err().code(), "raw-empty");
     }
     let (_server, url) = serve(File::new([]));

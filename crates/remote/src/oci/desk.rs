@@ -119,7 +119,8 @@ impl Desk {
         }
         let (keys, reference) = (self.keys.clone(), self.reference.clone());
         let found = spawn_blocking(move || keys.find(&reference)).await;
-        found.unwrap_or_else(|_| Ok(Credentials::None)).map_err(Failure::never)
+        let found = found.map_err(|_| Error::source("credentials", "looking for credentials has come to no end"));
+        found.and_then(|found| found).map_err(Failure::never)
     }
 
     /// Who gives out tokens. A registry that is asked with TLS must not have us send a password without.
