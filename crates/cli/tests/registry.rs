@@ -302,11 +302,14 @@ fn a_token_is_fetched_and_shown_to_the_registry_alone() {
 
     let host = script.server.address();
     let identity = lab.write("identity.json", &format!(r#"{{"auths":{{"{host}":{{"identitytoken":"s3cr3t"}}}}}}"#));
-    realm.put("/token", File::new(br#"{"access_token":"t0ken"}"#.to_vec()));
+    realm.put("/token", File::new(br#"{"access_token":"t0ken"}"#.to_vec()).posts(Answer::right()));
     lab.carries(&script.source(), &["--plain-http", "--authfile", &identity]);
     let asked = realm.requests();
     let last = asked.last().unwrap();
     assert_eq!((last.method.as_str(), last.path.as_str(), last.header("authorization")), ("POST", "/token", None));
+    let form =
+        "grant_type=refresh_token&refresh_token=s3cr3t&client_id=diskferry&scope=repository%3Aa%3Apull&service=lab";
+    assert_eq!(String::from_utf8_lossy(&last.body), form);
     let ready = lab.write("ready.json", &format!(r#"{{"auths":{{"{host}":{{"registrytoken":"t0ken"}}}}}}"#));
     lab.carries(&script.source(), &["--plain-http", "--authfile", &ready]);
     assert_eq!(realm.requests().len(), asked.len(), "who has the token needs no other");

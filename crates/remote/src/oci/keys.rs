@@ -237,7 +237,7 @@ mod tests {
         assert_eq!(found(config, "//token.example/a"), Credentials::Token(Secret::new("five")));
         assert_eq!(found(config, "//empty.example/a"), Credentials::None);
         assert_eq!(found(config, "//other.example/a"), Credentials::None);
-        assert_eq!(found(config, "//example/h.example/a"), Credentials::None);
+        assert_eq!(found(config, "//some.example/h.example/a"), Credentials::None);
         assert!(!format!("{:?}", serde_json::from_str::<Config>(config).unwrap()).contains("three"));
     }
 

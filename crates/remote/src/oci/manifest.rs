@@ -239,14 +239,18 @@ pub(super) fn check_size(size: u64, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// `bytes` as a document of the kind `what`.
+/// `bytes` as a document of the kind `what`, which is an object.
 pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| {
-        // The error's text would repeat the document's own.
-        let (line, column) = (error.line(), error.column());
+    let damaged = |line, column| {
         let what = format!("the {what} cannot be understood at line {line}, column {column}");
         Error::corrupt(FORMAT, "document", 0, what)
-    })
+    };
+    // A list would be taken for the fields of a structure, in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(damaged(1, 1));
+    }
+    // The error's text would repeat the document's own.
+    serde_json::from_slice(bytes).map_err(|error| damaged(error.line(), error.column()))
 }
 
 /// What somebody else has written, for a message.

@@ -12,13 +12,15 @@ pub struct File {
     versions: Vec<Arc<[u8]>>,
     gets: Script,
     heads: Script,
+    posts: Script,
 }
 
 impl File {
-    /// A file whose every request gets the right answer.
+    /// A file for which every GET and HEAD gets the right answer, and all else is refused.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
         let right = |_: &Request, _| Answer::right();
-        Self { versions: vec![bytes.into()], gets: Box::new(right), heads: Box::new(right) }
+        let refused = |_: &Request, _| Answer::status(405).header("Allow", "GET, HEAD");
+        Self { versions: vec![bytes.into()], gets: Box::new(right), heads: Box::new(right), posts: Box::new(refused) }
     }
 
     /// Adds a version; the first is number 0. Answers name the version that they are of.
@@ -55,10 +57,18 @@ impl File {
         self
     }
 
+    /// What every POST gets.
+    #[must_use]
+    pub fn posts(mut self, answer: Answer) -> Self {
+        self.posts = Box::new(move |_, _| answer.clone());
+        self
+    }
+
     pub(super) fn answer(&self, request: &Request, nth: usize) -> Answer {
         match request.method.as_str() {
             "GET" => (self.gets)(request, nth),
             "HEAD" => (self.heads)(request, nth),
+            "POST" => (self.posts)(request, nth),
             _ => Answer::status(405).header("Allow", "GET, HEAD"),
         }
     }

@@ -19,11 +19,15 @@ pub struct Request {
     pub status: Option<u16>,
     /// Bytes of the answer's body that went to the kernel, as they are on the wire, without what frames chunks.
     pub sent: u64,
+    /// What the client has sent behind the head. Only bodies that state their length are understood.
+    pub body: Vec<u8>,
 }
 
 impl Request {
     /// No head of a request is longer.
     const LONGEST: u64 = 64 << 10;
+    /// No body of a request is longer.
+    const LARGEST: u64 = 64 << 20;
 
     /// The value of the first header called `name`, which is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -35,10 +39,10 @@ impl Request {
         self.method == "HEAD"
     }
 
-    /// Reads the next head. `None` when the client has closed the connection instead.
+    /// Reads the next request. `None` when the client has closed the connection instead.
     pub(super) fn read(reader: &mut impl BufRead, connection: usize) -> io::Result<Option<Self>> {
         let mut lines = Vec::new();
-        let mut head = reader.take(Self::LONGEST);
+        let mut head = reader.by_ref().take(Self::LONGEST);
         loop {
             let mut line = String::new();
             if head.read_line(&mut line)? == 0 {
@@ -61,7 +65,13 @@ impl Request {
             .collect();
         let range = headers.iter().find(|(name, _)| name == "range").and_then(|(_, value)| single_range(value));
         let (method, path) = (method.to_owned(), path.to_owned());
-        Ok(Some(Self { connection, method, path, headers, range, status: None, sent: 0 }))
+        let stated = headers.iter().find(|(name, _)| name == "content-length");
+        let len = stated.and_then(|(_, value)| value.parse::<u64>().ok()).unwrap_or_default().min(Self::LARGEST);
+        let mut body = Vec::new();
+        if (reader.take(len).read_to_end(&mut body)? as u64) < len {
+            return Ok(None);
+        }
+        Ok(Some(Self { connection, method, path, headers, range, status: None, sent: 0, body }))
     }
 }
 
