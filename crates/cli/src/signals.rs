@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,19 +65,33 @@ pub fn with_temporary<T, E>(make: impl FnOnce() -> Result<(T, Option<PathBuf>), 
 
 /// Ends the process while the job still runs.
 fn end() -> ! {
+    // A file system that does not answer may keep whoever removes something, or makes it, for ever.
+    let (done, removed) = mpsc::channel();
+    let remove = move || {
+        remove_temporary();
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("cleaner".into()).spawn(remove).is_ok() {
+        // Whether it has come to its end or not, the time is up.
+        let _ = removed.recv_timeout(GRACE);
+    }
+    process::exit(exit_code().into());
+}
+
+fn remove_temporary() {
     let temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = &*temporary {
         // It may be gone: the job cleans up too, and what it has published has another name.
         let _ = fs::remove_file(path);
     }
-    process::exit(exit_code().into());
 }
 
 fn unexpected(error: io::Error) -> Failure {
     Failure::Unexpected(format!("watching for signals: {error}"))
 }
 
-/// Signals that the caller had us ignore, as `nohup` does with SIGHUP and a shell script with SIGINT for what it puts in the background: a set of bits, 0 where it cannot be learned.
+/// Signals that the caller had us ignore, as `nohup` does with SIGHUP and a shell script with SIGINT for what it puts in the
+/// background: a set of bits, 0 where it cannot be learned.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

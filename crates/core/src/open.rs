@@ -170,12 +170,18 @@ impl Opened {
     }
 
     /// What has been `read`, if it can be relied on. A file that was written to meanwhile may be two halves of two images, and
-    /// what looks like damage is then none.
-    fn unless_changed<T>(&self, read: Result<T>) -> Result<T> {
-        match (&self.unchanged, &read) {
-            (None, _) => read,
-            (Some(_), Err(error)) if !matches!(error.kind(), Kind::Image | Kind::Mismatch) => read,
-            (Some(unchanged), _) => unchanged.check().and(read),
+    /// so may a stream and what was read ahead of it; what looks like damage is then none.
+    fn unless_changed<T>(&mut self, read: Result<T>) -> Result<T> {
+        let seems_damaged = match &read {
+            Ok(_) => false,
+            Err(error) if matches!(error.kind(), Kind::Image | Kind::Mismatch) => true,
+            Err(_) => return read,
+        };
+        self.unchanged.as_ref().map_or(Ok(()), Unchanged::check)?;
+        match seems_damaged.then(|| self.source.prove(PROOF)) {
+            Some(Err(error)) if error.code() == "source-changed" => Err(error),
+            // Nothing else that is met on the way is worse than what was found first.
+            _ => read,
         }
     }
 
@@ -199,6 +205,10 @@ fn workers(sink: &dyn Sink, options: &Options) -> usize {
         Order::Virtual => 1,
     }
 }
+
+/// How many bytes are read on to tell an image that is damaged from one that has changed. Beyond, the answer comes too late to
+/// be worth them.
+const PROOF: u64 = 64 << 20;
 
 /// What may follow the last byte that an image of some size uses, in disks: snapshots may. A wrapped image of a few bytes
 /// could go on for days.

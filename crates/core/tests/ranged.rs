@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use common::{by_ranges, carry, from_pipe, sample};
 use diskferry::digest::{Algorithm, Checksum};
 use diskferry::source::Ranges;
-use diskferry::{Input, Options, inspect};
+use diskferry::{Input, Kind, Options, inspect};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::wrap;
 use sha2::{Digest, Sha256};
@@ -28,22 +28,22 @@ fn l1_at_the_end(scratch: &Scratch) -> PathBuf {
     image
 }
 
-/// Answers with zeroes, or as one who has no ranges.
-struct Liar {
-    has_ranges: bool,
-}
+/// Answers with the same byte everywhere, or, with none, as one who has no ranges.
+struct Liar(Option<u8>);
 
 impl Ranges for Liar {
     fn read_at(&mut self, buf: &mut [u8], _: u64) -> io::Result<Option<usize>> {
-        buf.fill(0);
-        Ok(self.has_ranges.then_some(buf.len()))
+        Ok(self.0.map(|byte| {
+            buf.fill(byte);
+            buf.len()
+        }))
     }
 }
 
-fn lied_to(path: &Path, has_ranges: bool) -> Input {
+fn lied_to(path: &Path, byte: Option<u8>) -> Input {
     let bytes = fs::read(path).unwrap();
     let len = Some(bytes.len() as u64);
-    Input::Ranged { reader: Box::new(Cursor::new(bytes)), len, ranges: Box::new(Liar { has_ranges }) }
+    Input::Ranged { reader: Box::new(Cursor::new(bytes)), len, ranges: Box::new(Liar(byte)) }
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_table_behind_the_data_costs_a_request_and_no_spool() {
     raw_file_of(&image, "qcow2", &expected);
     let target = scratch.path("disk.raw");
     let stored = fs::metadata(&image).unwrap().len();
-    for (input, spools) in [(from_pipe(&image), true), (by_ranges(&image), false), (lied_to(&image, false), true)] {
+    for (input, spools) in [(from_pipe(&image), true), (by_ranges(&image), false), (lied_to(&image, None), true)] {
         let report = carry(input, &target, &Options::default()).unwrap();
         assert_same_disk(&target, &expected);
         assert_eq!(report.spooled > 8 * MIB, spools, "{report:?}");
@@ -70,9 +70,27 @@ fn metadata_that_are_not_the_streams_are_refused_although_the_streams_digest_is_
     let hex = Sha256::digest(fs::read(&image).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
     let checksums = vec![Checksum { algorithm: Algorithm::Sha256, hex }];
     let options = Options { checksums, ..Options::default() };
-    let error = carry(lied_to(&image, true), &scratch.path("disk.raw"), &options).unwrap_err();
+    let error = carry(lied_to(&image, Some(0)), &scratch.path("disk.raw"), &options).unwrap_err();
     assert_eq!(error.code(), "source-changed", "{error}");
     assert!(error.is_transient());
+}
+
+#[test]
+fn damage_that_only_the_ranges_show_is_a_source_that_has_changed() {
+    let scratch = Scratch::new();
+    let image = l1_at_the_end(&scratch);
+    let target = scratch.path("disk.raw");
+    // No L2 table lies where these entries say.
+    let error = carry(lied_to(&image, Some(0xff)), &target, &Options::default()).unwrap_err();
+    assert_eq!(error.code(), "source-changed", "{error}");
+    let mut bytes = fs::read(&image).unwrap();
+    let l1 = usize::try_from(u64::from_be_bytes(bytes[40..48].try_into().unwrap())).unwrap();
+    assert!(l1 > 12 << 20, "the table lies behind the data");
+    bytes[l1..l1 + 8].fill(0xff);
+    let bent = scratch.write("bent.qcow2", &bytes);
+    let of_pipe = carry(from_pipe(&bent), &target, &Options::default()).unwrap_err();
+    let of_ranges = carry(by_ranges(&bent), &target, &Options::default()).unwrap_err();
+    assert_eq!((of_ranges.kind(), of_ranges.code()), (Kind::Image, of_pipe.code()), "{of_ranges}");
 }
 
 #[test]

@@ -125,6 +125,7 @@ impl<'a> Reader<'a> {
             let taken = self.job.sink.copy_from(file, file_at, to, end - at)?;
             self.shared.allocated.fetch_add(taken, Ordering::Relaxed);
             self.job.progress.add_written(taken);
+            source.copied(at..at.saturating_add(taken));
             at = at.saturating_add(taken);
             if at < end {
                 break;

@@ -107,6 +107,11 @@ impl Aside {
         wrong.map_or(Ok(()), |range| Err(changed(&range)))
     }
 
+    /// The byte up to which the stream has to come for everything to be proved; 0 if it is.
+    pub(super) fn unproved_to(&self) -> u64 {
+        self.unproved.iter().map(|piece| piece.range.end).max().unwrap_or(0)
+    }
+
     /// The stream has ended: what was read ahead and has not come with it is of something else.
     pub(super) fn end(&mut self) -> Result<()> {
         self.unproved.pop().map_or(Ok(()), |piece| Err(changed(&piece.range)))

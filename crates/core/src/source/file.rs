@@ -150,6 +150,10 @@ impl Source for FileSource {
         Some((Arc::clone(&self.file), range.start))
     }
 
+    fn copied(&mut self, range: Range<u64>) {
+        self.meter.reach(range.end);
+    }
+
     fn file(&self, range: Range<u64>) -> Option<(&File, u64)> {
         (range.end <= self.len).then_some((&self.file, range.start))
     }

@@ -59,6 +59,11 @@ pub trait Source: Send {
         None
     }
 
+    /// The kernel has copied `range` out of [`file`](Self::file). Progress follows it, where nothing else does.
+    fn copied(&mut self, range: Range<u64>) {
+        let _ = range;
+    }
+
     /// Lends the file that holds `range`, and the offset in it, for another thread to read. It counts as read by that.
     fn lend(&mut self, range: Range<u64>) -> Option<(Arc<File>, u64)> {
         let _ = range;
@@ -68,6 +73,13 @@ pub trait Source: Send {
     /// The most bytes that were spooled at one time.
     fn spooled(&self) -> u64 {
         0
+    }
+
+    /// Reads on until all metadata that were read ahead have been held against the stream, unless that takes more than `most`
+    /// bytes: what looks like damage of the image may be none.
+    fn prove(&mut self, most: u64) -> Result<()> {
+        let _ = most;
+        Ok(())
     }
 
     /// Reads what is left, so that wrappings check their trailers. False if that is more than `most` bytes.

@@ -193,6 +193,15 @@ impl Source for Stream {
         }
     }
 
+    fn prove(&mut self, most: u64) -> Result<()> {
+        let end = self.aside.as_ref().map_or(0, Aside::unproved_to);
+        if end > self.window.end() && end - self.window.end() <= most {
+            self.settled = true;
+            self.jump_to(end)?;
+        }
+        Ok(())
+    }
+
     fn drain(&mut self, most: u64) -> Result<bool> {
         self.settled = true;
         let most = if self.seekable() { u64::MAX } else { most };
@@ -202,12 +211,15 @@ impl Source for Stream {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
+    use std::io::{self, Cursor};
+    use std::sync::Arc;
 
     use diskferry_testkit::faults::Choppy;
 
     use super::*;
-    use crate::source::read_full;
+    use crate::Progress;
+    use crate::source::tap::Meter;
+    use crate::source::{Ranges, look_full, read_full};
 
     const LEN: u64 = 3 << 20;
 
@@ -314,5 +326,26 @@ mod tests {
         assert_eq!(stream(LEN - 1).drain(u64::MAX).unwrap_err().code(), "max-size");
         assert!(stream(LEN).drain(LEN + 1).unwrap());
         assert!(!stream(LEN).drain(LEN - 1).unwrap(), "there is more");
+    }
+
+    /// Answers with zeroes.
+    struct Liar;
+
+    impl Ranges for Liar {
+        fn read_at(&mut self, buf: &mut [u8], _: u64) -> io::Result<Option<usize>> {
+            buf.fill(0);
+            Ok(Some(buf.len()))
+        }
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_proved_unless_that_takes_too_much() {
+        for (most, changed) in [(LEN, true), (1 << 20, false)] {
+            let aside = Aside::new(Box::new(Liar), Some(LEN), Arc::new(Meter::new(&Progress::default())));
+            let mut stream = stream(LEN).with_aside(aside);
+            look_full(&mut stream, &mut [0; 512], LEN - 512).unwrap();
+            let proof = stream.prove(most);
+            assert_eq!(proof.is_err_and(|error| error.code() == "source-changed"), changed, "{most}");
+        }
     }
 }
