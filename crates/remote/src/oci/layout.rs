@@ -1,6 +1,8 @@
 //! An image layout: container images in a directory.
 //! [Specification](https://github.com/opencontainers/image-spec/blob/main/image-layout.md).
 
+mod lock;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -10,6 +12,8 @@ use diskferry::digest::Checksum;
 use diskferry::source::Ranges;
 use diskferry::{Error, Result, Side};
 use serde::Deserialize;
+
+pub use self::lock::Lock;
 
 use super::Blob;
 use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short};

@@ -26,7 +26,7 @@ use diskferry::{Error, Input, Limits, Progress, Result};
 pub(crate) use self::desk::Desk;
 pub use self::keys::Keys;
 pub use self::layer::Transferred;
-pub use self::layout::Layout;
+pub use self::layout::{Layout, Lock};
 pub use self::platform::Platform;
 pub use self::reference::Reference;
 pub use self::registry::Registry;

@@ -1,0 +1,211 @@
+//! Changing a layout: one at a time, and so that readers find the old index or the new one, whole.
+//!
+//! Who adds an image writes its blobs, or [renews](Lock::renew) those that are there already, and then names it in the index. Who
+//! removes blobs spares what is new. Both hold the lock only while they look and replace, not while anything is transferred.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use diskferry::digest::Checksum;
+use diskferry::{Error, Progress, Result};
+use serde_json::Value;
+
+use super::super::manifest::json;
+use super::{Layout, blob_path};
+
+/// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
+/// to remove some files.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a lock.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What makes us wait for each other.
+const LOCKED: &str = "oci-layout";
+
+/// The index, and what it is called until it is complete. Only who has the lock writes there.
+const INDEX: &str = "index.json";
+const NEW_INDEX: &str = ".index.json.new";
+
+/// A layout that nobody else changes, until this is dropped. Holds between programs that lock as this does: `flock` on the file
+/// `oci-layout`.
+#[derive(Debug)]
+pub struct Lock {
+    layout: Layout,
+    /// Closing it ends the lock.
+    _file: File,
+}
+
+impl Layout {
+    /// Waits until nobody else changes the layout, a minute at most.
+    pub fn lock(&self, progress: &Progress) -> Result<Lock> {
+        let path = self.dir.join(LOCKED);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            progress.check()?;
+            // Network file systems give the lock only to who could write.
+            let file = OpenOptions::new().read(true).write(true).open(&path);
+            let file = file.map_err(|error| writing("locking the image layout", &path, error))?;
+            match file.try_lock() {
+                // It could have been replaced before it was locked.
+                Ok(()) if is_same(&file, &path) => return Ok(Lock { layout: self.clone(), _file: file }),
+                Err(TryLockError::Error(error)) => return Err(writing("locking the image layout", &path, error)),
+                Ok(()) | Err(TryLockError::WouldBlock) => {}
+            }
+            if Instant::now() > deadline {
+                let what = format!("somebody else keeps {} locked", path.display());
+                return Err(Error::Target { code: "layout-locked", what });
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Lock {
+    /// The index, with all that others have written to it.
+    pub fn index(&self) -> Result<Value> {
+        json(&self.layout.read(INDEX, "file index.json")?, "file index.json")
+    }
+
+    /// Replaces the index by what `change` makes of it. When this returns, the new one is on the storage.
+    pub fn update_index(&self, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
+        let mut index = self.index()?;
+        change(&mut index)?;
+        let (new, path) = (self.layout.dir.join(NEW_INDEX), self.layout.dir.join(INDEX));
+        let failed = |error| writing("replacing the index of the image layout", &path, error);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let written = File::create_new(&new).and_then(|mut file| {
+            // Of a shared store, everybody who could read the index still can.
+            file.set_permissions(fs::metadata(&path)?.permissions())?;
+            file.write_all(index.to_string().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.layout.dir)?.sync_all()
+        });
+        written.map_err(|error| {
+            let _ = fs::remove_file(&new);
+            failed(error)
+        })
+    }
+
+    /// Whether there is a blob with this digest, which is new from now on: whoever tidies up leaves it alone for some time. What is in
+    /// it is not looked at.
+    pub fn renew(&self, digest: &Checksum) -> Result<bool> {
+        let path = self.layout.dir.join(blob_path(digest));
+        match File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(writing("keeping a blob of the image layout", &path, error)),
+        }
+    }
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// A failed change of a layout, with the name of the file.
+pub(super) fn writing(doing: &'static str, path: &Path, error: io::Error) -> Error {
+    Error::writing(doing, None, io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diskferry_testkit::container;
+    use serde_json::json;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn layout() -> (tempfile::TempDir, Layout) {
+        let dir = tempfile::tempdir().unwrap();
+        container::Layout::new(dir.path());
+        let layout = Layout::open(dir.path()).unwrap();
+        (dir, layout)
+    }
+
+    #[test]
+    fn changes_of_many_are_all_in_the_index() {
+        let (dir, layout) = layout();
+        let progress = Progress::default();
+        thread::scope(|scope| {
+            for worker in 0..8 {
+                let (layout, progress) = (&layout, &progress);
+                scope.spawn(move || {
+                    for round in 0..10 {
+                        let lock = layout.lock(progress).unwrap();
+                        let image = json!({ "n": worker * 10 + round });
+                        lock.update_index(|index| {
+                            index["manifests"].as_array_mut().unwrap().push(image);
+                            Ok(())
+                        })
+                        .unwrap();
+                    }
+                });
+            }
+        });
+        let index = layout.lock(&progress).unwrap().index().unwrap();
+        let mut found: Vec<_> =
+            index["manifests"].as_array().unwrap().iter().map(|image| image["n"].as_u64().unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!(found, (0..80).collect::<Vec<_>>());
+        assert_eq!(index["schemaVersion"], 2, "what others have written stays");
+        assert!(!dir.path().join(NEW_INDEX).exists());
+    }
+
+    #[test]
+    fn a_change_that_fails_leaves_the_index_alone() {
+        let (dir, layout) = layout();
+        let before = fs::read(dir.path().join(INDEX)).unwrap();
+        let lock = layout.lock(&Progress::default()).unwrap();
+        assert!(lock.update_index(|_| Err(Error::Stopped)).is_err());
+        assert_eq!(fs::read(dir.path().join(INDEX)).unwrap(), before);
+        // What a crash has left behind is in nobody's way, and nobody is led somewhere else by it.
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), dir.path().join(NEW_INDEX)).unwrap();
+        fs::set_permissions(dir.path().join(INDEX), fs::Permissions::from_mode(0o640)).unwrap();
+        lock.update_index(|_| Ok(())).unwrap();
+        assert!(!dir.path().join("elsewhere").exists());
+        assert_eq!(fs::metadata(dir.path().join(INDEX)).unwrap().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn a_stopped_job_does_not_wait_for_a_lock() {
+        let (_dir, layout) = layout();
+        let held = layout.lock(&Progress::default()).unwrap();
+        let progress = Progress::default();
+        let stopper = progress.clone();
+        let stopping = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            stopper.stop();
+        });
+        assert!(matches!(layout.lock(&progress), Err(Error::Stopped)));
+        stopping.join().unwrap();
+        drop(held);
+        layout.lock(&Progress::default()).unwrap();
+    }
+
+    #[test]
+    fn a_blob_that_is_wanted_again_is_new() {
+        let (_dir, layout) = layout();
+        let made = container::Layout::new(&layout.dir).blob("", b"abc");
+        let digest = made.digest.parse().unwrap();
+        let path = layout.dir.join(blob_path(&digest));
+        let old = SystemTime::now() - Duration::from_secs(86_400);
+        File::open(&path).unwrap().set_modified(old).unwrap();
+        let lock = layout.lock(&Progress::default()).unwrap();
+        assert!(lock.renew(&digest).unwrap());
+        let age = fs::metadata(&path).unwrap().modified().unwrap().elapsed().unwrap_or_default();
+        assert!(age < Duration::from_secs(3600), "{age:?}");
+        fs::remove_file(path).unwrap();
+        assert!(!lock.renew(&digest).unwrap());
+    }
+}
