@@ -108,6 +108,19 @@ fn failures_have_their_codes_and_leave_nothing() {
 }
 
 #[test]
+fn a_host_without_an_address_is_tried_again_and_then_named() {
+    // RFC 6761 keeps this name from ever having an address.
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("disk.raw");
+    let output = run(["convert", "--retries=1", "https://images.invalid/disk", target.to_str().unwrap()]);
+    assert_fails(&output, 4);
+    let text = stderr(&output);
+    assert!(text.starts_with("diskferry: images.invalid cannot be reached: "), "{text}");
+    assert!(text.ends_with(" (tried again once; --retries)\n"), "{text}");
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
 fn progress_says_when_it_waits_to_retry() {
     let lab = Lab::new([Answer::status(503).header("Retry-After", "3")], Answer::right());
     let output = run(["convert", "--progress", "json", &lab.url(), &lab.target()]);
