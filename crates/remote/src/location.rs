@@ -48,6 +48,10 @@ impl Location {
             },
             "docker" => Reference::parse(rest).map(Self::Registry),
             "oci" => layout::parse(rest).map(|(dir, name)| Self::Layout(dir, name)),
+            other if is_scheme(other) && rest.starts_with("//") => {
+                let known = "http, https, s3, docker, oci and file";
+                Err(format!("{other}:// is not understood, only {known}; of a file of such a name say ./{other}:…"))
+            }
             _ => Ok(Self::Path(typed.into())),
         }
     }
@@ -81,6 +85,14 @@ impl FromStr for Location {
     }
 }
 
+/// RFC 3986, section 3.1, less the one letter that is somebody's drive.
+fn is_scheme(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && text.len() > 1
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
 fn http(typed: &str) -> Result<Url, String> {
     let mut url = Url::parse(typed).map_err(|error| format!("the URL cannot be understood: {error}"))?;
     // It is for browsers.
@@ -104,6 +116,9 @@ mod tests {
             ("./-", path("./-")),
             ("a:b", path("a:b")),
             ("C:/disk", path("C:/disk")),
+            ("C://disk", path("C://disk")),
+            ("./ftp://disk", path("./ftp://disk")),
+            ("ftp:/disk", path("ftp:/disk")),
             ("file:http://x", path("http://x")),
             ("file:///srv/disk", path("/srv/disk")),
             ("file:-", path("-")),
@@ -113,7 +128,15 @@ mod tests {
         ] {
             assert_eq!(Location::parse(OsStr::new(typed)).unwrap(), found, "{typed}");
         }
-        for wrong in ["http://", "http:///", "https://user:secret@", "http://[::1", "s3://user:secret@b/c"] {
+        for wrong in [
+            "ftp://me:secret@h/a",
+            "nbd+unix:///x",
+            "http://",
+            "http:///",
+            "https://user:secret@",
+            "http://[::1",
+            "s3://user:secret@b/c",
+        ] {
             let error = Location::parse(OsStr::new(wrong)).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }
