@@ -16,6 +16,7 @@ use diskferry_remote::publisher::From;
 
 use crate::access::AccessArgs;
 use crate::size::Size;
+use crate::stock::StoreArgs;
 
 /// Carries virtual machine disk images to raw disks, in one pass.
 ///
@@ -32,6 +33,7 @@ pub struct Cli {
 pub enum Command {
     Convert(ConvertArgs),
     Info(InfoArgs),
+    List(ListArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it
@@ -51,6 +53,7 @@ impl Command {
         match self {
             Self::Convert(args) => args.job.json,
             Self::Info(args) => args.job.json,
+            Self::List(args) => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -143,6 +146,17 @@ pub struct InfoArgs {
 
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// Show the images of a registry or a layout, by what their documents say
+///
+/// Format and sizes are those of labels, or annotations, which somebody has written; no layer is fetched, and nothing is compared with
+/// them. What an image has not, or what cannot be found out, is a dash.
+#[derive(Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// What every job on an image takes.
@@ -373,3 +387,8 @@ Examples:
   diskferry info debian.qcow2.xz
   diskferry info --json appliance.vmdk | jq '.\"unpacked-size\"'
   diskferry info --full --checksum sha256:9f86d081… disk.raw.gz";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  diskferry list docker://registry.example/images
+  diskferry list --json oci:/srv/images | jq '.images[].name'";

@@ -2,6 +2,7 @@
 
 mod access;
 mod args;
+mod columns;
 mod convert;
 mod escape;
 mod exit;
@@ -9,12 +10,14 @@ mod generate;
 mod human;
 mod info;
 mod json;
+mod list;
 mod outlet;
 mod output;
 mod progress;
 mod signals;
 mod size;
 mod source;
+mod stock;
 mod storage;
 mod target;
 
@@ -43,6 +46,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
+        Command::List(args) => list::run(args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man_pages(&dir),
     }

@@ -20,9 +20,6 @@ use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short
 
 const FORMAT: &str = "oci";
 
-/// The annotation that an image's name stands in.
-const NAME: &str = "org.opencontainers.image.ref.name";
-
 /// A directory with images.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -51,8 +48,8 @@ impl Layout {
 
     /// The images called `name`, or all if there is only one name.
     pub(super) fn images(&self, name: Option<&str>) -> Result<Vec<Descriptor>> {
-        let index: Index = json(&self.read("index.json", "file index.json")?, "file index.json")?;
-        let mut names: Vec<_> = index.manifests.iter().filter_map(|image| image.annotation(NAME)).collect();
+        let all = self.all()?;
+        let mut names: Vec<_> = all.iter().filter_map(Descriptor::name).collect();
         names.sort_unstable();
         names.dedup();
         let list = || names.iter().take(20).map(|name| short(name)).collect::<Vec<_>>().join(", ");
@@ -62,10 +59,10 @@ impl Layout {
             _ => format!("there are {} and more", list()),
         };
         let is_meant = |image: &&Descriptor| match name {
-            Some(name) => image.annotation(NAME) == Some(name) || image.digest == name,
+            Some(name) => image.name() == Some(name) || image.digest == name,
             None => true,
         };
-        let images: Vec<_> = index.manifests.iter().filter(is_meant).cloned().collect();
+        let images: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         match name {
             Some(name) if images.is_empty() => {
                 let what = format!("{} has no image {:?}: {there_are}", self.dir.display(), short(name));
@@ -80,6 +77,12 @@ impl Layout {
             }
             _ => Ok(images),
         }
+    }
+
+    /// Everything that the index has.
+    pub(super) fn all(&self) -> Result<Vec<Descriptor>> {
+        let index: Index = json(&self.read("index.json", "file index.json")?, "file index.json")?;
+        Ok(index.manifests)
     }
 
     pub(super) fn blob(&self, blob: &Descriptor) -> Result<Blob> {

@@ -52,6 +52,11 @@ impl Descriptor {
         self.annotations.as_ref()?.get(name).map(String::as_str)
     }
 
+    /// The name that an image has in a layout.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.annotation("org.opencontainers.image.ref.name")
+    }
+
     pub(super) fn is_index(&self) -> bool {
         [INDEX, DOCKER_LIST].contains(&self.media_type.as_str())
     }
@@ -86,6 +91,8 @@ pub(super) struct Index {
 pub(super) struct Manifest {
     pub(super) config: Descriptor,
     pub(super) layers: Vec<Descriptor>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// A manifest or an index.
@@ -136,6 +143,11 @@ impl Document {
 }
 
 impl Manifest {
+    /// The value of an annotation.
+    pub(super) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+
     fn check(&self) -> Result<()> {
         if CONFIGS.contains(&self.config.media_type.as_str()) {
             return Ok(());
@@ -155,6 +167,8 @@ pub(super) struct Config {
     architecture: String,
     #[serde(default)]
     variant: Option<String>,
+    #[serde(default)]
+    created: Option<String>,
     #[serde(default)]
     config: Option<Settings>,
     rootfs: RootFs,
@@ -185,6 +199,11 @@ impl Config {
 
     pub(super) fn platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, self.variant.as_deref())
+    }
+
+    /// When the image was made, as whoever made it has written.
+    pub(super) fn created(&self) -> Option<&str> {
+        self.created.as_deref()
     }
 
     /// Digests of the layers as they are unpacked, the lowest first.

@@ -16,6 +16,7 @@ mod manifest;
 mod platform;
 pub(crate) mod reference;
 mod registry;
+pub mod stock;
 
 use std::io::Read;
 
@@ -116,7 +117,7 @@ impl Store {
     }
 
     fn manifest(&self, wish: &Wish, progress: &Progress) -> Result<Manifest> {
-        let (mut descriptor, mut bytes) = match self {
+        let (descriptor, bytes) = match self {
             Self::Layout(layout, name) => {
                 let descriptor = choose(&layout.images(name.as_deref())?, wish.platform.as_ref())?.clone();
                 let bytes = self.document(&descriptor, "manifest", wish, progress)?;
@@ -124,6 +125,17 @@ impl Store {
             }
             Self::Registry(registry) => registry.named(wish, progress)?,
         };
+        self.below(descriptor, bytes, wish, progress)
+    }
+
+    /// The manifest that a document is or, by way of indexes, leads to.
+    fn below(
+        &self,
+        mut descriptor: Descriptor,
+        mut bytes: Vec<u8>,
+        wish: &Wish,
+        progress: &Progress,
+    ) -> Result<Manifest> {
         for _ in 0..DEPTH {
             let index = match Document::parse(&bytes, &descriptor.media_type)? {
                 Document::Manifest(manifest) => return Ok(manifest),

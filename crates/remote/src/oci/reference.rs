@@ -55,6 +55,15 @@ impl Reference {
         }
     }
 
+    /// A repository, or with no name the registry itself.
+    pub(super) fn of(host: &str, repository: &str) -> Result<Self, String> {
+        let named = Self::parse(&format!("//{host}/{}", if repository.is_empty() { "any" } else { repository }))?;
+        if named.host != host || repository.contains([':', '@']) {
+            return Err("expected the host of a registry, with a dot or a port, and the name of a repository".into());
+        }
+        Ok(Self { repository: repository.to_owned(), ..named })
+    }
+
     /// Host and port, as credentials are filed under.
     pub(super) fn host(&self) -> &str {
         &self.host
@@ -82,9 +91,14 @@ impl Reference {
 
     /// The address of the repository, under which manifests and blobs are.
     pub(super) fn url(&self, is_plain: bool, kind: &str, name: &str) -> diskferry::Result<Url> {
+        self.place(is_plain, &format!("{}/{kind}/{name}", self.repository))
+    }
+
+    /// An address in the registry.
+    pub(super) fn place(&self, is_plain: bool, path: &str) -> diskferry::Result<Url> {
         let scheme = if is_plain { "http" } else { "https" };
         let host = if self.host == HUB.0 { HUB.1 } else { &self.host };
-        let url = format!("{scheme}://{host}/v2/{}/{kind}/{name}", self.repository);
+        let url = format!("{scheme}://{host}/v2/{path}");
         Url::parse(&url).map_err(|error| diskferry::Error::source("unreachable", error.to_string()))
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 
 use super::daemon::Daemon;
 use super::tls::Identity;
@@ -13,6 +14,7 @@ use crate::oracle::Scratch;
 pub struct Registry {
     identity: Option<Identity>,
     locked: bool,
+    deletes: bool,
 }
 
 /// A running registry. It ends when it is dropped.
@@ -42,6 +44,13 @@ impl Registry {
         self
     }
 
+    /// Lets images be deleted.
+    #[must_use]
+    pub fn deletes(mut self) -> Self {
+        self.deletes = true;
+        self
+    }
+
     /// Starts it on a loopback port.
     ///
     /// # Panics
@@ -65,8 +74,10 @@ impl Registry {
     fn config(&self, scratch: &Scratch, listen: SocketAddr) -> String {
         let path = |name: &str, text: &str| scratch.write(name, text.as_bytes()).display().to_string();
         let data = scratch.path("data").display().to_string();
-        let mut config =
-            format!("version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data}}}}}\n");
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: {}}}}}\n",
+            self.deletes
+        );
         if self.locked {
             let file = path("htpasswd", HTPASSWD);
             config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {file}}}}}\n"));
@@ -84,6 +95,17 @@ impl RunningRegistry {
     /// `HOST:PORT`.
     pub fn host(&self) -> String {
         self.listen.to_string()
+    }
+
+    /// Has its own collector remove the blobs that no manifest names.
+    ///
+    /// # Panics
+    ///
+    /// When that fails.
+    pub fn collect(&self) {
+        let config = self.daemon.scratch().path("config.yml");
+        let output = Command::new("docker-registry").arg("garbage-collect").arg(config).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Where its blobs are, in a directory for each.

@@ -1,0 +1,199 @@
+//! Looking at all images of a store, and tidying it: a real registry, layouts of real tools, and a registry that fails by a script.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::{assert_fails, diskferry, json, run, stdout};
+use diskferry_testkit::container::Layout;
+use diskferry_testkit::serve::fault::{Answer, File, Server};
+use diskferry_testkit::serve::registry::Registry;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Lab {
+    dir: TempDir,
+    layout: Layout,
+}
+
+const LABELS: &str = r#""source-image-format":"iso","source-image-size":"7","source-image-virtual-size":"4194304""#;
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&dir.path().join("layout"));
+        Self { dir, layout }
+    }
+
+    /// The layout with every image, as a store.
+    fn store(&self) -> String {
+        format!("oci:{}", self.dir.path().join("layout").display())
+    }
+
+    /// Has skopeo push the image `name` to a registry without TLS.
+    #[track_caller]
+    fn push(&self, name: &str, to: &str) {
+        let from = format!("{}:{name}", self.store());
+        tool("skopeo", &["copy", "--all", "--insecure-policy", "--dest-tls-verify=false", &from, to]);
+    }
+}
+
+#[track_caller]
+fn tool(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {output:?}");
+}
+
+/// Runs with the options that registries of tests need.
+fn at<const N: usize>(args: [&str; N]) -> Output {
+    diskferry(args).args(["--plain-http", "--retries", "1"]).env("HOME", "/nonexistent").output().unwrap()
+}
+
+/// Fails unless docs/json.md has a line for every key of `object` among the results about stores.
+#[track_caller]
+fn documented(object: &Value) {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/json.md");
+    let text = std::fs::read_to_string(docs).unwrap();
+    let about = text.split("\n## Stores of images\n").nth(1).unwrap();
+    let missing: Vec<_> =
+        object.as_object().unwrap().keys().filter(|key| !about.contains(&format!("\n| `{key}` |"))).collect();
+    assert!(missing.is_empty(), "docs/json.md does not have {missing:?}");
+}
+
+/// Names in a result of `list`.
+fn listed(output: &Output) -> Vec<String> {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let images = json(output)["images"].as_array().unwrap().clone();
+    images.iter().map(|image| image["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn images_of_a_layout_are_listed_without_their_layers() {
+    let mut lab = Lab::new();
+    let one = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    let other = lab.layout.image(&[("disk/a", b"second")], "");
+    lab.layout.name(&one, "v1");
+    lab.layout.name(&one, "team/v1:latest");
+    let index = lab.layout.index(std::slice::from_ref(&other));
+    lab.layout.name(&index, "all");
+    lab.layout.name(&other, "lost");
+    let store = lab.store();
+    // Layers are not looked at.
+    for layer in [b"first".as_slice(), b"second"] {
+        std::fs::remove_file(lab.layout.path(&diskferry_testkit::container::digest(&archive(layer)))).unwrap();
+    }
+    let output = run(["list", "--json", &store]);
+    assert_eq!(listed(&output), ["v1", "team/v1:latest", "all", "lost"]);
+    let found = json(&output);
+    let expected = json!({
+        "name": "v1", "repository": null, "tag": "v1", "digest": one.digest, "format": "iso", "stored-size": 7,
+        "unpacked-size": 4_194_304, "cdrom": true, "created": null, "layers-size": 2048,
+    });
+    documented(&found);
+    documented(&found["images"][0]);
+    assert_eq!((&found["images"][0], &found["store"]), (&expected, &Value::from(store.as_str())));
+    assert_eq!(found["images"][2]["format"], Value::Null, "nobody has said");
+    assert_eq!(found["images"][2]["layers-size"], 2048);
+
+    std::fs::remove_file(lab.layout.path(&other.digest)).unwrap();
+    let output = run(["list", "--json", &store]);
+    assert_eq!(listed(&output).len(), 4);
+    assert_eq!(json(&output)["images"][3]["error"]["code"], "source-read");
+    assert_eq!(json(&output)["images"][3]["digest"], Value::from(other.digest.as_str()));
+    let table = run(["list", &store]);
+    let lines: Vec<_> = stdout(&table).lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["NAME", "FORMAT", "STORED", "UNPACKED", "CDROM", "CREATED", "DIGEST"]
+    );
+    assert!(
+        lines[1].starts_with("v1 ")
+            && lines[1].split_whitespace().collect::<Vec<_>>()[1..7] == ["iso", "7", "B", "4", "MiB", "yes"],
+        "{lines:?}"
+    );
+}
+
+fn archive(data: &[u8]) -> Vec<u8> {
+    diskferry_testkit::container::tar(&[("disk/a", data)])
+}
+
+#[test]
+fn images_of_a_registry_are_listed_below_a_prefix() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    lab.layout.name(&image, "v1");
+    let registry = Registry::default().start();
+    let host = registry.host();
+    for name in ["vi/team/a:1", "vi/team/a:2", "vi/teams/b:1", "cvi/c:1"] {
+        lab.push("v1", &format!("docker://{host}/{name}"));
+    }
+    let output = at(["list", "--json", &format!("docker://{host}")]);
+    assert_eq!(listed(&output), ["cvi/c:1", "vi/team/a:1", "vi/team/a:2", "vi/teams/b:1"]);
+    assert_eq!(json(&output)["images"][0]["unpacked-size"], 4_194_304);
+    let below = |prefix: &str| listed(&at(["list", "--json", &format!("docker://{host}/{prefix}")]));
+    assert_eq!(below("vi/team"), ["vi/team/a:1", "vi/team/a:2"]);
+    assert_eq!(below("vi/team/a"), ["vi/team/a:1", "vi/team/a:2"]);
+    assert_eq!(below("nowhere"), Vec::<String>::new());
+    assert_fails(&run(["list", "--retries", "0", &format!("docker://{host}")]), 4);
+}
+
+fn page(names: &str, next: Option<&str>) -> File {
+    let right = Answer::right();
+    let answer = match next {
+        Some(next) => right.header("Link", &format!("<{next}>; rel=\"next\"")),
+        None => right,
+    };
+    File::new(names.as_bytes().to_vec()).gets_then([], answer)
+}
+
+#[test]
+fn pages_of_names_are_followed_and_bounded() {
+    let server = Server::start();
+    let store = format!("docker://{}", server.address());
+    let first = "/v2/_catalog?n=1000";
+    let second = "/v2/_catalog?last=b&n=2";
+    let outcome = || at(["list", "--json", &store]);
+    for repository in ["a", "b", "c"] {
+        server.put(&format!("/v2/{repository}/tags/list?n=1000"), page(r#"{"tags":null}"#, None));
+    }
+    server.put("/v2/c/tags/list?n=1000", page(r#"{"name":"c","tags":["1"]}"#, Some("/v2/c/tags/list?last=1")));
+    server.put("/v2/c/tags/list?last=1", page(r#"{"name":"c","tags":["2"]}"#, None));
+    server.put(first, page(r#"{"repositories":["a","b"]}"#, Some(second)));
+    server.put(second, page(r#"{"repositories":["c"]}"#, None));
+    // Tags without manifests are lost images.
+    assert_eq!(listed(&outcome()), ["c:1", "c:2"]);
+    assert_eq!(json(&outcome())["images"][1]["error"]["code"], "source-not-found");
+
+    let code = |next: &str| {
+        server.put(second, page(r#"{"repositories":["c"]}"#, Some(next)));
+        let output = outcome();
+        assert_fails(&output, 4);
+        json(&output)["error"]["code"].clone()
+    };
+    assert_eq!(code(second), "source-paging", "in a circle");
+    assert_eq!(code("http://127.0.0.1:1/v2/_catalog"), "source-paging", "elsewhere");
+    assert_eq!(code("/v2/a/tags/list"), "source-paging", "elsewhere");
+    assert_eq!(code("http://["), "source-paging", "nowhere");
+    server.put(second, page("<html>", None));
+    let output = outcome();
+    assert_fails(&output, 3);
+    assert_eq!(json(&output)["error"]["code"], "oci-document");
+    server.put(second, page(r#"{"repositories":["../../x","a:b","A"]}"#, None));
+    assert_fails(&outcome(), 4);
+}
+
+#[test]
+fn a_registry_without_a_catalogue_says_so_and_a_repository_can_be_named() {
+    let server = Server::start();
+    let store = format!("docker://{}", server.address());
+    let output = at(["list", "--json", &store]);
+    assert_fails(&output, 4);
+    assert_eq!(json(&output)["error"]["code"], "source-no-catalogue");
+    server.put("/v2/_catalog?n=1000", File::new(Vec::new()).gets_then([], Answer::status(401)));
+    let output = at(["list", "--json", &store]);
+    assert_eq!(json(&output)["error"]["code"], "source-denied");
+    assert!(json(&output)["error"]["message"].as_str().unwrap().contains("catalogue"), "{output:?}");
+    server.put("/v2/team/a/tags/list?n=1000", page(r#"{"tags":["1"]}"#, None));
+    assert_eq!(listed(&at(["list", "--json", &format!("{store}/team/a")])), ["team/a:1"]);
+}

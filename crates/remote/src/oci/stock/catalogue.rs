@@ -1,0 +1,159 @@
+//! What a registry has: its repositories, and the tags of each, page by page.
+//! [Specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md#content-discovery); the list of repositories
+//! is [Docker's](https://distribution.github.io/distribution/spec/api/#listing-repositories), and not every registry has it.
+
+use std::collections::BTreeSet;
+
+use diskferry::{Error, Progress, Result};
+use reqwest::header::{HeaderValue, LINK};
+use serde::Deserialize;
+use url::Url;
+
+use super::super::Wish;
+use super::super::desk::Desk;
+use super::super::keys::Keys;
+use super::super::manifest::{DOCUMENT, json, short};
+use super::super::reference::Reference;
+use super::super::registry::Registry;
+use crate::client::Client;
+use crate::http::document;
+use crate::runtime::{Runtime, unless_stopped};
+
+/// Names that are asked for at once. A registry may give less.
+const PAGE: usize = 1000;
+
+/// Most pages of one list, and most names on all of them.
+const PAGES: usize = 10_000;
+const NAMES: usize = 1 << 20;
+
+/// A registry, or the part of it that begins with a prefix.
+pub struct Catalogue {
+    pub(super) runtime: Runtime,
+    pub(super) client: Client,
+    pub(super) keys: Keys,
+    pub(super) host: String,
+    pub(super) prefix: Option<String>,
+    pub(super) is_plain: bool,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    repositories: Option<Vec<String>>,
+    #[serde(default)]
+    tags: Option<Vec<String>>,
+}
+
+impl Catalogue {
+    /// Names of repositories, in order.
+    pub(super) fn repositories(&self, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
+        let root = Reference::of(&self.host, "").map_err(|what| Error::source("unreachable", what))?;
+        let client = self.client.with_desk(Desk::new(&self.client, &root, &self.keys));
+        let found = self.pages(&client, root.place(self.is_plain, "_catalog")?, wish, progress);
+        let found = match (found, &self.prefix) {
+            (Ok(found), _) => found,
+            (
+                Err(Error::Source { code: "not-found" | "denied" | "http-status", transient: false, .. }),
+                Some(prefix),
+            ) => {
+                // It may still be a repository, and that says what it has.
+                vec![prefix.clone()]
+            }
+            (Err(Error::Source { code: "not-found" | "http-status", what, transient: false }), None) => {
+                let why = format!("{} does not say which repositories it has: {what}", self.host);
+                return Err(Error::source("no-catalogue", format!("{why}; name one, as in docker://HOST/REPOSITORY")));
+            }
+            (Err(Error::Source { code: "denied", what, .. }), None) => {
+                let why = format!("{} does not show which repositories it has: {what}", self.host);
+                let remedy = "log in as who may read its catalogue, or name one, as in docker://HOST/REPOSITORY";
+                return Err(Error::source("denied", format!("{why}; {remedy}")));
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let is_below = |name: &String| match &self.prefix {
+            Some(prefix) => {
+                name.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
+            None => true,
+        };
+        let names: BTreeSet<_> = found.into_iter().filter(is_below).collect();
+        Ok(names.into_iter().collect())
+    }
+
+    /// Tags of a repository, in order. One that has lost its last tag has none.
+    pub(super) fn tags(&self, repository: &str, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
+        let reference = Reference::of(&self.host, repository).map_err(|what| Error::source("not-found", what))?;
+        let client = self.client.with_desk(Desk::new(&self.client, &reference, &self.keys));
+        let found = match self.pages(&client, reference.url(self.is_plain, "tags", "list")?, wish, progress) {
+            Err(Error::Source { code: "not-found", .. }) => Vec::new(),
+            found => found?,
+        };
+        Ok(found.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    /// One image. What the registry has given as a name is not taken at its word.
+    pub(super) fn image(&self, repository: &str, version: &str) -> Result<Registry> {
+        let mark = if version.contains(':') { '@' } else { ':' };
+        let reference = Reference::parse(&format!("//{}/{repository}{mark}{version}", self.host));
+        let reference = reference.map_err(|what| Error::source("not-found", what))?;
+        Ok(Registry::new(&self.runtime, &self.client, &reference, &self.keys, self.is_plain))
+    }
+
+    fn pages(&self, client: &Client, mut url: Url, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
+        url.query_pairs_mut().append_pair("n", &PAGE.to_string());
+        let first = url.clone();
+        let mut names = Vec::new();
+        let mut seen = BTreeSet::new();
+        while seen.insert(url.clone()) {
+            if seen.len() > PAGES || names.len() > NAMES {
+                return Err(paging(&self.host, "does not come to an end"));
+            }
+            let accept = HeaderValue::from_static("application/json");
+            let wanted = document::Wanted { url: &url, accept, most: DOCUMENT };
+            let work = unless_stopped(progress, document::get(client, &wanted, wish.how.patience, progress));
+            let found = self.runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
+            let page: Page = json(&found.bytes, "list of names")?;
+            names.extend(page.repositories.or(page.tags).unwrap_or_default());
+            let Some(link) = found.headers.get(LINK) else { return Ok(names) };
+            let next = link.to_str().ok().and_then(next_page);
+            let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
+                return Err(paging(&self.host, "names a next page that cannot be understood"));
+            };
+            // It could lead anywhere.
+            if next.origin() != first.origin() || next.path() != first.path() {
+                return Err(paging(&self.host, "names a next page that is somewhere else"));
+            }
+            url = next;
+        }
+        Err(paging(&self.host, "goes in a circle"))
+    }
+}
+
+fn paging(host: &str, what: &str) -> Error {
+    Error::source("paging", format!("a list of names of {} {what}", short(host)))
+}
+
+/// What a Link header names as next: RFC 8288.
+fn next_page(link: &str) -> Option<String> {
+    let (url, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let is_next = rest.split(';').any(|parameter| {
+        let parameter = parameter.trim();
+        parameter == "rel=next" || parameter == "rel=\"next\""
+    });
+    is_next.then(|| url.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_read_from_a_link() {
+        let link = "</v2/_catalog?last=a&n=1>; rel=\"next\"";
+        assert_eq!(next_page(link).as_deref(), Some("/v2/_catalog?last=a&n=1"));
+        assert_eq!(next_page("<x>;rel=next").as_deref(), Some("x"));
+        for other in ["", "<x", "x; rel=next", "<x>", "<x>; rel=\"prev\""] {
+            assert_eq!(next_page(other), None, "{other}");
+        }
+    }
+}
