@@ -2,9 +2,15 @@
 //!
 //! libFuzzer is the rest of the judge: a panic, a hang (`-timeout`) or too much memory (`-rss_limit_mb`) is a finding.
 
+mod archive;
+mod same;
+
 use std::io::Cursor;
 
 use diskferry::{Input, Limits, Options, Stated, inspect_full};
+
+pub use self::archive::archive;
+pub use self::same::same;
 
 const MIB: u64 = 1 << 20;
 

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
+use diskferry_testkit::container::tar;
 use diskferry_testkit::qcow2::{Compression, Place, Qcow2};
 use diskferry_testkit::vdi::Vdi;
 use diskferry_testkit::vmdk::{Style, Vmdk};
@@ -14,7 +15,9 @@ use diskferry_testkit::{Random, wrap};
 
 fn main() {
     let corpus = PathBuf::from(env::args_os().nth(1).unwrap());
-    for (target, name, bytes) in qcow2().into_iter().chain(vdi()).chain(vmdk()).chain(wrappings()) {
+    let formats: Vec<_> = qcow2().into_iter().chain(vdi()).chain(vmdk()).collect();
+    let same = formats.iter().filter(|(target, ..)| *target != "detect").map(in_chunks).collect::<Vec<_>>();
+    for (target, name, bytes) in formats.into_iter().chain(wrappings()).chain(archives()).chain(same) {
         let dir = corpus.join(target);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(name), bytes).unwrap();
@@ -22,6 +25,24 @@ fn main() {
 }
 
 type Seed = (&'static str, &'static str, Vec<u8>);
+
+/// In front of the image stands the size of chunks.
+fn in_chunks((_, name, image): &Seed) -> Seed {
+    let mut bytes = vec![5];
+    bytes.extend(image);
+    ("same", *name, bytes)
+}
+
+fn archives() -> Vec<Seed> {
+    let whiteout = tar(&[("disk/.wh.old", b""), ("disk/a", b"image")]);
+    vec![
+        ("archive", "image", tar(&[("etc/x", b"x"), ("./disk/a.raw", &[7; 700])])),
+        ("archive", "whiteout", whiteout),
+        ("archive", "opaque", tar(&[("disk/.wh..wh..opq", b"")])),
+        ("archive", "two", tar(&[("disk/a", b"a"), ("disk/b", b"b")])),
+        ("archive", "empty", vec![0; 1024]),
+    ]
+}
 
 fn qcow2() -> Vec<Seed> {
     // One cluster more than an L2 table of 512 bytes maps.

@@ -1,0 +1,91 @@
+//! An image is the same disk, or the same error, from a file and from a stream, however that is cut into chunks.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::sync::Mutex;
+
+use diskferry::sink::Sink;
+use diskferry::{Error, Input, Limits, Options, Progress, Result, Stated, convert};
+
+use crate::LIMITS;
+
+/// Carries `image` both ways and compares. The first byte says how large chunks are.
+pub fn same(image: &[u8], format: Option<&str>) {
+    let Some((chunk, image)) = image.split_first() else { return };
+    let format: Option<Stated> = format.and_then(|format| format.parse().ok());
+    let by_file = carry(Input::File(file_of(image).expect("a temporary file")), &format);
+    let chunks = Chunks { image: image.to_vec(), at: 0, chunk: usize::from(*chunk).pow(2) + 1 };
+    let by_stream = carry(Input::Stream { reader: Box::new(chunks), len: None }, &format);
+    match (by_file, by_stream) {
+        // What a stream cannot give again, a file can.
+        (_, Err(error)) if error.code() == "stream-mapped-twice" => {}
+        // The file is known to be too long, or too short, for what its header says; a stream is not.
+        (Err(one), Err(other)) => assert_eq!(one.kind(), other.kind(), "{one} and {other}"),
+        (Ok(one), Ok(other)) => assert!(one == other, "another disk"),
+        (one, other) => panic!("{:?} and {:?}", one.map(drop), other.map(drop)),
+    }
+}
+
+fn file_of(image: &[u8]) -> io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(image)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
+    let limits = Limits { virtual_size: 4 << 20, ..LIMITS };
+    let options = Options { format: format.clone(), limits, threads: 1, ..Options::default() };
+    let disk = Disk::default();
+    convert(input, &disk, &options, &Progress::default())?;
+    Ok(disk.0.into_inner().expect("no writer has panicked"))
+}
+
+/// A disk in memory.
+#[derive(Default)]
+struct Disk(Mutex<Vec<u8>>);
+
+impl Sink for Disk {
+    fn prepare(&self, _: Option<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let mut disk = self.0.lock().expect("no writer has panicked");
+        let start = usize::try_from(offset).expect("within the limit");
+        let end = start + data.len();
+        if disk.len() < end {
+            disk.resize(end, 0);
+        }
+        disk[start..end].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn zero(&self, _: u64, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn finish(&self, size: u64) -> Result<()> {
+        let size = usize::try_from(size).expect("within the limit");
+        let mut disk = self.0.lock().expect("no writer has panicked");
+        assert!(disk.len() <= size, "written behind the end: {} of {size}", disk.len());
+        disk.resize(size, 0);
+        Ok(())
+    }
+}
+
+/// Gives so many bytes per read.
+struct Chunks {
+    image: Vec<u8>,
+    at: usize,
+    chunk: usize,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = buf.len().min(self.chunk);
+        let got = self.image[self.at..].as_ref().read(&mut buf[..len])?;
+        self.at += got;
+        Ok(got)
+    }
+}
