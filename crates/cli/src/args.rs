@@ -34,6 +34,7 @@ pub enum Command {
     Convert(ConvertArgs),
     Info(InfoArgs),
     List(ListArgs),
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it
@@ -54,6 +55,7 @@ impl Command {
             Self::Convert(args) => args.job.json,
             Self::Info(args) => args.job.json,
             Self::List(args) => args.store.json,
+            Self::Verify(args) => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -157,6 +159,20 @@ pub struct InfoArgs {
 pub struct ListArgs {
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// Check that the images of a store are there and whole
+///
+/// Reads every manifest, configuration and layer, and compares lengths and digests. What several images share is read once.
+/// The exit code is that of the worst finding: 6 for what is not what it should be, 3 for a damaged document, 4 for what is missing.
+#[derive(Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// Only this image, by the name that list shows, or by its digest [default: all]
+    pub image: Option<String>,
 }
 
 /// What every job on an image takes.
@@ -392,3 +408,8 @@ const LIST_EXAMPLES: &str = "\
 Examples:
   diskferry list docker://registry.example/images
   diskferry list --json oci:/srv/images | jq '.images[].name'";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  diskferry verify oci:/srv/images
+  diskferry verify docker://registry.example/images images/debian:12";

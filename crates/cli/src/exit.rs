@@ -15,6 +15,8 @@ pub enum Failure {
     Usage(String),
     /// The job ended badly.
     Job(Error),
+    /// The result has been printed, and has findings of this kind.
+    Found(String, Kind),
     /// Something around the job went wrong that is nobody's fault above.
     Unexpected(String),
 }
@@ -31,13 +33,8 @@ impl Failure {
         match self {
             Self::Unexpected(_) => ("unexpected", 1),
             Self::Usage(_) => ("usage", 2),
-            Self::Job(error) => match error.kind() {
-                Kind::Image => ("image", 3),
-                Kind::Source => ("source", 4),
-                Kind::Target => ("target", 5),
-                Kind::Mismatch => ("mismatch", 6),
-                Kind::Stopped => ("stopped", signals::exit_code()),
-            },
+            Self::Job(error) => of_kind(error.kind()),
+            Self::Found(_, kind) => of_kind(*kind),
         }
     }
 
@@ -57,9 +54,19 @@ impl Failure {
     /// What to tell a person, on one line.
     pub fn message(&self) -> String {
         match self {
-            Self::Usage(what) | Self::Unexpected(what) => what.clone(),
+            Self::Usage(what) | Self::Unexpected(what) | Self::Found(what, _) => what.clone(),
             Self::Job(error) => error.to_string(),
         }
+    }
+}
+
+fn of_kind(kind: Kind) -> (&'static str, u8) {
+    match kind {
+        Kind::Image => ("image", 3),
+        Kind::Source => ("source", 4),
+        Kind::Target => ("target", 5),
+        Kind::Mismatch => ("mismatch", 6),
+        Kind::Stopped => ("stopped", signals::exit_code()),
     }
 }
 
@@ -67,7 +74,8 @@ impl Failure {
 pub fn of(outcome: Result<(), Failure>, json: bool) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
     output::say(&failure.message());
-    if json {
+    // Of findings, the result has been printed.
+    if json && !matches!(failure, Failure::Found(..)) {
         // The exit code says more than a second failure would.
         let _ = output::result(&json::text(&json::error(&failure)));
     }

@@ -20,6 +20,7 @@ mod source;
 mod stock;
 mod storage;
 mod target;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::List(args) => list::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man_pages(&dir),
     }

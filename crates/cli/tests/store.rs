@@ -197,3 +197,99 @@ fn a_registry_without_a_catalogue_says_so_and_a_repository_can_be_named() {
     server.put("/v2/team/a/tags/list?n=1000", page(r#"{"tags":["1"]}"#, None));
     assert_eq!(listed(&at(["list", "--json", &format!("{store}/team/a")])), ["team/a:1"]);
 }
+
+/// Codes of the findings of `verify`, by image.
+fn findings(output: &Output) -> Vec<(String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let found = json(output);
+    let images = found["images"].as_array().unwrap_or_else(|| panic!("{output:?}"));
+    images
+        .iter()
+        .map(|image| {
+            documented(image);
+            let codes = image["findings"].as_array().unwrap().iter().map(|finding| text(&finding["code"]));
+            (text(&image["name"]), codes.collect())
+        })
+        .collect()
+}
+
+#[test]
+fn lost_and_damaged_images_of_a_layout_are_named() {
+    let mut lab = Lab::new();
+    let one = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    let other = lab.layout.image(&[("disk/a", b"second")], "");
+    let index = lab.layout.index(&[one.clone(), other.clone()]);
+    lab.layout.name(&one, "one");
+    lab.layout.name(&other, "other");
+    lab.layout.name(&index, "both");
+    let store = lab.store();
+    let verify = || run(["verify", "--json", &store]);
+    let whole = verify();
+    assert_eq!(whole.status.code(), Some(0), "{whole:?}");
+    assert_eq!(json(&whole)["images"][0]["whole"], true);
+    assert!(stdout(&run(["verify", &store])).starts_with("one: whole, "));
+
+    let outcome = |exit: i32| {
+        let output = verify();
+        assert_fails(&output, exit);
+        findings(&output).into_iter().map(|(_, codes)| codes.join(" ")).collect::<Vec<_>>()
+    };
+    // The same length, another byte.
+    let layer = lab.layout.path(&diskferry_testkit::container::digest(&archive(b"first")));
+    let good = std::fs::read(&layer).unwrap();
+    let mut bent = good.clone();
+    bent[513] ^= 1;
+    std::fs::write(&layer, &bent).unwrap();
+    assert_eq!(outcome(6), ["mismatch", "", "mismatch"]);
+    std::fs::write(&layer, &good[..1000]).unwrap();
+    assert_eq!(outcome(6), ["mismatch", "", "mismatch"]);
+    std::fs::remove_file(&layer).unwrap();
+    assert_eq!(outcome(4), ["source-read", "", "source-read"]);
+    let output = run(["verify", &store]);
+    assert!(stdout(&output).contains(&diskferry_testkit::container::digest(&archive(b"first"))), "{output:?}");
+    std::fs::write(&layer, &good).unwrap();
+    assert_eq!(verify().status.code(), Some(0));
+
+    std::fs::remove_file(lab.layout.path(&other.digest)).unwrap();
+    assert_eq!(outcome(4), ["", "source-read", "source-read"]);
+    assert_eq!(run(["verify", &store, "one"]).status.code(), Some(0));
+    assert_fails(&run(["verify", &store, "other"]), 4);
+    assert_fails(&run(["verify", &store, &index.digest]), 4);
+    let output = run(["verify", "--json", &store, "nobody"]);
+    assert_eq!(json(&output)["error"]["code"], "source-not-found");
+}
+
+#[test]
+fn lost_and_damaged_images_of_a_registry_are_named() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    let other = lab.layout.image(&[("disk/a", b"second")], LABELS);
+    lab.layout.name(&image, "v1");
+    lab.layout.name(&other, "v2");
+    let registry = Registry::default().start();
+    let store = format!("docker://{}", registry.host());
+    lab.push("v1", &format!("{store}/a:1"));
+    lab.push("v2", &format!("{store}/b:1"));
+    let verify = || at(["verify", "--json", &store]);
+    let output = verify();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(findings(&output), [("a:1".into(), vec![]), ("b:1".into(), vec![])]);
+    assert_eq!(findings(&at(["verify", "--json", &store, "b:1"])), [("b:1".into(), vec![])]);
+
+    // Where the registry has a blob is told by its digest.
+    let config = json(&at(["list", "--json", &store]));
+    assert!(config["images"][0]["error"].is_null());
+    let manifest = std::fs::read(lab.layout.path(&other.digest)).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    let hex = manifest["config"]["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+    let data = registry.blobs().join("sha256").join(&hex[..2]).join(hex).join("data");
+    let good = std::fs::read(&data).unwrap();
+    std::fs::write(&data, [b' '].repeat(good.len())).unwrap();
+    let output = verify();
+    assert_fails(&output, 6);
+    assert_eq!(findings(&output)[1].1, ["mismatch"]);
+    std::fs::remove_file(&data).unwrap();
+    let output = verify();
+    assert_fails(&output, 4);
+    assert_eq!(findings(&output), [("a:1".into(), vec![]), ("b:1".into(), vec!["source-not-found".into()])]);
+}

@@ -106,7 +106,7 @@ impl Opener<'_> {
 }
 
 /// Reads a blob, and ends only if it was what was promised.
-struct Verified {
+pub(super) struct Verified {
     inner: layer::Reader,
     what: String,
     size: Option<u64>,
@@ -119,6 +119,21 @@ struct Verified {
 }
 
 impl Verified {
+    /// Reads `blob` as it is stored.
+    pub(super) fn stored(inner: layer::Reader, blob: &Descriptor, progress: &Progress) -> Result<Self> {
+        let expected = blob.checksum()?;
+        Ok(Self {
+            inner,
+            what: format!("blob {}", short(&blob.digest)),
+            size: Some(blob.size),
+            digester: Some(Digester::new([expected.algorithm])),
+            expected,
+            count: 0,
+            progress: progress.clone(),
+            transferred: None,
+        })
+    }
+
     /// More than promised is noticed at once.
     fn check_size(&self, ended: bool) -> Result<()> {
         match self.size {

@@ -3,6 +3,8 @@
 mod catalogue;
 mod list;
 mod place;
+mod tree;
+mod verify;
 
 use diskferry::archive::Pick;
 use diskferry::{Error, Kind, Limits, Progress, Result};
@@ -10,6 +12,7 @@ use diskferry::{Error, Kind, Limits, Progress, Result};
 pub use self::catalogue::Catalogue;
 pub use self::list::{Facts, Row};
 pub use self::place::Place;
+pub use self::verify::{Finding, Verdict};
 
 use super::keys::Keys;
 use super::manifest::Descriptor;

@@ -1,0 +1,98 @@
+//! Whether images are there and whole: every document, and every byte of every blob.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::rc::Rc;
+
+use diskferry::{Error, Progress, Result};
+
+use super::super::Store;
+use super::super::layer::Verified;
+use super::super::manifest::Descriptor;
+use super::list::name;
+use super::tree::Tree;
+use super::{Named, Stock, own};
+
+/// What was found out about an image.
+pub struct Verdict {
+    /// As [`Row::name`](super::Row::name) has it.
+    pub name: String,
+    /// The digest of its topmost document, where that is known.
+    pub digest: Option<String>,
+    /// Bytes of all that it consists of, as far as that is known.
+    pub size: u64,
+    /// What is wrong. An image without is whole.
+    pub findings: Vec<Finding>,
+}
+
+/// Something that an image lacks, or that is not what it should be.
+pub struct Finding {
+    /// Which part it is, where that is known.
+    pub digest: Option<String>,
+    /// What is wrong with it. Several images may have the same part.
+    pub error: Rc<Error>,
+}
+
+impl Stock {
+    /// Reads every image, or the one that is called `wanted` or has this digest, and compares it with its digests. A blob that
+    /// several images have is read once.
+    pub fn verify(&self, wanted: Option<&str>, progress: &Progress) -> Result<Vec<Verdict>> {
+        let mut known: BTreeMap<String, Option<Rc<Error>>> = BTreeMap::new();
+        let mut verdicts = Vec::new();
+        self.each(progress, |named| {
+            let full = name(named.repository.as_deref(), named.tag.as_deref(), named.digest.as_deref());
+            if wanted.is_some_and(|wanted| wanted != full && Some(wanted) != named.digest.as_deref()) {
+                return Ok(());
+            }
+            verdicts.push(self.verdict(full, named, &mut known, progress)?);
+            Ok(())
+        })?;
+        match wanted {
+            Some(wanted) if verdicts.is_empty() => {
+                Err(Error::source("not-found", format!("there is no image {wanted:?}; list shows the names")))
+            }
+            _ => Ok(verdicts),
+        }
+    }
+
+    fn verdict(
+        &self,
+        name: String,
+        named: Named,
+        known: &mut BTreeMap<String, Option<Rc<Error>>>,
+        progress: &Progress,
+    ) -> Result<Verdict> {
+        let digest = named.digest.clone();
+        let (tree, store) = Tree::of(named, &self.wish, progress)?;
+        let mut findings: Vec<_> =
+            tree.problems.into_iter().map(|(digest, error)| Finding { digest, error: Rc::new(error) }).collect();
+        let mut size = tree.documents.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
+        for (digest, blob) in &tree.blobs {
+            size = size.saturating_add(blob.size);
+            // Another image may say another length of it.
+            let key = format!("{digest} {}", blob.size);
+            if !known.contains_key(&key) {
+                let found = own(self.read(&store, blob, progress))?;
+                known.insert(key.clone(), found.err().map(Rc::new));
+            }
+            if let Some(Some(error)) = known.get(&key) {
+                findings.push(Finding { digest: Some(digest.clone()), error: Rc::clone(error) });
+            }
+        }
+        Ok(Verdict { name, digest, size, findings })
+    }
+
+    fn read(&self, store: &Store, blob: &Descriptor, progress: &Progress) -> Result<()> {
+        let found = store.blob(blob, &self.wish, progress)?;
+        let mut reader = Verified::stored(found.reader, blob, progress)?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::reading(0, error)),
+            }
+        }
+    }
+}
