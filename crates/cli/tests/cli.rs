@@ -72,7 +72,14 @@ fn help_gives_the_defaults_of_the_library() {
 fn manual_pages_are_written_for_each_subcommand() {
     let dir = tempfile::tempdir().unwrap();
     assert!(run(["man", dir.path().to_str().unwrap()]).status.success());
-    let expected = ["diskferry-completions.1", "diskferry-convert.1", "diskferry-info.1", "diskferry.1"];
+    let expected = [
+        "diskferry-completions.1",
+        "diskferry-convert.1",
+        "diskferry-info.1",
+        "diskferry-list.1",
+        "diskferry-verify.1",
+        "diskferry.1",
+    ];
     assert_eq!(names(dir.path()), expected);
 }
 

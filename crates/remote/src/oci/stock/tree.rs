@@ -6,8 +6,10 @@ use diskferry::{Error, Progress, Result};
 use serde_json::Value;
 
 use super::super::manifest::{Descriptor, json};
-use super::super::{DEPTH, FORMAT, Store, Wish};
+use super::super::{DEPTH, Store, Wish};
 use super::{Named, own};
+
+const FORMAT: &str = "oci";
 
 /// A document with all below it.
 #[derive(Default)]
