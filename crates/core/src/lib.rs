@@ -68,6 +68,7 @@ pub mod source;
 mod spans;
 mod spool;
 mod stated;
+pub mod store;
 
 pub use convert::{Input, Options, convert};
 pub use error::{Error, Kind, Result, Side};
@@ -82,3 +83,4 @@ pub use report::{Inspection, Report};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 pub use stated::Stated;
+pub use store::{Kept, store};

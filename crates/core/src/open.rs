@@ -19,7 +19,7 @@ use crate::report::{Inspection, Report};
 use crate::sink::{Discard, Sink};
 use crate::source::file::{FileSource, Unchanged, stored_len};
 use crate::source::stream::{Past, Stream};
-use crate::source::tap::{Digests, Meter, Tap};
+use crate::source::tap::{Copied, Digests, Meter, Tap};
 use crate::source::{Aside, Ranges, Source};
 use crate::spool::Spool;
 
@@ -44,6 +44,16 @@ pub struct Opened {
 
 /// Opens the image in `input`, reading no more than it takes to say what it is.
 pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Opened> {
+    open_copied(input, options, progress, None)
+}
+
+/// The same, with the stored bytes handed on while they pass.
+pub(crate) fn open_copied(
+    input: Input,
+    options: &Options,
+    progress: &Progress,
+    copied: Option<Copied>,
+) -> Result<Opened> {
     let started = Instant::now();
     let meter = Arc::new(Meter::new(progress));
     let wanted = options.checksums.iter().map(|sum| sum.algorithm).chain(options.digests.iter().copied());
@@ -52,7 +62,7 @@ pub fn open(input: Input, options: &Options, progress: &Progress) -> Result<Open
         Input::File(file) => Some(Unchanged::since_now(file)?),
         Input::Stream { .. } | Input::Ranged { .. } => None,
     };
-    let opener = Opener { options, meter: &meter, digests: &digests };
+    let opener = Opener { options, meter: &meter, digests: &digests, copied };
     let Unwrapped { mut source, wrappings, stored_size, stored } = match input {
         Input::File(file) => opener.file(file)?,
         Input::Stream { reader, len } => opener.stream(reader, len, None)?,
@@ -116,14 +126,22 @@ impl Opened {
 
     /// Carries the image to `sink`. An image with [refusals](format::ImageInfo::refusals) is refused before the sink is touched.
     pub fn convert(mut self, sink: &dyn Sink) -> Result<Report> {
-        let info = self.image.info();
-        if let Some(refusal) = info.refusals.first() {
-            return Err(Error::Unsupported { format: info.format, code: refusal.code, what: refusal.what.clone() });
-        }
+        self.refuse()?;
         let read = self.carry(sink).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
         sink.finish(carried.size)?;
         Ok(self.report(carried, digests, sink.spooled()))
+    }
+
+    /// That the image is one that may be carried.
+    pub(crate) fn refuse(&self) -> Result<()> {
+        let info = self.image.info();
+        match info.refusals.first() {
+            Some(refusal) => {
+                Err(Error::Unsupported { format: info.format, code: refusal.code, what: refusal.what.clone() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads the image to its end and checks everything that a conversion checks. The disk of an image with refusals is
@@ -252,6 +270,7 @@ struct Opener<'a> {
     options: &'a Options,
     meter: &'a Arc<Meter>,
     digests: &'a Digests,
+    copied: Option<Copied>,
 }
 
 impl Opener<'_> {
@@ -266,7 +285,7 @@ impl Opener<'_> {
             let unwrapped = self.stream(Positioned { file, at: 0 }, Some(len), None)?;
             return Ok(Unwrapped { stored: Stored::of(&unwrapped.wrappings, source), ..unwrapped });
         }
-        if self.digests.is_empty() {
+        if self.digests.is_empty() && self.copied.is_none() {
             return Ok(Unwrapped::plain(source, len));
         }
         let tap = self.tap(Positioned { file, at: 0 }, Some(len));
@@ -304,7 +323,7 @@ impl Opener<'_> {
     }
 
     fn tap<R: Read>(&self, reader: R, len: Option<u64>) -> Tap<R> {
-        Tap::new(reader, len, Arc::clone(self.meter), self.digests.clone())
+        Tap::new(reader, len, Arc::clone(self.meter), self.digests.clone()).copied_to(self.copied.clone())
     }
 }
 

@@ -10,6 +10,7 @@
 //! [OCI image specification](https://github.com/opencontainers/image-spec/blob/main/layer.md).
 
 mod entry;
+mod envelope;
 mod hidden;
 mod pax;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 
 use std::io::{self, Read};
 
+pub use self::envelope::Envelope;
 pub use self::hidden::Hidden;
 
 use self::entry::{Entries, Entry, Kind};

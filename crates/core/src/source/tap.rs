@@ -1,6 +1,6 @@
 //! Counts and digests the stored bytes on their way in, and is where a job notices that it should stop.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -83,18 +83,27 @@ impl Digests {
     }
 }
 
+/// Who else gets the stored bytes while they pass, in order and each once.
+pub(crate) type Copied = Arc<Mutex<dyn Write + Send>>;
+
 /// A reader of stored bytes that is counted, digested and held to its promised length.
 pub(crate) struct Tap<R> {
     inner: R,
     meter: Arc<Meter>,
     digests: Digests,
+    copied: Option<Copied>,
     promised: Option<u64>,
     count: u64,
 }
 
 impl<R: Read> Tap<R> {
     pub(crate) fn new(inner: R, promised: Option<u64>, meter: Arc<Meter>, digests: Digests) -> Self {
-        Self { inner, meter, digests, promised, count: 0 }
+        Self { inner, meter, digests, copied: None, promised, count: 0 }
+    }
+
+    /// The same, that hands on what it reads.
+    pub(crate) fn copied_to(self, copied: Option<Copied>) -> Self {
+        Self { copied, ..self }
     }
 
     /// More bytes than promised are as wrong as fewer.
@@ -125,6 +134,9 @@ impl<R: Read> Read for Tap<R> {
         self.meter.reach(self.count);
         self.digests.update(buf.get(..got).unwrap_or_default());
         self.hold_to_promise(got == 0 && !buf.is_empty())?;
+        if let Some(copied) = &self.copied {
+            lock(copied).write_all(buf.get(..got).unwrap_or_default())?;
+        }
         Ok(got)
     }
 }
