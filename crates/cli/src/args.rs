@@ -1,5 +1,6 @@
 //! What can be typed, what it means, and the help that says so.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct Cli {
 pub enum Command {
     Convert(ConvertArgs),
     Info(InfoArgs),
+    Push(PushArgs),
     List(ListArgs),
     Verify(VerifyArgs),
     /// Print a completion script for a shell
@@ -54,6 +56,7 @@ impl Command {
         match self {
             Self::Convert(args) => args.job.json,
             Self::Info(args) => args.job.json,
+            Self::Push(args) => args.job.json,
             Self::List(args) => args.store.json,
             Self::Verify(args) => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
@@ -175,6 +178,55 @@ pub struct VerifyArgs {
     pub image: Option<String>,
 }
 
+/// Store an image in a container image, as it is
+///
+/// Its bytes are not changed: a qcow2 in xz stays that. While they pass they are read as an image, and checked as for a conversion, so that
+/// the container image says how large it is, stored and unpacked, and of which format. The same image gives the same digest. The
+/// container image gets its name when all of it is there.
+#[derive(Args)]
+#[command(after_help = PUSH_EXAMPLES)]
+pub struct PushArgs {
+    /// The image: a path, an http:// or https:// URL, s3://bucket/key, docker://HOST/REPOSITORY:TAG, oci:DIR:NAME, or - for stdin
+    #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
+    pub source: Location,
+
+    /// The container image: oci:DIR:NAME
+    ///
+    /// A directory that is empty or not there becomes an image layout. What has the same name in it is replaced.
+    #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| destination(&typed))))]
+    pub target: Location,
+
+    #[command(flatten)]
+    pub job: JobArgs,
+
+    /// The image's name under disk/ in the container image [default: that of the source's file, else disk.img]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Digest that the source must have, as for convert
+    #[arg(long, value_name = "ALGO:HEX")]
+    pub checksum: Vec<Checksum>,
+
+    /// File of checksums that has one of the source, or auto, as for convert
+    #[arg(long, value_name = "URL|auto")]
+    pub checksum_url: Option<From>,
+
+    #[command(flatten)]
+    pub fetch: FetchArgs,
+
+    #[command(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// A place for a container image.
+fn destination(typed: &OsStr) -> Result<Location, String> {
+    match Location::parse(typed)? {
+        target if target.has_digest() => Err("a digest is what comes of it: name a tag".into()),
+        target @ Location::Layout(..) => Ok(target),
+        _ => Err("a container image goes to oci:DIR:NAME".into()),
+    }
+}
+
 /// What every job on an image takes.
 #[derive(Args)]
 pub struct JobArgs {
@@ -246,7 +298,7 @@ pub struct FetchArgs {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Container images")]
 pub struct ContainerArgs {
-    /// The machine that the image is for [default: linux/ and this one's, if there is a choice]
+    /// The machine that the image is for [default: linux/ and this one's, if there is a choice; of what is pushed linux/amd64]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
 
@@ -397,6 +449,11 @@ Examples:
   diskferry convert -f raw disk.img - | ssh host 'cat > /dev/vdb'
 
 With --json the report is on stdout, or an object {\"error\": …} if the job failed.";
+
+const PUSH_EXAMPLES: &str = "\
+Examples:
+  diskferry push debian.qcow2 oci:/srv/images:debian
+  diskferry push --json https://example.org/debian.qcow2.xz oci:/srv/images:debian-12";
 
 const INFO_EXAMPLES: &str = "\
 Examples:

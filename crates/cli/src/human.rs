@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use diskferry::format::Detail;
 use diskferry::{Inspection, Report};
+use diskferry_remote::oci::Pushed;
 
 use crate::escape;
 use crate::size::iec;
@@ -72,6 +73,20 @@ pub fn summary(report: &Report) -> String {
         iec(report.transferred),
         image.format,
         report.elapsed.as_secs_f64(),
+    )
+}
+
+/// What a finished push says, on one line.
+pub fn pushed(pushed: &Pushed) -> String {
+    let found = &pushed.report.inspection;
+    let wrappings: String = found.wrappings.iter().rev().map(|name| format!(" in {name}")).collect();
+    format!(
+        "{} of {}{wrappings}, unpacked {}, as {} in {:.1} s",
+        bytes(found.stored_size.unwrap_or_default()),
+        found.image.format,
+        iec(found.unpacked_size.unwrap_or_default()),
+        pushed.manifest,
+        pushed.report.elapsed.as_secs_f64(),
     )
 }
 

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use diskferry::format::{Detail, ImageInfo};
 use diskferry::{Error, Inspection, Report};
+use diskferry_remote::oci::Pushed;
 use serde_json::{Map, Value, json};
 
 use crate::escape;
@@ -41,6 +42,21 @@ pub fn report(source: &OsStr, report: &Report) -> Value {
         ]);
     }
     Value::Object(object)
+}
+
+/// What `push` says.
+pub fn pushed(source: &OsStr, target: &OsStr, pushed: &Pushed) -> Value {
+    let mut object = report(source, &pushed.report);
+    if let Some(object) = object.as_object_mut() {
+        object.extend([
+            ("target".into(), json!(target.to_string_lossy())),
+            ("layer-digest".into(), json!(pushed.layer.to_string())),
+            ("manifest-digest".into(), json!(pushed.manifest.to_string())),
+            ("uploaded".into(), json!(pushed.uploaded)),
+            ("skipped".into(), json!(pushed.skipped)),
+        ]);
+    }
+    object
 }
 
 fn inspected(source: &OsStr, inspection: &Inspection) -> Map<String, Value> {

@@ -14,6 +14,7 @@ mod list;
 mod outlet;
 mod output;
 mod progress;
+mod push;
 mod signals;
 mod size;
 mod source;
@@ -48,6 +49,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Convert(args) => convert::run(args),
         Command::Info(args) => info::run(args),
         Command::List(args) => list::run(args),
+        Command::Push(args) => push::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man_pages(&dir),

@@ -59,6 +59,8 @@ pub struct Reading {
     wish: Wish,
     access: AccessArgs,
     container: ContainerArgs,
+    /// Whether there is a container image at the other end.
+    push: bool,
 }
 
 impl Reading {
@@ -69,7 +71,13 @@ impl Reading {
             wish: fetch.wish(job, limits, look),
             access: fetch.access.clone(),
             container: fetch.container.clone(),
+            push: false,
         }
+    }
+
+    /// The same, for a source that becomes a container image.
+    pub fn for_push(self) -> Self {
+        Self { push: true, ..self }
     }
 }
 
@@ -101,8 +109,8 @@ impl Means {
 impl<'a> Source<'a> {
     /// Makes ready what it takes to read what lies at `location`.
     pub fn new(location: &'a Location, reading: Reading) -> Result<Self, Failure> {
-        let Reading { how, wish, access, container } = reading;
-        if container.any() && !matches!(location, Location::Registry(_) | Location::Layout(..)) {
+        let Reading { how, wish, access, container, push } = reading;
+        if container.any() && !push && !matches!(location, Location::Registry(_) | Location::Layout(..)) {
             let what = "--platform, --path, --authfile and --plain-http are for container images: docker:// or oci:";
             return Err(Failure::Usage(what.into()));
         }

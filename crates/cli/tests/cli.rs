@@ -77,6 +77,7 @@ fn manual_pages_are_written_for_each_subcommand() {
         "diskferry-convert.1",
         "diskferry-info.1",
         "diskferry-list.1",
+        "diskferry-push.1",
         "diskferry-verify.1",
         "diskferry.1",
     ];

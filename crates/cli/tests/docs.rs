@@ -65,6 +65,9 @@ fn every_key_of_every_report_is_documented_and_no_other() {
     let image = layout.image(&[("disk/a", b"x")], labels);
     layout.name(&image, "v1");
     collect(&json(&run(["info", "--json", &format!("oci:{}", container.path().display())])), "", &mut printed);
+    let pushed = format!("oci:{}:v2", container.path().display());
+    let output = run(["push", "--json", root().join("testdata/disk.qcow2.xz").to_str().unwrap(), &pushed]);
+    collect(&json(&output), "", &mut printed);
     assert_eq!(printed, documented(), "printed on the left, documented in docs/json.md on the right");
 }
 

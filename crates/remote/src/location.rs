@@ -56,6 +56,29 @@ impl Location {
         }
     }
 
+    /// Whether it names a container image by a digest.
+    pub fn has_digest(&self) -> bool {
+        match self {
+            Self::Registry(reference) => reference.digest().is_some(),
+            Self::Layout(_, name) => name.as_deref().is_some_and(is_digest),
+            _ => false,
+        }
+    }
+
+    /// Name of the file that it leads to, where it has one.
+    pub fn file_name(&self) -> Option<String> {
+        let name = match self {
+            Self::Stdin | Self::Registry(_) | Self::Layout(..) => return None,
+            Self::Path(path) => path.file_name()?.to_str()?.to_owned(),
+            Self::Http(url) => {
+                let last = url.path_segments()?.next_back()?;
+                percent_encoding::percent_decode_str(last).decode_utf8().ok()?.into_owned()
+            }
+            Self::S3(Object { key, .. }) => key.rsplit('/').next()?.to_owned(),
+        };
+        Some(name).filter(|name| !name.is_empty())
+    }
+
     /// What may be shown of it: of a URL neither a password nor the query, in which a presigned one has its signature.
     pub fn shown(&self) -> OsString {
         match self {
@@ -68,7 +91,7 @@ impl Location {
                 let mut shown = OsString::from("oci:");
                 shown.push(dir);
                 if let Some(name) = name {
-                    shown.push(if name.starts_with("sha256:") || name.starts_with("sha512:") { "@" } else { ":" });
+                    shown.push(if is_digest(name) { "@" } else { ":" });
                     shown.push(name);
                 }
                 shown
@@ -91,6 +114,10 @@ fn is_scheme(text: &str) -> bool {
     bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
         && text.len() > 1
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+fn is_digest(name: &str) -> bool {
+    name.starts_with("sha256:") || name.starts_with("sha512:")
 }
 
 fn http(typed: &str) -> Result<Url, String> {

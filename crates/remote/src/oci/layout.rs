@@ -14,6 +14,7 @@ use diskferry::{Error, Result, Side};
 use serde::Deserialize;
 
 pub use self::lock::Lock;
+pub(super) use self::lock::writing;
 
 use super::Blob;
 use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short};
@@ -116,7 +117,7 @@ impl Layout {
     }
 }
 
-fn blob_path(digest: &Checksum) -> PathBuf {
+pub(super) fn blob_path(digest: &Checksum) -> PathBuf {
     Path::new("blobs").join(digest.algorithm.to_string()).join(&digest.hex)
 }
 

@@ -27,6 +27,9 @@ const CONFIGS: [&str; 2] =
 /// Layers are these, and packed in a way that their bytes tell.
 const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.v1.tar", "application/vnd.docker.image.rootfs.diff.tar"];
 
+/// The annotation that an image's name in an index stands in.
+pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
+
 /// A reference to a blob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,7 +57,7 @@ impl Descriptor {
 
     /// The name that an image has in a layout.
     pub(super) fn name(&self) -> Option<&str> {
-        self.annotation("org.opencontainers.image.ref.name")
+        self.annotation(NAME)
     }
 
     pub(super) fn is_index(&self) -> bool {
@@ -246,6 +249,11 @@ pub(super) fn verify(bytes: &[u8], expected: &Checksum, what: &str) -> Result<()
 pub(super) fn digest(bytes: &[u8]) -> Result<Checksum> {
     let mut digester = Digester::new([Algorithm::Sha256]);
     digester.update(bytes);
+    finish(digester)
+}
+
+/// The only digest that was computed.
+pub(super) fn finish(digester: Digester) -> Result<Checksum> {
     digester.finish().into_iter().next().map_or_else(|| checksum(""), Ok)
 }
 

@@ -13,10 +13,13 @@ mod keys;
 mod layer;
 pub(crate) mod layout;
 mod manifest;
+mod pipe;
 mod platform;
+mod push;
 pub(crate) mod reference;
 mod registry;
 pub mod stock;
+mod stow;
 
 use std::io::Read;
 
@@ -29,8 +32,10 @@ pub use self::keys::Keys;
 pub use self::layer::Transferred;
 pub use self::layout::{Layout, Lock};
 pub use self::platform::Platform;
+pub use self::push::{Plan, Pushed, Sent, Target};
 pub use self::reference::Reference;
 pub use self::registry::Registry;
+pub use self::stow::Stow;
 
 use self::layer::Layer;
 use self::manifest::{Config, Descriptor, Document, Index, Manifest, check_size, short, verify};

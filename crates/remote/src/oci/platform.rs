@@ -3,13 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// An operating system and a processor, in Go's names, as images have them.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Platform {
     os: String,
     architecture: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     variant: Option<String>,
 }
 
@@ -32,6 +33,11 @@ impl Default for Platform {
 impl Platform {
     pub(super) fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         Self { os: os.into(), architecture: architecture.into(), variant: variant.map(str::to_owned) }
+    }
+
+    /// Linux on the processor that is meant where nothing is said.
+    pub fn usual() -> Self {
+        Self::new("linux", "amd64", None)
     }
 
     /// Whether an image for `other` is one for this. A variant that is not asked for does not matter.

@@ -74,7 +74,7 @@ impl Reference {
     }
 
     /// The digest, if it is named by that.
-    pub(super) fn digest(&self) -> Option<&Checksum> {
+    pub(crate) fn digest(&self) -> Option<&Checksum> {
         match &self.version {
             Version::Digest(digest) => Some(digest),
             Version::Tag(_) => None,

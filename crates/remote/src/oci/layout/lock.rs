@@ -115,7 +115,7 @@ fn is_same(file: &File, path: &Path) -> bool {
 }
 
 /// A failed change of a layout, with the name of the file.
-pub(super) fn writing(doing: &'static str, path: &Path, error: io::Error) -> Error {
+pub(in super::super) fn writing(doing: &'static str, path: &Path, error: io::Error) -> Error {
     Error::writing(doing, None, io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 

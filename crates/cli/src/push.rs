@@ -1,0 +1,81 @@
+//! `diskferry push`.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use diskferry::{Error, Progress};
+use diskferry_remote::Location;
+use diskferry_remote::oci::{Plan, Platform, Pushed, Stow, Target};
+
+use crate::args::{PushArgs, When};
+use crate::exit::Failure;
+use crate::progress::Display;
+use crate::source::{Reading, Source};
+use crate::{human, json, output, signals};
+
+/// What the image is called in its layer where the source has no name that it could have there.
+const NAME: &str = "disk.img";
+
+/// Stores the image as a container image, and says what came of it.
+pub fn run(args: PushArgs) -> Result<(), Failure> {
+    let progress = Progress::default();
+    signals::watch(&progress)?;
+    args.fetch.access.warn(&args.source, args.job.quiet);
+
+    let display = Display::choose(args.job.progress, args.job.quiet);
+    let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
+    let (source, target) = (args.source.shown(), args.target.shown());
+    let watched = progress.clone();
+    let pushed = display.during(&watched, move || carry(args, &progress))?;
+
+    if !quiet {
+        output::warn(&pushed.report.inspection.image.warnings);
+        if when == When::Always || (when == When::Auto && io::stderr().is_terminal()) {
+            output::say(&human::pushed(&pushed));
+        }
+    }
+    if as_json {
+        output::result(&json::text(&json::pushed(&source, &target, &pushed)))?;
+    }
+    Ok(())
+}
+
+fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
+    let platform = args.fetch.container.platform.clone().unwrap_or_else(Platform::usual);
+    let plan = plan(&args, platform)?;
+    let source = Source::new(&args.source, Reading::new(&args.fetch, &args.job, &args.limits, false).for_push())?;
+    let mut checksums = args.checksum;
+    if let Some(from) = &args.checksum_url {
+        checksums.push(source.published(from, progress)?);
+    }
+    let input = source.open(progress)?;
+    let (target, dir) = open(&args.target)?;
+    let options = args.job.options(args.limits, checksums, dir);
+    let mut pushed = target.push(input, &plan, &options, progress)?;
+    pushed.report = source.correct(pushed.report);
+    Ok(pushed)
+}
+
+fn plan(args: &PushArgs, platform: Platform) -> Result<Plan, Failure> {
+    match &args.name {
+        Some(name) => Plan::new(name, platform)
+            .ok_or_else(|| Failure::Usage("--name: a file in a container image cannot have that name".into())),
+        None => {
+            let own = args.source.file_name().and_then(|name| Plan::new(&name, platform.clone()));
+            own.or_else(|| Plan::new(NAME, platform)).ok_or_else(|| Failure::Unexpected("no name is left".into()))
+        }
+    }
+}
+
+/// Makes ready what the image goes to, and says where a spool may be beside it.
+fn open(location: &Location) -> Result<(Target, Option<&Path>), Failure> {
+    let Location::Layout(dir, name) = location else {
+        return Err(Failure::Usage("TARGET is neither docker://HOST/REPOSITORY:TAG nor oci:DIR:NAME".into()));
+    };
+    let stow = signals::with_temporary(|| {
+        let stow = Stow::create(dir, name.as_deref())?;
+        let temporary = stow.temporary();
+        Ok::<_, Error>((stow, temporary))
+    })?;
+    Ok((Target::Layout(Box::new(stow)), Some(dir)))
+}

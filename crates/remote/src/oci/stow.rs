@@ -1,0 +1,201 @@
+//! Putting images into an image layout.
+//!
+//! Blobs are written under temporary names, made durable, and get their own names together with the new `index.json`, while the
+//! [lock](super::layout::Lock) is held: at every moment the layout has every blob that its index leads to.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use diskferry::digest::{Algorithm, Digester};
+use diskferry::{Error, Progress, Result};
+use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempPath};
+
+use super::layout::{Layout, blob_path, writing};
+use super::manifest::{self, INDEX, NAME};
+use super::push::{Publication, Sent};
+
+/// Zeros in pieces of this size, at such places of a blob's file, become holes.
+const GRAIN: usize = 4096;
+
+/// How much of a blob is written at once.
+const BUFFER: usize = 256 * GRAIN;
+
+/// An image that is put into a layout.
+pub struct Stow {
+    dir: PathBuf,
+    name: Option<String>,
+    /// For the first blob, the large one. Made at once, so that its name is known to who ends the process.
+    ready: Mutex<Option<NamedTempFile>>,
+    staged: Mutex<Vec<Staged>>,
+}
+
+/// A blob that is complete and has not got its name.
+struct Staged {
+    path: PathBuf,
+    file: TempPath,
+    sent: Sent,
+}
+
+impl Stow {
+    /// For an image that will be called `name` in the layout in `dir`. A directory that is empty or not there becomes one.
+    pub fn create(dir: &Path, name: Option<&str>) -> Result<Self> {
+        fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
+        let mut entries = fs::read_dir(dir).map_err(|error| writing("opening the layout", dir, error))?;
+        if entries.next().is_none() {
+            initialise(dir)?;
+        }
+        if !dir.join("oci-layout").exists() {
+            let what = format!("{} is neither empty nor an image layout: it has no file oci-layout", dir.display());
+            return Err(Error::Target { code: "not-a-layout", what });
+        }
+        Layout::open(dir)?;
+        let blobs = dir.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(|error| writing("making the layout", &blobs, error))?;
+        let ready = Mutex::new(Some(temporary(dir)?));
+        Ok(Self { dir: dir.to_owned(), name: name.map(str::to_owned), ready, staged: Mutex::default() })
+    }
+
+    /// The file that has to be removed by whoever ends the process without dropping this.
+    pub fn temporary(&self) -> Option<PathBuf> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.as_ref().map(|file| file.path().to_owned())
+    }
+
+    /// Writes a blob.
+    pub(super) fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+        let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (file, path) = ready.map_or_else(|| temporary(&self.dir), Ok)?.into_parts();
+        let failed = |error| writing("writing the layout", &path, error);
+        let mut digester = Digester::new([Algorithm::Sha256]);
+        let mut buffer = vec![0; BUFFER];
+        let mut size = 0_u64;
+        loop {
+            progress.check()?;
+            let got = fill(reader, &mut buffer).map_err(|error| Error::reading(size, error))?;
+            let bytes = buffer.get(..got).unwrap_or_default();
+            digester.update(bytes);
+            write_data(&file, bytes, size).map_err(failed)?;
+            size = size.saturating_add(got as u64);
+            if got < BUFFER {
+                break;
+            }
+        }
+        file.set_len(size).map_err(failed)?;
+        // As any file that is made: there is nothing secret about a blob that its layout does not keep.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        let digest = manifest::finish(digester)?;
+        let sent = Sent { digest: digest.clone(), size, uploaded: size };
+        let place = self.dir.join(blob_path(&digest));
+        // What is there already was compared with nothing: it is used only if its length is right.
+        let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
+        let staged = Staged { path: place, file: path, sent: sent.clone() };
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
+        Ok(sent)
+    }
+
+    /// Gives the blobs their names, and the image its own.
+    pub(super) fn publish(&self, image: &Publication<'_>, progress: &Progress) -> Result<()> {
+        self.blob(&mut &*image.manifest, progress)?;
+        let lock = Layout::open(&self.dir)?.lock(progress)?;
+        for Staged { path, file, sent } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Nobody takes away what is there now, and is new again.
+            if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
+                continue;
+            }
+            file.persist(&path).map_err(|error| writing("giving a blob its name", &path, error.error))?;
+        }
+        sync(&self.dir.join("blobs/sha256"))?;
+        lock.update_index(|index| self.enter(index, image))
+    }
+
+    /// Names the image in the index: what has the same name is replaced, everything else stays as it is.
+    fn enter(&self, index: &mut Value, image: &Publication<'_>) -> Result<()> {
+        let images = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "its manifests are no list");
+            writing("replacing the index of the image layout", &self.dir, error)
+        })?;
+        let name = |image: &Value| Some(image.get("annotations")?.get(NAME)?.as_str()?.to_owned());
+        images.retain(|image| name(image) != self.name);
+        let digest = image.digest.to_string();
+        let mut entry = json!({
+            "mediaType": image.media_type, "digest": digest, "size": image.manifest.len(), "platform": image.platform,
+        });
+        if let (Some(name), Some(entry)) = (&self.name, entry.as_object_mut()) {
+            entry.insert("annotations".into(), json!({ NAME: name }));
+        }
+        images.push(entry);
+        Ok(())
+    }
+}
+
+fn has_len(path: &Path, len: u64) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == len)
+}
+
+/// Makes a layout without images.
+fn initialise(dir: &Path) -> Result<()> {
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
+    // The file that makes it a layout comes last.
+    replace(dir, &dir.join("index.json"), index.as_bytes())?;
+    replace(dir, &dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+}
+
+/// Replaces a file as a whole.
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |error| writing("writing the layout", path, error);
+    let mut file = temporary(dir)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    sync(dir)
+}
+
+fn temporary(dir: &Path) -> Result<NamedTempFile> {
+    let made = tempfile::Builder::new().prefix(".").suffix(".diskferry").tempfile_in(dir);
+    made.map_err(|error| writing("making a file in the layout", dir, error))
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| writing("making the layout durable", dir, error))
+}
+
+/// Writes what is not zero, in runs as long as possible.
+fn write_data(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    let is_zero = |grain: &[u8]| grain.iter().all(|byte| *byte == 0);
+    let (mut start, mut end) = (0, 0);
+    for grain in bytes.chunks(GRAIN) {
+        let next = end + grain.len();
+        if is_zero(grain) {
+            write_run(file, bytes, start..end, at)?;
+            start = next;
+        }
+        end = next;
+    }
+    write_run(file, bytes, start..end, at)
+}
+
+fn write_run(file: &File, bytes: &[u8], run: std::ops::Range<usize>, at: u64) -> io::Result<()> {
+    let place = at.saturating_add(run.start as u64);
+    bytes.get(run).filter(|run| !run.is_empty()).map_or(Ok(()), |run| file.write_all_at(run, place))
+}
+
+/// Reads until `buffer` is full or the reader ends.
+pub(super) fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(got) => done += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
