@@ -190,7 +190,7 @@ pub struct PushArgs {
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| Location::parse(&typed))))]
     pub source: Location,
 
-    /// The container image: oci:DIR:NAME
+    /// The container image: docker://HOST/REPOSITORY:TAG or oci:DIR:NAME
     ///
     /// A directory that is empty or not there becomes an image layout. What has the same name in it is replaced.
     #[arg(value_parser = ValueParser::new(OsStringValueParser::new().try_map(|typed| destination(&typed))))]
@@ -222,8 +222,8 @@ pub struct PushArgs {
 fn destination(typed: &OsStr) -> Result<Location, String> {
     match Location::parse(typed)? {
         target if target.has_digest() => Err("a digest is what comes of it: name a tag".into()),
-        target @ Location::Layout(..) => Ok(target),
-        _ => Err("a container image goes to oci:DIR:NAME".into()),
+        target @ (Location::Registry(_) | Location::Layout(..)) => Ok(target),
+        _ => Err("a container image goes to docker://HOST/REPOSITORY:TAG or oci:DIR:NAME".into()),
     }
 }
 
@@ -452,7 +452,7 @@ With --json the report is on stdout, or an object {\"error\": …} if the job fa
 
 const PUSH_EXAMPLES: &str = "\
 Examples:
-  diskferry push debian.qcow2 oci:/srv/images:debian
+  diskferry push debian.qcow2 docker://registry.example/images/debian:12
   diskferry push --json https://example.org/debian.qcow2.xz oci:/srv/images:debian-12";
 
 const INFO_EXAMPLES: &str = "\

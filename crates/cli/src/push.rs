@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use diskferry::{Error, Progress};
-use diskferry_remote::Location;
-use diskferry_remote::oci::{Plan, Platform, Pushed, Stow, Target};
+use diskferry_remote::oci::{Plan, Platform, Pushed, Stow, Target, Upload};
+use diskferry_remote::{Access, Client, Location, Runtime};
 
 use crate::args::{PushArgs, When};
 use crate::exit::Failure;
@@ -44,13 +44,14 @@ fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
     let platform = args.fetch.container.platform.clone().unwrap_or_else(Platform::usual);
     let plan = plan(&args, platform)?;
     let source = Source::new(&args.source, Reading::new(&args.fetch, &args.job, &args.limits, false).for_push())?;
-    let mut checksums = args.checksum;
+    let mut checksums = args.checksum.clone();
     if let Some(from) = &args.checksum_url {
         checksums.push(source.published(from, progress)?);
     }
     let input = source.open(progress)?;
-    let (target, dir) = open(&args.target)?;
-    let options = args.job.options(args.limits, checksums, dir);
+    let (target, dir) = open(&args)?;
+    let dir = dir.map(Path::to_owned);
+    let options = args.job.options(args.limits, checksums, dir.as_deref());
     let mut pushed = target.push(input, &plan, &options, progress)?;
     pushed.report = source.correct(pushed.report);
     Ok(pushed)
@@ -68,14 +69,29 @@ fn plan(args: &PushArgs, platform: Platform) -> Result<Plan, Failure> {
 }
 
 /// Makes ready what the image goes to, and says where a spool may be beside it.
-fn open(location: &Location) -> Result<(Target, Option<&Path>), Failure> {
-    let Location::Layout(dir, name) = location else {
-        return Err(Failure::Usage("TARGET is neither docker://HOST/REPOSITORY:TAG nor oci:DIR:NAME".into()));
-    };
-    let stow = signals::with_temporary(|| {
-        let stow = Stow::create(dir, name.as_deref())?;
-        let temporary = stow.temporary();
-        Ok::<_, Error>((stow, temporary))
-    })?;
-    Ok((Target::Layout(Box::new(stow)), Some(dir)))
+fn open(args: &PushArgs) -> Result<(Target, Option<&Path>), Failure> {
+    match &args.target {
+        Location::Layout(dir, name) => {
+            let stow = signals::with_temporary(|| {
+                let stow = Stow::create(dir, name.as_deref())?;
+                let temporary = stow.temporary();
+                Ok::<_, Error>((stow, temporary))
+            })?;
+            Ok((Target::Layout(Box::new(stow)), Some(dir)))
+        }
+        Location::Registry(reference) => {
+            let mut access = args.fetch.access.resolve()?;
+            if matches!(args.source, Location::Http(_) | Location::S3(_) | Location::Registry(_)) {
+                // What says who we are is for the server of SOURCE.
+                let Access { trust, proxies, guard, .. } = access;
+                access = Access { trust, proxies, guard, ..Access::default() };
+            }
+            let (runtime, client) = (Runtime::new()?, Client::new(&access)?);
+            let container = &args.fetch.container;
+            let patience = args.fetch.how(&args.job, false).patience;
+            let upload = Upload::new(&runtime, &client, reference, &container.keys(), container.plain_http, patience);
+            Ok((Target::Registry(Box::new(upload)), None))
+        }
+        _ => Err(Failure::Usage("TARGET is neither docker://HOST/REPOSITORY:TAG nor oci:DIR:NAME".into())),
+    }
 }

@@ -10,6 +10,8 @@ use std::process::{Command, Output};
 
 use common::{assert_fails, diskferry, json, names, run_with_pipe};
 use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::serve::registry::{Registry, USER};
+use diskferry_testkit::serve::tls::Authority;
 use diskferry_testkit::wrap;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -227,4 +229,78 @@ fn other_tools_read_a_layout() {
     let place = format!("{}:v1", lab.text("layout"));
     tool("umoci", &["unpack", "--rootless", "--image", &place, "bundle"], lab.dir.path());
     assert!(fs::read(lab.path("bundle/rootfs/disk/a.qcow2")).unwrap() == lab.image);
+}
+
+/// What must never be shown: the password, and what it looks like when it is sent (`me:s3cr3t` in base64).
+const SECRETS: [&str; 2] = [USER.1, "bWU6czNjcjN0"];
+
+#[test]
+fn an_image_goes_to_a_registry_and_real_tools_pull_it() {
+    let (lab, registry) = (Lab::new(), Registry::default().start());
+    let source = lab.write("a.qcow2", &lab.image);
+    let target = format!("docker://{}/vi/team/a:1", registry.host());
+    let plain = ["--plain-http"];
+    let pushed = lab.pushes(&source, &target, &plain);
+    lab.reads(&target, &plain);
+    let stored = lab.pushes(&source, &lab.layout("v1"), &[]);
+    assert_eq!(pushed["manifest-digest"], stored["manifest-digest"], "wherever it goes, it is the same");
+    let again = lab.pushes(&source, &target, &plain);
+    assert_eq!((&again["manifest-digest"], &again["uploaded"]), (&pushed["manifest-digest"], &json!(0)));
+
+    let copy = format!("oci:{}:1", lab.text("copy"));
+    tool("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", &target, &copy], lab.dir.path());
+    lab.reads(&copy, &[]);
+    let (root, run) = (lab.text("root"), lab.text("run"));
+    let storage = ["--storage-driver", "vfs", "--root", &root, "--runroot", &run];
+    tool("buildah", &[&storage[..], &["pull", "--tls-verify=false", &target]].concat(), lab.dir.path());
+    let found = json(&diskferry(["info", "--json", "--plain-http", &target]).output().unwrap());
+    assert_eq!((&found["claimed"], &found["unpacked-size"]), (&json!(true), &json!(4 << 20)));
+}
+
+#[test]
+fn an_image_of_many_chunks_arrives() {
+    let (lab, registry) = (Lab::new(), Registry::default().start());
+    let mut disk = vec![0; 40 << 20];
+    disk.chunks_mut(4096).zip(0_u32..).for_each(|(block, at)| block[..4].copy_from_slice(&at.to_le_bytes()));
+    let source = lab.write("disk.img", &disk);
+    let target = format!("docker://{}/a:1", registry.host());
+    let report = lab.pushes(&source, &target, &["--plain-http"]);
+    assert_eq!(report["stored-size"], 40 << 20);
+    let lab = Lab { disk, ..lab };
+    lab.reads(&target, &["--plain-http"]);
+}
+
+#[test]
+fn a_locked_registry_is_written_to_with_tls_and_a_password() {
+    let lab = Lab::new();
+    let authority = Authority::new();
+    let registry = Registry::default().tls(authority.server(&["127.0.0.1"])).locked().start();
+    let ca = lab.write("ca.pem", authority.certificate().as_bytes());
+    let host = registry.host();
+    let auths = format!(r#"{{"auths":{{"{host}":{{"auth":"bWU6czNjcjN0"}}}}}}"#);
+    let (auth, none) = (lab.write("auth.json", auths.as_bytes()), lab.write("none.json", b"{}"));
+    let source = lab.write("a.qcow2", &lab.image);
+    let target = format!("docker://{host}/a:1");
+    let known = ["--cacert", &ca, "--authfile", &auth];
+    lab.pushes(&source, &target, &known);
+    lab.reads(&target, &known);
+    let unknown = ["--cacert", &ca, "--authfile", &none];
+    lab.refuses(&source, &target, &unknown, 5, "target-denied");
+    lab.refuses(&source, &target, &["--authfile", &auth], 5, "target-tls");
+    let said = format!("{:?}", lab.push(&source, &target, &unknown));
+    assert!(!SECRETS.iter().any(|secret| said.contains(secret)), "{said}");
+}
+
+#[test]
+fn a_refused_image_leaves_no_manifest_in_a_registry() {
+    let (lab, registry) = (Lab::new(), Registry::default().start());
+    let target = format!("docker://{}/a:1", registry.host());
+    let cut = lab.write("cut.qcow2", &lab.image[..lab.image.len() / 2]);
+    lab.refuses(&cut, &target, &["--plain-http"], 3, "qcow2-ends-early");
+    let output = diskferry(["info", "--json", "--plain-http", &target]).output().unwrap();
+    assert_eq!(json(&output)["error"]["code"], "source-not-found");
+    // Nobody listens there.
+    let source = lab.write("a.qcow2", &lab.image);
+    let more = ["--plain-http", "--retries", "1"];
+    lab.refuses(&source, "docker://127.0.0.1:1/a:1", &more, 5, "target-unreachable");
 }

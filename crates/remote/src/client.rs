@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use diskferry::{Error, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Method, Proxy, RequestBuilder, Response, StatusCode};
+use reqwest::{Body, Method, Proxy, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
 use url::{Origin, Url};
 
 use crate::access::{Access, Login};
 use crate::failure::Failure;
 use crate::oci::Desk;
+pub(crate) use crate::payload::Payload;
 use crate::secret::Secret;
 use crate::shown::{Host, Shown};
 
@@ -79,8 +80,21 @@ impl Client {
         url: &Url,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
+        self.send_with(method, named, url, headers, None).await
+    }
+
+    /// The same, with a body.
+    pub(crate) async fn send_with(
+        &self,
+        method: Method,
+        named: &Url,
+        url: &Url,
+        headers: HeaderMap,
+        payload: Option<Payload>,
+    ) -> Result<Response, Failure> {
         let Some(desk) = &self.desk else {
-            return self.travel(Errand { method, named, url, headers, ticket: Ticket::Own, form: None }).await;
+            let ticket = Ticket::Own;
+            return self.travel(Errand { method, named, url, headers, ticket, form: None, payload }).await;
         };
         let errand = |ticket| Errand {
             method: method.clone(),
@@ -89,6 +103,7 @@ impl Client {
             headers: headers.clone(),
             ticket: Ticket::Registry(ticket),
             form: None,
+            payload: payload.clone(),
         };
         let shown = desk.ticket();
         let response = self.travel(errand(shown.clone())).await?;
@@ -129,6 +144,10 @@ impl Client {
                         format_args!("redirects a form with credentials, which is not followed"),
                     ));
                 }
+                // The others make another request of it.
+                Some(_) if errand.payload.is_some() && !matches!(response.status().as_u16(), 307 | 308) => {
+                    return Err(misdirected(&url, format_args!("redirects what is sent there, which is not followed")));
+                }
                 Some(next) => url = next,
             }
         }
@@ -156,6 +175,9 @@ impl Client {
         }
         if let Some(form) = &errand.form {
             request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+        }
+        if let Some(payload) = &errand.payload {
+            request = request.body(Body::wrap(payload.body()));
         }
         let request = match &errand.ticket {
             Ticket::Own => self.identify(request, url, first, at_home),
@@ -213,6 +235,8 @@ pub(crate) struct Errand<'a> {
     pub(crate) ticket: Ticket,
     /// Fields of a form, encoded. They are not sent along with a redirect.
     pub(crate) form: Option<String>,
+    /// What is sent, where that is no form.
+    pub(crate) payload: Option<Payload>,
 }
 
 /// Who a request says we are, to the server that is named.

@@ -13,6 +13,7 @@ pub mod http;
 mod location;
 mod netrc;
 pub mod oci;
+mod payload;
 mod proxy;
 pub mod publisher;
 mod runtime;

@@ -163,7 +163,8 @@ fn wrong_range(asked: u64, headers: &HeaderMap) -> Failure {
     Failure { error: Error::source("wrong-range", what), again: Again::Later(None) }
 }
 
-fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
+/// What a status means that is no success.
+pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap) -> Failure {
     let (error, again) = match status.as_u16() {
         404 | 410 => (Error::source("not-found", format!("the server has no such file ({status})")), Again::Never),
         401 => {

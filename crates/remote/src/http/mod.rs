@@ -23,6 +23,9 @@ use url::Url;
 
 pub use self::retry::Patience;
 
+pub(crate) use self::answer::refusal;
+pub(crate) use self::retry::Tries;
+
 use self::elsewhere::Elsewhere;
 use self::forward::{PART, Pace, Reader};
 use self::look::{BEGINNING, Look};

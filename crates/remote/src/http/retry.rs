@@ -36,7 +36,7 @@ impl Default for Patience {
 const PROGRESS: u64 = 64 << 10;
 
 /// What is left of one request's patience.
-pub(super) struct Tries {
+pub(crate) struct Tries {
     patience: Patience,
     progress: Progress,
     pauses: ExponentialBackoff,
@@ -45,12 +45,12 @@ pub(super) struct Tries {
 }
 
 impl Tries {
-    pub(super) fn new(patience: Patience, progress: &Progress) -> Self {
+    pub(crate) fn new(patience: Patience, progress: &Progress) -> Self {
         Self { patience, progress: progress.clone(), pauses: pauses(&patience), attempt: 0, gained: 0 }
     }
 
     /// The server gave `count` bytes that are new.
-    pub(super) fn gain(&mut self, count: u64) {
+    pub(crate) fn gain(&mut self, count: u64) {
         self.gained = self.gained.saturating_add(count);
         if self.attempt > 0 && self.gained >= PROGRESS {
             self.attempt = 0;
@@ -59,7 +59,7 @@ impl Tries {
     }
 
     /// Waits until the server may be asked again, or gives the reason why not.
-    pub(super) async fn pause_after(&mut self, failure: Failure) -> Result<(), Error> {
+    pub(crate) async fn pause_after(&mut self, failure: Failure) -> Result<(), Error> {
         let Again::Later(asked_for) = failure.again else { return Err(failure.error) };
         let Some(pause) = self.pauses.next() else { return Err(self.exhausted(failure.error)) };
         let pause = pause.max(asked_for.unwrap_or_default()).min(self.patience.longest_pause);

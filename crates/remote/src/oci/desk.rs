@@ -31,6 +31,8 @@ pub(crate) struct Desk {
     client: Client,
     reference: Reference,
     keys: Keys,
+    /// What is to be done in the repository, where that is more than what the registry says for each request.
+    actions: Option<&'static str>,
     /// What let us in the last time.
     ticket: Mutex<Option<HeaderValue>>,
     /// One at a time asks for another.
@@ -58,9 +60,15 @@ impl Desk {
             client: client.clone(),
             reference: reference.clone(),
             keys: keys.clone(),
+            actions: None,
             ticket: Mutex::new(ticket),
             asking: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same, for somebody who writes.
+    pub(super) fn for_pushing(client: &Client, reference: &Reference, keys: &Keys) -> Self {
+        Self { actions: Some("pull,push"), ..Self::new(client, reference, keys) }
     }
 
     /// What to show first.
@@ -96,7 +104,12 @@ impl Desk {
             (_, Challenge::Basic) => None,
             (credentials, Challenge::Bearer { realm, service, scope }) => {
                 let realm = self.realm(home, &realm)?;
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.reference.repository()));
+                let usual = |actions: &str| format!("repository:{}:{actions}", self.reference.repository());
+                // One token for all that is to be done, where the registry would give out one for each.
+                let scope = match (self.actions, scope) {
+                    (Some(actions), _) => usual(actions),
+                    (None, scope) => scope.unwrap_or_else(|| usual("pull")),
+                };
                 let ask = Ask { realm, service, scope };
                 Some(self.token(ask, credentials).await?)
             }
@@ -146,7 +159,7 @@ impl Desk {
                 form.append_pair("client_id", "diskferry").append_pair("scope", &ask.scope);
                 form.extend_pairs(ask.service.map(|service| ("service", service)));
                 let (ticket, form) = (Ticket::Token(None), Some(form.finish()));
-                Errand { method: Method::POST, named: &realm, url: &realm, headers, ticket, form }
+                Errand { method: Method::POST, named: &realm, url: &realm, headers, ticket, form, payload: None }
             }
             other => {
                 let mut url = realm.clone();
@@ -163,6 +176,7 @@ impl Desk {
                     headers,
                     ticket: Ticket::Token(ticket),
                     form: None,
+                    payload: None,
                 };
                 return answer(&realm, self.client.travel(errand).await?).await;
             }

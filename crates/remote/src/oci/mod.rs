@@ -20,6 +20,7 @@ pub(crate) mod reference;
 mod registry;
 pub mod stock;
 mod stow;
+mod upload;
 
 use std::io::Read;
 
@@ -36,6 +37,7 @@ pub use self::push::{Plan, Pushed, Sent, Target};
 pub use self::reference::Reference;
 pub use self::registry::Registry;
 pub use self::stow::Stow;
+pub use self::upload::Upload;
 
 use self::layer::Layer;
 use self::manifest::{Config, Descriptor, Document, Index, Manifest, check_size, short, verify};

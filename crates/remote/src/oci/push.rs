@@ -18,6 +18,7 @@ use super::manifest::{self, MANIFEST};
 use super::pipe::{self, pipe};
 use super::platform::Platform;
 use super::stow::Stow;
+use super::upload::Upload;
 
 /// Types of what is written.
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -33,6 +34,8 @@ const NAME: usize = 255;
 pub enum Target {
     /// Into a directory.
     Layout(Box<Stow>),
+    /// To a registry.
+    Registry(Box<Upload>),
 }
 
 /// How a disk image is put into a container image.
@@ -95,6 +98,7 @@ impl Target {
     pub fn temporary(&self) -> Option<PathBuf> {
         match self {
             Self::Layout(stow) => stow.temporary(),
+            Self::Registry(_) => None,
         }
     }
 
@@ -130,6 +134,7 @@ impl Target {
         progress.check()?;
         match self {
             Self::Layout(stow) => stow.publish(&image, progress)?,
+            Self::Registry(upload) => upload.publish(&image, progress)?,
         }
         let uploaded = layer.uploaded.saturating_add(config.uploaded);
         let skipped = (layer.size.saturating_add(config.size)).saturating_sub(uploaded);
@@ -177,6 +182,7 @@ impl Target {
     fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
         match self {
             Self::Layout(stow) => stow.blob(reader, progress),
+            Self::Registry(upload) => upload.blob(reader, progress),
         }
     }
 }

@@ -1,0 +1,461 @@
+//! Writing to a registry: the half of its [API] that sends.
+//!
+//! A blob goes up in chunks. When one fails, the registry is asked how many bytes it has, and gets the rest: as much of what was sent is
+//! kept as it could have lost, and no more, whatever the size of the blob. The blob exists when the registry has compared its digest;
+//! the manifest, which names it, comes after that.
+//!
+//! [API]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#push
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diskferry::digest::{Algorithm, Checksum, Digester};
+use diskferry::{Error, Progress, Result};
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
+};
+use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
+use tokio::time::sleep;
+use url::Url;
+
+use super::desk::Desk;
+use super::keys::Keys;
+use super::manifest;
+use super::push::{Publication, Sent};
+use super::reference::Reference;
+use super::stow::fill;
+use crate::client::{Client, Payload};
+use crate::failure::{Again, Failure};
+use crate::http::{Patience, Tries, refusal};
+use crate::runtime::{Runtime, unless_stopped};
+use crate::shown::Host;
+
+/// What is sent with one request. Each takes the registry a moment; and it is kept until it has arrived.
+const CHUNK: usize = 8 << 20;
+
+/// Largest chunk, where the registry wants large ones.
+const LARGEST: usize = 32 << 20;
+
+/// Chunks that are kept after they have arrived: a registry that is started again may have lost the last ones.
+const TAIL: usize = 1;
+
+/// Most bytes of an answer that are looked at for a reason.
+const REASON: usize = 4 << 10;
+
+/// One repository of a registry, to write to.
+pub struct Upload {
+    runtime: Runtime,
+    client: Client,
+    reference: Reference,
+    is_plain: bool,
+    patience: Patience,
+}
+
+/// Where a blob is being put together.
+struct Session {
+    /// Where the next request goes.
+    url: Url,
+    /// What is kept of the blob, and where in the blob it begins.
+    tail: VecDeque<Bytes>,
+    tail_at: u64,
+    /// How many bytes the registry has.
+    offset: u64,
+}
+
+impl Upload {
+    /// For the repository of `reference`. Who we are is what `client` has, else what is found in `keys`.
+    pub fn new(
+        runtime: &Runtime,
+        client: &Client,
+        reference: &Reference,
+        keys: &Keys,
+        is_plain: bool,
+        patience: Patience,
+    ) -> Self {
+        let client = client.with_desk(Desk::for_pushing(client, reference, keys));
+        Self { runtime: runtime.clone(), client, reference: reference.clone(), is_plain, patience }
+    }
+
+    /// Whether there is a blob with this digest in the repository, and of this many bytes.
+    pub fn blob_exists(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
+        let url = self.url("blobs", &digest.to_string())?;
+        self.ask(progress, async |_| {
+            let answer = self.send(Method::HEAD, &url, HeaderMap::new(), None).await?;
+            match answer.status() {
+                StatusCode::OK => Ok(header(&answer, &CONTENT_LENGTH).is_none_or(|found| found == size.to_string())),
+                StatusCode::NOT_FOUND => Ok(false),
+                _ => Err(refused(answer).await),
+            }
+        })
+    }
+
+    /// Has the registry take a blob from its repository `from`, and says whether it has.
+    pub fn mount(&self, digest: &Checksum, from: &str, progress: &Progress) -> Result<bool> {
+        let mut url = self.url("blobs", "uploads/")?;
+        url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
+        self.ask(progress, async |_| {
+            let answer = self.send(Method::POST, &url, HeaderMap::new(), Some(Payload::default())).await?;
+            match answer.status() {
+                StatusCode::CREATED => Ok(true),
+                // It has begun an upload instead, which nobody will go on with.
+                StatusCode::ACCEPTED => {
+                    let session = self.location(&url, &answer)?;
+                    let _ = self.send(Method::DELETE, &session, HeaderMap::new(), None).await;
+                    Ok(false)
+                }
+                _ => Err(refused(answer).await),
+            }
+        })
+    }
+
+    /// Sends what `reader` gives as a blob.
+    pub fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+        let mut digester = Digester::new([Algorithm::Sha256]);
+        let mut chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
+        if chunk.len() < CHUNK {
+            // Small, and known as a whole.
+            let digest = manifest::finish(digester)?;
+            let size = chunk.len() as u64;
+            if self.blob_exists(&digest, size, progress)? {
+                return Ok(Sent { digest, size, uploaded: 0 });
+            }
+            let mut session = self.begin(progress)?.0;
+            self.transfer(&mut session, chunk, progress)?;
+            self.complete(&mut session, &digest, size, progress)?;
+            return Ok(Sent { digest, size, uploaded: size });
+        }
+        let (mut session, least) = self.begin(progress)?;
+        let len = CHUNK.max(least);
+        let mut size = 0;
+        while !chunk.is_empty() {
+            size += chunk.len() as u64;
+            self.transfer(&mut session, chunk, progress)?;
+            chunk = self.chunk(reader, len, size, &mut digester)?;
+        }
+        let digest = manifest::finish(digester)?;
+        self.complete(&mut session, &digest, size, progress)?;
+        Ok(Sent { digest, size, uploaded: size })
+    }
+
+    /// Names an image.
+    pub(super) fn publish(&self, image: &Publication<'_>, progress: &Progress) -> Result<()> {
+        self.put_manifest(image.manifest, image.media_type, &self.reference.version(), progress)
+    }
+
+    /// Puts a manifest under a tag, or under its digest.
+    pub fn put_manifest(&self, bytes: &[u8], media_type: &str, name: &str, progress: &Progress) -> Result<()> {
+        let url = self.url("manifests", name)?;
+        let digest = manifest::digest(bytes)?;
+        let bytes = Bytes::copy_from_slice(bytes);
+        let media_type = HeaderValue::try_from(media_type).unwrap_or(HeaderValue::from_static(manifest::MANIFEST));
+        self.ask(progress, async |_| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, media_type.clone())]);
+            let answer = self.send(Method::PUT, &url, headers, Some(Payload::new(bytes.clone()))).await?;
+            if !answer.status().is_success() {
+                return Err(refused(answer).await);
+            }
+            match header(&answer, &HeaderName::from_static("docker-content-digest")) {
+                Some(found) if found != digest.to_string() => Err(Failure::never(Error::Mismatch {
+                    what: "digest of the manifest, as the registry has it,".into(),
+                    expected: digest.to_string(),
+                    found: manifest::short(&found),
+                })),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn chunk(&self, reader: &mut dyn Read, len: usize, at: u64, digester: &mut Digester) -> Result<Bytes> {
+        let mut chunk = vec![0; len];
+        let got = fill(reader, &mut chunk).map_err(|error| Error::reading(at, error))?;
+        chunk.truncate(got);
+        digester.update(&chunk);
+        Ok(chunk.into())
+    }
+
+    /// Begins a blob; the least that the registry wants in a chunk that is not the last.
+    fn begin(&self, progress: &Progress) -> Result<(Session, usize)> {
+        let url = self.url("blobs", "uploads/")?;
+        self.ask(progress, async |_| {
+            let answer = self.send(Method::POST, &url, HeaderMap::new(), Some(Payload::default())).await?;
+            match answer.status() {
+                StatusCode::ACCEPTED => {
+                    let least = header(&answer, &HeaderName::from_static("oci-chunk-min-length"));
+                    let least = least.and_then(|least| least.parse().ok()).unwrap_or(0);
+                    let url = self.location(&url, &answer)?;
+                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0 }, LARGEST.min(least)))
+                }
+                // Not now: registries are read-only while they collect their garbage.
+                StatusCode::METHOD_NOT_ALLOWED => Err(Failure::later(refused(answer).await.error)),
+                _ => Err(refused(answer).await),
+            }
+        })
+    }
+
+    /// Sends the next chunk, until the registry has all of it.
+    fn transfer(&self, session: &mut Session, chunk: Bytes, progress: &Progress) -> Result<()> {
+        session.keep(chunk);
+        let end = session.end();
+        self.ask(progress, async |tries| {
+            let mut sure = true;
+            while session.offset < end {
+                let sent = if sure { self.patch(session).await } else { self.locate(session).await };
+                match sent {
+                    Ok(arrived) => {
+                        tries.gain(arrived);
+                        sure = true;
+                    }
+                    // What of it has arrived is for the registry to say.
+                    Err(failure) => {
+                        sure = false;
+                        tries.pause_after(failure).await.map_err(Failure::never)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Sends what the registry lacks.
+    async fn patch(&self, session: &mut Session) -> Result<u64, Failure> {
+        let bytes = session.missing()?;
+        let (start, len) = (session.offset, bytes.len() as u64);
+        let range = format!("{start}-{}", (start + len).saturating_sub(1));
+        let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
+        headers.extend(HeaderValue::try_from(range).ok().map(|range| (CONTENT_RANGE, range)));
+        let answer = self.send(Method::PATCH, &session.url, headers, Some(Payload::new(bytes))).await?;
+        match answer.status() {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
+                session.url = self.location(&session.url, &answer)?;
+                let offset = offset(&answer).unwrap_or(start + len);
+                session.reach(offset, start + len)?;
+                Ok(offset.saturating_sub(start))
+            }
+            // It has another number of bytes than we think.
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(Failure::later(refused(answer).await.error)),
+            _ => Err(refused(answer).await),
+        }
+    }
+
+    /// Asks how much has arrived.
+    async fn locate(&self, session: &mut Session) -> Result<u64, Failure> {
+        let answer = self.send(Method::GET, &session.url, HeaderMap::new(), None).await?;
+        match answer.status() {
+            StatusCode::NO_CONTENT | StatusCode::ACCEPTED | StatusCode::OK => {
+                let before = session.offset;
+                let found = offset(&answer).unwrap_or(0);
+                session.url = self.location(&session.url, &answer)?;
+                session.reach(found, session.end())?;
+                Ok(found.saturating_sub(before))
+            }
+            _ => Err(refused(answer).await),
+        }
+    }
+
+    /// Has the registry compare the digest.
+    fn complete(&self, session: &mut Session, digest: &Checksum, size: u64, progress: &Progress) -> Result<()> {
+        let place = self.url("blobs", &digest.to_string())?;
+        self.ask(progress, async |tries| {
+            loop {
+                let mut url = session.url.clone();
+                url.query_pairs_mut().append_pair("digest", &digest.to_string());
+                let headers =
+                    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
+                let failure = match self.send(Method::PUT, &url, headers, Some(Payload::default())).await {
+                    Ok(answer) if answer.status().is_success() => return Ok(()),
+                    Ok(answer) => refused(answer).await,
+                    Err(failure) => failure,
+                };
+                // The answer may be all that was lost.
+                let found = self.send(Method::HEAD, &place, HeaderMap::new(), None).await;
+                let is_there = |found: &Response| {
+                    found.status() == StatusCode::OK
+                        && header(found, &CONTENT_LENGTH).is_none_or(|len| len == size.to_string())
+                };
+                if found.is_ok_and(|found| is_there(&found)) {
+                    return Ok(());
+                }
+                tries.pause_after(failure).await.map_err(Failure::never)?;
+                while self.locate(session).await.is_ok() && session.offset < size {
+                    tries.gain(self.patch(session).await?);
+                }
+            }
+        })
+    }
+
+    /// Does `work` until it succeeds, patience ends, or the job is stopped.
+    fn ask<T>(&self, progress: &Progress, mut work: impl AsyncFnMut(&mut Tries) -> Result<T, Failure>) -> Result<T> {
+        let work = async {
+            let mut tries = Tries::new(self.patience, progress);
+            loop {
+                match work(&mut tries).await {
+                    Ok(done) => return Ok(done),
+                    Err(failure) => tries.pause_after(failure).await?,
+                }
+            }
+        };
+        let done = self.runtime.block_on(unless_stopped(progress, work));
+        done.map_err(|error| Error::writing("waiting for the registry", None, error))?
+            .and_then(|done| done)
+            .map_err(target)
+    }
+
+    /// Sends one request. The server may take as long as it wants as long as it takes bytes, and no longer than is allowed when it
+    /// does not.
+    async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        payload: Option<Payload>,
+    ) -> Result<Response, Failure> {
+        let home = self.url("blobs", "").map_err(Failure::never)?;
+        let watch = payload.clone().unwrap_or_default();
+        let mut sending = pin!(self.client.send_with(method, &home, url, headers, payload));
+        let mut taken = watch.taken();
+        loop {
+            tokio::select! {
+                answer = &mut sending => return answer,
+                () = sleep(self.patience.stall) => {}
+            }
+            let now = watch.taken();
+            if now == taken {
+                let seconds = self.patience.stall.as_secs_f64();
+                let what = format!("{} has taken nothing for {seconds} s (--stall-timeout)", Host(&home));
+                return Err(Failure { error: Error::source("stalled", what).for_now(), again: Again::Later(None) });
+            }
+            taken = now;
+        }
+    }
+
+    fn url(&self, kind: &str, name: &str) -> Result<Url> {
+        self.reference.url(self.is_plain, kind, name)
+    }
+
+    /// Where the next request goes, which may be another host. It must have TLS where the registry has.
+    fn location(&self, url: &Url, answer: &Response) -> Result<Url, Failure> {
+        let Some(location) = answer.headers().get(LOCATION) else { return Ok(url.clone()) };
+        let next = location.to_str().ok().and_then(|location| answer.url().join(location).ok());
+        match next {
+            Some(next)
+                if next.has_host() && (next.scheme() == "https" || (next.scheme() == "http" && self.is_plain)) =>
+            {
+                Ok(next)
+            }
+            _ => {
+                let what = format!("{} sends us on to a place without TLS, or to none", Host(answer.url()));
+                Err(Failure::never(Error::source("redirect", what)))
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Where what is kept ends: everything that was read has passed here.
+    fn end(&self) -> u64 {
+        self.tail_at.saturating_add(self.tail.iter().map(|chunk| chunk.len() as u64).sum())
+    }
+
+    /// Takes the next chunk, and lets go of the oldest.
+    fn keep(&mut self, chunk: Bytes) {
+        while self.tail.len() > TAIL {
+            let old = self.tail.pop_front().map_or(0, |old| old.len());
+            self.tail_at = self.tail_at.saturating_add(old as u64);
+        }
+        self.tail.push_back(chunk);
+    }
+
+    /// What of a kept chunk follows the bytes that the registry has.
+    fn missing(&self) -> Result<Bytes, Failure> {
+        let mut at = self.tail_at;
+        for chunk in &self.tail {
+            let end = at.saturating_add(chunk.len() as u64);
+            if self.offset >= at && self.offset < end {
+                let from = usize::try_from(self.offset - at).unwrap_or(usize::MAX);
+                return Ok(chunk.slice(from.min(chunk.len())..));
+            }
+            at = end;
+        }
+        Err(self.lost(self.offset))
+    }
+
+    /// The registry has `offset` bytes, and cannot have more than `most`.
+    fn reach(&mut self, offset: u64, most: u64) -> Result<(), Failure> {
+        if offset < self.tail_at || offset > most {
+            return Err(self.lost(offset));
+        }
+        self.offset = offset;
+        Ok(())
+    }
+
+    fn lost(&self, offset: u64) -> Failure {
+        let (from, to) = (self.tail_at, self.end());
+        let what = format!(
+            "the registry says that it has {offset} bytes of the blob, of which those from {from} to {to} can be sent again"
+        );
+        Failure::never(Error::Target { code: "upload-lost", what })
+    }
+}
+
+/// How many bytes have arrived: `Range: 0-99` says a hundred. Nothing is `0-0`, which could also be one byte: no chunk is that short.
+fn offset(answer: &Response) -> Option<u64> {
+    let range = header(answer, &RANGE)?;
+    let range = range.strip_prefix("bytes=").unwrap_or(&range).to_owned();
+    let last = range.split_once('-')?.1.parse::<u64>().ok()?;
+    Some(if last == 0 { 0 } else { last.saturating_add(1) })
+}
+
+fn header(answer: &Response, name: &HeaderName) -> Option<String> {
+    Some(answer.headers().get(name)?.to_str().ok()?.trim().to_owned())
+}
+
+/// What a registry says when it does not do what it is asked for.
+#[derive(Deserialize)]
+struct Reasons {
+    errors: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Why an answer is no success, with the registry's own reason if it gives one.
+async fn refused(mut answer: Response) -> Failure {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut failure = refusal(answer.status(), answer.headers());
+    let mut bytes = Vec::new();
+    let reading = async {
+        while let Ok(Some(chunk)) = answer.chunk().await {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > REASON {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, reading).await;
+    let reason = serde_json::from_slice::<Reasons>(&bytes).ok().and_then(|reasons| reasons.errors.into_iter().next());
+    if let (Some(Reason { code, message }), Error::Source { what, .. }) = (reason, &mut failure.error) {
+        what.push_str(&manifest::short(&format!(": {code}: {message}")));
+    }
+    failure
+}
+
+/// An error of a server that is written to.
+fn target(error: Error) -> Error {
+    let Error::Source { code, what, .. } = error else { return error };
+    match code {
+        "denied" | "credentials" | "proxy" => Error::Target { code: "denied", what },
+        "forbidden-host" => Error::Target { code: "forbidden-host", what },
+        "tls" => Error::Target { code: "tls", what },
+        "unreachable" | "stalled" | "interrupted" => Error::Target { code: "unreachable", what },
+        _ => Error::Target { code: "refused", what },
+    }
+}
