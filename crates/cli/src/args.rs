@@ -37,6 +37,11 @@ pub enum Command {
     Push(PushArgs),
     List(ListArgs),
     Verify(VerifyArgs),
+    /// Find out which images of a store nobody needs any more
+    Gc {
+        #[command(subcommand)]
+        command: GcCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell that will read it
@@ -59,6 +64,7 @@ impl Command {
             Self::Push(args) => args.job.json,
             Self::List(args) => args.store.json,
             Self::Verify(args) => args.store.json,
+            Self::Gc { command: GcCommand::Check(args) } => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -225,6 +231,33 @@ fn destination(typed: &OsStr) -> Result<Location, String> {
         target @ (Location::Registry(_) | Location::Layout(..)) => Ok(target),
         _ => Err("a container image goes to docker://HOST/REPOSITORY:TAG or oci:DIR:NAME".into()),
     }
+}
+
+#[derive(Subcommand)]
+pub enum GcCommand {
+    Check(GcCheckArgs),
+}
+
+/// Show which images are not in a list of those that are needed, and what each would free
+///
+/// Nothing is changed. An image is needed if one of its names or its digest is in the list, if it is one of an index that is needed, or if
+/// it belongs to one that is, as a signature does.
+#[derive(Args)]
+#[command(after_help = GC_EXAMPLES)]
+pub struct GcCheckArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    /// File with the images that are needed, one on a line, or - for stdin
+    ///
+    /// REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY for all of its tags, with or without the registry in front; for a layout the names in
+    /// it; a digest alone for both. Empty lines and those that begin with # do not count.
+    #[arg(long, value_name = "FILE|-")]
+    pub keep_list: PathBuf,
+
+    /// Take an empty list at its word
+    #[arg(long)]
+    pub keep_nothing: bool,
 }
 
 /// What every job on an image takes.
@@ -470,3 +503,8 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   diskferry verify oci:/srv/images
   diskferry verify docker://registry.example/images images/debian:12";
+
+const GC_EXAMPLES: &str = "\
+Examples:
+  diskferry gc check oci:/srv/images --keep-list needed.txt
+  list-needed-images | diskferry gc check docker://registry.example --keep-list -";

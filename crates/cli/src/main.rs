@@ -6,6 +6,7 @@ mod columns;
 mod convert;
 mod escape;
 mod exit;
+mod gc;
 mod generate;
 mod human;
 mod info;
@@ -50,6 +51,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Info(args) => info::run(args),
         Command::List(args) => list::run(args),
         Command::Push(args) => push::run(args),
+        Command::Gc { command } => gc::run(command),
         Command::Verify(args) => verify::run(args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man_pages(&dir),

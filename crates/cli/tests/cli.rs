@@ -75,6 +75,8 @@ fn manual_pages_are_written_for_each_subcommand() {
     let expected = [
         "diskferry-completions.1",
         "diskferry-convert.1",
+        "diskferry-gc-check.1",
+        "diskferry-gc.1",
         "diskferry-info.1",
         "diskferry-list.1",
         "diskferry-push.1",

@@ -5,7 +5,7 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{assert_fails, diskferry, json, run, stdout};
+use common::{assert_fails, diskferry, json, run, run_with_pipe, stdout};
 use diskferry_testkit::container::Layout;
 use diskferry_testkit::serve::fault::{Answer, File, Server};
 use diskferry_testkit::serve::registry::Registry;
@@ -292,4 +292,99 @@ fn lost_and_damaged_images_of_a_registry_are_named() {
     let output = verify();
     assert_fails(&output, 4);
     assert_eq!(findings(&output), [("a:1".into(), vec![]), ("b:1".into(), vec!["source-not-found".into()])]);
+}
+
+/// Names of unused images, with what each frees.
+fn unused(output: &Output) -> Vec<(String, u64, u64)> {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let found = json(output);
+    documented(&found);
+    let unused = found["unused"].as_array().unwrap();
+    unused
+        .iter()
+        .map(|image| {
+            documented(image);
+            let number = |key: &str| image[key].as_u64().unwrap();
+            (image["name"].as_str().unwrap().to_owned(), number("frees"), number("shared"))
+        })
+        .collect()
+}
+
+#[test]
+fn what_nobody_needs_in_a_layout_is_shown_with_what_it_frees() {
+    let mut lab = Lab::new();
+    let layer = lab.layout.blob(diskferry_testkit::container::TAR, &archive(b"shared"));
+    let with = |lab: &Lab, labels: &str| {
+        lab.layout.manifest("linux/amd64", std::slice::from_ref(&layer), std::slice::from_ref(&layer.digest), labels)
+    };
+    let (one, two) = (with(&lab, r#""a":"1""#), with(&lab, r#""a":"2""#));
+    let alone = lab.layout.image(&[("disk/a", b"alone")], "");
+    let child = lab.layout.image(&[("disk/a", b"child")], "");
+    let index = lab.layout.index(std::slice::from_ref(&child));
+    for (image, name) in [(&one, "one"), (&two, "two"), (&alone, "alone"), (&alone, "again"), (&index, "all")] {
+        lab.layout.name(image, name);
+    }
+    // What an index has may have a name of its own.
+    lab.layout.name(&child, "child");
+    let store = lab.store();
+    let check = |list: &str| run_with_pipe(["gc", "check", "--json", &store, "--keep-list", "-"], list.as_bytes());
+    assert_eq!(unused(&check("one\ntwo\nagain\nall\n")), []);
+    let found = unused(&check("# needed\none\nall\n"));
+    assert_eq!(found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["alone", "two"]);
+    assert!(found[0].1 > 2048 && found[0].2 == 0, "{found:?}");
+    assert!(found[1].1 < 2048 && found[1].2 == 2048, "{found:?}");
+    let found = check(&format!("{}\n", index.digest));
+    let frees: u64 = unused(&found).iter().map(|(_, frees, _)| frees).sum();
+    assert_eq!(
+        json(&found)["frees"],
+        frees + 2048,
+        "what the unused share among themselves goes with the last of them"
+    );
+    assert_eq!(json(&found)["manifests"], 5);
+    assert!(json(&found)["room"]["total"].as_u64() >= json(&found)["room"]["available"].as_u64());
+
+    let text = run_with_pipe(["gc", "check", &store, "--keep-list", "-"], b"one\nall\n");
+    let lines: Vec<_> = stdout(&text).lines().collect();
+    assert_eq!(lines[..2], ["Found 5 manifests in the store", "Found 2 images in the list to keep"]);
+    assert!(lines[2].ends_with("Use%") && lines[4] == "Images eligible for cleanup:", "{lines:?}");
+    let text = run_with_pipe(["gc", "check", &store, "--keep-list", "-"], b"one\ntwo\nall\nalone\n");
+    assert_eq!(stdout(&text).lines().last(), Some("No images eligible for auto-cleanup."));
+
+    assert_fails(&check("# nothing\n"), 2);
+    assert_fails(&check("one two\n"), 2);
+    assert_fails(&run(["gc", "check", &store, "--keep-list", "/nowhere"]), 2);
+    let all = run_with_pipe(["gc", "check", "--json", "--keep-nothing", &store, "--keep-list", "-"], b"");
+    assert_eq!(unused(&all).len(), 5);
+    std::fs::remove_file(lab.layout.path(&child.digest)).unwrap();
+    let output = check("one\n");
+    assert_eq!(json(&output)["unknown"][0]["name"], "all");
+    assert!(common::stderr(&output).contains("warning: all: "), "{output:?}");
+}
+
+#[test]
+fn what_nobody_needs_in_a_registry_is_shown_as_platforms_do() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    let other = lab.layout.image(&[("disk/a", b"second")], LABELS);
+    lab.layout.name(&image, "v1");
+    lab.layout.name(&other, "v2");
+    let registry = Registry::default().start();
+    let store = format!("docker://{}", registry.host());
+    for (name, to) in [("v1", "cvi/a:1"), ("v1", "vi/team/b:1"), ("v1", "vi/team/b:2"), ("v2", "vd/team/c:1")] {
+        lab.push(name, &format!("{store}/{to}"));
+    }
+    let list = lab.dir.path().join("keep").display().to_string();
+    std::fs::write(&list, format!("{store}/vi/team/b:2\n")).unwrap();
+    let output = at(["gc", "check", "--json", &store, "--keep-list", &list]);
+    let names: Vec<_> = unused(&output).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, ["cvi/a:1", "vd/team/c:1"], "one name keeps the image with all of its names");
+    assert_eq!((&unused(&output)[0].1, &json(&output)["room"]), (&0, &Value::Null), "another repository has all of it");
+    let text = at(["gc", "check", &store, "--keep-list", &list]);
+    let lines: Vec<_> = stdout(&text).lines().collect();
+    assert_eq!(lines[0], "Found 1 cvi, 1 vi, 1 vd manifests in registry");
+    assert_eq!(lines[2], "Images eligible for cleanup:");
+    assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>()[..2], ["ClusterVirtualImage", "a:1"]);
+    assert_eq!(lines[5].split_whitespace().collect::<Vec<_>>()[..3], ["VirtualDisk", "team", "c:1"]);
+    std::fs::write(&list, "other.example/a:1\n").unwrap();
+    assert_fails(&at(["gc", "check", &store, "--keep-list", &list]), 2);
 }

@@ -1,8 +1,10 @@
 //! All images of a registry or a layout: what there is, whether it is whole, and what nobody needs any more.
 
 mod catalogue;
+mod keep;
 mod list;
 mod place;
+mod survey;
 mod tree;
 mod verify;
 
@@ -10,8 +12,10 @@ use diskferry::archive::Pick;
 use diskferry::{Error, Kind, Limits, Progress, Result};
 
 pub use self::catalogue::Catalogue;
+pub use self::keep::KeepList;
 pub use self::list::{Facts, Row};
 pub use self::place::Place;
+pub use self::survey::{Survey, Unused};
 pub use self::verify::{Finding, Verdict};
 
 use super::keys::Keys;

@@ -42,6 +42,14 @@ impl Tree {
         Ok((tree, store))
     }
 
+    /// Digests and bytes of all that it consists of.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        let documents = self.documents.iter().map(|(digest, size)| (digest.as_str(), *size));
+        let is_blob = |digest: &str| !self.documents.contains_key(digest);
+        let blobs = self.blobs.values().map(|blob| (blob.digest.as_str(), blob.size));
+        documents.chain(blobs.filter(move |(digest, _)| is_blob(digest)))
+    }
+
     fn descend(
         &mut self,
         store: &Store,

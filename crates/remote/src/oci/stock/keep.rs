@@ -1,0 +1,96 @@
+//! The list of images that are needed: one on a line, and nothing else but comments.
+
+use std::collections::BTreeSet;
+
+use super::super::manifest::checksum;
+use super::super::reference::Reference;
+use super::Place;
+
+/// Images that are needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeepList {
+    /// `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or `REPOSITORY` in a registry, names in a layout, digests in both.
+    names: BTreeSet<String>,
+}
+
+impl KeepList {
+    /// Reads a list for the images at `place`. One line that cannot be meant spoils it: what was meant would be missing.
+    pub fn parse(text: &str, place: &Place) -> Result<Self, String> {
+        let mut names = BTreeSet::new();
+        for (line, at) in text.lines().zip(1_u64..) {
+            let entry = line.trim();
+            if entry.is_empty() || entry.starts_with('#') {
+                continue;
+            }
+            names.insert(understand(entry, place).map_err(|why| format!("line {at}: {why}"))?);
+        }
+        Ok(Self { names })
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether nothing is to be kept.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    pub(super) fn has(&self, repository: Option<&str>, tag: Option<&str>, digest: &str) -> bool {
+        let named = match (repository, tag) {
+            (Some(repository), Some(tag)) => self.names.contains(&format!("{repository}:{tag}")),
+            (None, Some(tag)) => self.names.contains(tag),
+            (_, None) => false,
+        };
+        let whole = repository.is_some_and(|repository| {
+            self.names.contains(repository) || self.names.contains(&format!("{repository}@{digest}"))
+        });
+        named || whole || self.names.contains(digest)
+    }
+}
+
+fn understand(entry: &str, place: &Place) -> Result<String, String> {
+    if entry.contains(char::is_whitespace) || entry.contains(char::is_control) {
+        return Err("expected one name on a line".into());
+    }
+    if let Ok(digest) = checksum(entry.strip_prefix('@').unwrap_or(entry)) {
+        return Ok(digest.to_string());
+    }
+    let Place::Registry { host, .. } = place else { return Ok(entry.to_owned()) };
+    let entry = entry.strip_prefix("docker://").unwrap_or(entry);
+    let name = match entry.strip_prefix(host.as_str()).and_then(|rest| rest.strip_prefix('/')) {
+        Some(rest) => rest,
+        None => match entry.split_once('/') {
+            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => {
+                return Err(format!("an image of another registry than {host}"));
+            }
+            _ => entry,
+        },
+    };
+    Reference::parse(&format!("//{host}/{name}"))?;
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_for_a_registry_names_its_images_only() {
+        let place = Place::Registry { host: "h:5".into(), prefix: None };
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let text = format!("# needed\n\n vi/a:1 \r\ndocker://h:5/vi/b:2\nh:5/c\nd@{digest}\n{digest}\n");
+        let keep = KeepList::parse(&text, &place).unwrap();
+        assert_eq!(keep.len(), 5);
+        let has = |repository, tag, digest: &str| keep.has(Some(repository), Some(tag), digest);
+        assert!(has("vi/a", "1", "") && has("vi/b", "2", "") && has("c", "any", "") && has("d", "x", &digest));
+        assert!(has("other", "x", &digest), "a digest keeps what has it, wherever");
+        assert!(!has("vi/a", "2", "") && !has("vi", "1", "") && !has("a", "1", ""));
+        for wrong in ["a b", "A:1", "other.example/a:1", "h:6/a", "a:", "<html>", "{\"a\":1}", "a@sha256:00", "../a"] {
+            let error = KeepList::parse(&format!("a:1\n{wrong}\n"), &place).unwrap_err();
+            assert!(error.starts_with("line 2: "), "{error}");
+        }
+        assert!(KeepList::parse("\n# nothing\n", &place).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,166 @@
+//! Which images nobody needs any more, and what their removal would free.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use diskferry::{Error, Progress, Result};
+
+use super::Stock;
+use super::keep::KeepList;
+use super::list::name;
+use super::tree::Tree;
+
+/// What was found in a store.
+#[derive(Default)]
+pub struct Survey {
+    /// How many images there are, those of several names counted once.
+    pub images: usize,
+    /// How many of them are needed.
+    pub kept: usize,
+    /// Bytes of everything that they consist of, as their documents have it; what several share counts once.
+    pub size: u64,
+    /// Images that are not needed, by their names.
+    pub unused: Vec<Unused>,
+    /// What their removal would free together.
+    pub freed: u64,
+    /// Names of repositories, with the number of images in each.
+    pub repositories: BTreeMap<String, usize>,
+    /// What cannot be read, with the name of the image. What is needed there is not known.
+    pub unknown: Vec<(String, Error)>,
+}
+
+/// An image that is not needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unused {
+    /// In a registry, the repository.
+    pub repository: Option<String>,
+    /// Its tags, or its names in a layout.
+    pub tags: Vec<String>,
+    /// The digest of its topmost document.
+    pub digest: String,
+    /// Bytes that only it has.
+    pub frees: u64,
+    /// Bytes that other images have as well, needed ones or not.
+    pub shared: u64,
+}
+
+impl Unused {
+    /// What it is called: with the first of its tags.
+    pub fn name(&self) -> String {
+        name(self.repository.as_deref(), self.tags.first().map(String::as_str), Some(&self.digest))
+    }
+}
+
+/// One topmost document in one place, whatever its names.
+struct Group {
+    repository: Option<String>,
+    tags: Vec<String>,
+    digest: String,
+    tree: Tree,
+    kept: bool,
+}
+
+impl Stock {
+    /// Looks at every image, and finds out which ones `keep` does not need. Nothing is changed, and no layer fetched.
+    pub fn survey(&self, keep: &KeepList, progress: &Progress) -> Result<Survey> {
+        let mut survey = Survey::default();
+        let mut groups: Vec<Group> = Vec::new();
+        self.each(progress, |named| {
+            let (repository, tag) = (named.repository.clone(), named.tag.clone());
+            let full = name(repository.as_deref(), tag.as_deref(), named.digest.as_deref());
+            let digest = named.digest.clone();
+            let place = groups
+                .iter_mut()
+                .find(|group| group.repository == repository && Some(&group.digest) == digest.as_ref());
+            if let Some(group) = place {
+                group.kept |= keep.has(repository.as_deref(), tag.as_deref(), &group.digest);
+                group.tags.extend(tag);
+                return Ok(());
+            }
+            let (mut tree, _) = Tree::of(named, &self.wish, progress)?;
+            survey.unknown.extend(tree.problems.drain(..).map(|(_, error)| (full.clone(), error)));
+            // What a lost image was cannot be known.
+            let Some(digest) = digest else { return Ok(()) };
+            let kept = keep.has(repository.as_deref(), tag.as_deref(), &digest);
+            groups.push(Group { repository, tags: tag.into_iter().collect(), digest, tree, kept });
+            Ok(())
+        })?;
+        spread(&mut groups);
+        survey.add(&groups);
+        Ok(survey)
+    }
+}
+
+/// What is needed by what is needed, is needed: the images of an index, and what belongs to an image.
+fn spread(groups: &mut [Group]) {
+    loop {
+        let needed: BTreeSet<(Option<String>, String)> = groups
+            .iter()
+            .filter(|group| group.kept)
+            .flat_map(|group| {
+                let own = std::iter::once(&group.digest).chain(group.tree.documents.keys());
+                own.map(|digest| (group.repository.clone(), digest.clone()))
+            })
+            .collect();
+        let mut changed = false;
+        for group in groups.iter_mut().filter(|group| !group.kept) {
+            let of = |digest: &str| needed.contains(&(group.repository.clone(), digest.to_owned()));
+            let is_part = of(&group.digest);
+            let belongs = group.tree.subjects.iter().any(|subject| of(subject));
+            let is_signature = group.tags.iter().any(|tag| companion(tag).is_some_and(|digest| of(&digest)));
+            group.kept = is_part || belongs || is_signature;
+            changed |= group.kept;
+        }
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// Whose signature or attestation a tag has, by the custom of tools that had no other way to say it: `sha256-HEX.sig`.
+fn companion(tag: &str) -> Option<String> {
+    let (algorithm, rest) = tag.split_once('-')?;
+    let hex = rest.split('.').next()?;
+    let is_digest = matches!((algorithm, hex.len()), ("sha256", 64) | ("sha512", 128));
+    is_digest.then(|| format!("{algorithm}:{hex}"))
+}
+
+impl Survey {
+    fn add(&mut self, groups: &[Group]) {
+        let mut users: BTreeMap<&str, (usize, bool, u64)> = BTreeMap::new();
+        for group in groups {
+            for (digest, size) in group.tree.sizes() {
+                let entry = users.entry(digest).or_insert((0, false, size));
+                entry.0 += 1;
+                entry.1 |= group.kept;
+            }
+        }
+        self.images = groups.len();
+        self.kept = groups.iter().filter(|group| group.kept).count();
+        self.size = users.values().fold(0, |sum, (_, _, size)| sum.saturating_add(*size));
+        let free = users.values().filter(|(_, needed, _)| !needed);
+        self.freed = free.fold(0, |sum, (_, _, size)| sum.saturating_add(*size));
+        for group in groups {
+            if let Some(repository) = &group.repository {
+                *self.repositories.entry(repository.clone()).or_default() += 1;
+            }
+            if group.kept {
+                continue;
+            }
+            let (mut frees, mut shared) = (0_u64, 0_u64);
+            for (digest, size) in group.tree.sizes() {
+                let is_own = users.get(digest).is_some_and(|(count, ..)| *count == 1);
+                let sum = if is_own { &mut frees } else { &mut shared };
+                *sum = sum.saturating_add(size);
+            }
+            let Group { repository, tags, digest, .. } = group;
+            self.unused.push(Unused {
+                repository: repository.clone(),
+                tags: tags.clone(),
+                digest: digest.clone(),
+                frees,
+                shared,
+            });
+        }
+        self.unused.sort_by_key(Unused::name);
+    }
+}
