@@ -37,7 +37,7 @@ pub enum Command {
     Push(PushArgs),
     List(ListArgs),
     Verify(VerifyArgs),
-    /// Find out which images of a store nobody needs any more
+    /// Find out which images of a store nobody needs any more, and remove them
     Gc {
         #[command(subcommand)]
         command: GcCommand,
@@ -65,6 +65,7 @@ impl Command {
             Self::List(args) => args.store.json,
             Self::Verify(args) => args.store.json,
             Self::Gc { command: GcCommand::Check(args) } => args.store.json,
+            Self::Gc { command: GcCommand::Run(args) } => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
         }
     }
@@ -236,6 +237,7 @@ fn destination(typed: &OsStr) -> Result<Location, String> {
 #[derive(Subcommand)]
 pub enum GcCommand {
     Check(GcCheckArgs),
+    Run(GcRunArgs),
 }
 
 /// Show which images are not in a list of those that are needed, and what each would free
@@ -248,16 +250,70 @@ pub struct GcCheckArgs {
     #[command(flatten)]
     pub store: StoreArgs,
 
+    #[command(flatten)]
+    pub keep: KeepArgs,
+}
+
+/// Remove the images of a store that are not in a list of those that are needed
+///
+/// Says what it would remove, and does it only with --yes. Of a layout, images and the blobs that no image names any more are removed. A registry is
+/// asked to delete manifests; its own collector removes the blobs. Others may push meanwhile.
+#[derive(Args)]
+#[command(after_help = GC_RUN_EXAMPLES)]
+pub struct GcRunArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+
+    #[command(flatten)]
+    pub keep: KeepArgs,
+
+    /// Do it
+    #[arg(long)]
+    pub yes: bool,
+
+    /// What is younger stays: 90s, 30m, 1h, 7d
+    ///
+    /// Of a layout, younger by the time at which its files were written; of a registry, by the time since which the file of --seen knows it.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
+    pub grace: Duration,
+
+    /// For a registry: file that remembers since when an image has not been needed
+    ///
+    /// Made if it is not there. A registry does not say when an image was pushed, so that the time counts from when it was first seen
+    /// that it is not needed, by a run with this file, also one without --yes.
+    #[arg(long, value_name = "FILE")]
+    pub seen: Option<PathBuf>,
+}
+
+/// The list of images that are needed.
+#[derive(Args)]
+pub struct KeepArgs {
     /// File with the images that are needed, one on a line, or - for stdin
     ///
     /// REPOSITORY:TAG, REPOSITORY@DIGEST or REPOSITORY for all of its tags, with or without the registry in front; for a layout the names in
     /// it; a digest alone for both. Empty lines and those that begin with # do not count.
-    #[arg(long, value_name = "FILE|-")]
-    pub keep_list: PathBuf,
+    #[arg(long = "keep-list", value_name = "FILE|-")]
+    pub list: PathBuf,
 
-    /// Take an empty list at its word
-    #[arg(long)]
-    pub keep_nothing: bool,
+    /// Take a list at its word that is empty, or names nothing that is there
+    #[arg(long = "keep-nothing")]
+    pub nothing: bool,
+}
+
+/// A time as in 90s, 30m, 1h or 7d.
+fn span(typed: &str) -> Result<Duration, String> {
+    let wrong = || "expected a number and a unit, as in 90s, 30m, 1h or 7d".to_owned();
+    let (number, unit) = typed.split_at_checked(typed.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse::<u64>().ok().filter(|_| digits);
+    number.and_then(|number| number.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(wrong)
 }
 
 /// What every job on an image takes.
@@ -508,3 +564,8 @@ const GC_EXAMPLES: &str = "\
 Examples:
   diskferry gc check oci:/srv/images --keep-list needed.txt
   list-needed-images | diskferry gc check docker://registry.example --keep-list -";
+
+const GC_RUN_EXAMPLES: &str = "\
+Examples:
+  diskferry gc run oci:/srv/images --keep-list needed.txt
+  diskferry gc run --yes --seen /var/lib/diskferry/seen docker://registry.example --keep-list needed.txt";

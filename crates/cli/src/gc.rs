@@ -5,11 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use diskferry::Progress;
-use diskferry_remote::oci::stock::{KeepList, Place, Survey, Unused};
+use diskferry_remote::oci::stock::{KeepList, Order, Place, Seen, Survey, Sweep, Unused};
 use rustix::fs::statvfs;
 use serde_json::{Value, json};
 
-use crate::args::{GcCheckArgs, GcCommand};
+use crate::args::{GcCheckArgs, GcCommand, GcRunArgs, KeepArgs};
 use crate::exit::Failure;
 use crate::size::iec;
 use crate::{columns, json, output, signals};
@@ -21,6 +21,7 @@ const MOST: u64 = 64 << 20;
 pub fn run(command: GcCommand) -> Result<(), Failure> {
     match command {
         GcCommand::Check(args) => check(&args),
+        GcCommand::Run(args) => sweep(&args),
     }
 }
 
@@ -28,11 +29,7 @@ pub fn run(command: GcCommand) -> Result<(), Failure> {
 fn check(args: &GcCheckArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    let keep = keep_list(&args.keep_list, &args.store.store)?;
-    if keep.is_empty() && !args.keep_nothing {
-        let what = "the list of images to keep is empty; if none is needed, say so with --keep-nothing";
-        return Err(Failure::Usage(what.into()));
-    }
+    let keep = keep_list(&args.keep, &args.store.store)?;
     let survey = args.store.open()?.survey(&keep, &progress)?;
     let room = Room::of(&args.store.store);
     let text = if args.store.json {
@@ -46,7 +43,75 @@ fn check(args: &GcCheckArgs) -> Result<(), Failure> {
     output::result(&text)
 }
 
-fn keep_list(path: &Path, place: &Place) -> Result<KeepList, Failure> {
+/// Removes them, or says what it would remove.
+fn sweep(args: &GcRunArgs) -> Result<(), Failure> {
+    let progress = Progress::default();
+    signals::watch(&progress)?;
+    let place = &args.store.store;
+    let keep = keep_list(&args.keep, place)?;
+    if args.seen.is_some() && matches!(place, Place::Layout(_)) {
+        return Err(Failure::Usage("--seen is for a registry: files of a layout tell when they were written".into()));
+    }
+    let mut seen = args.seen.as_deref().map(Seen::open).transpose()?;
+    let order =
+        Order { keep: &keep, keep_nothing: args.keep.nothing, grace: args.grace, seen: seen.as_mut(), act: args.yes };
+    let done = args.store.open()?.sweep(order, &progress)?;
+    let room = Room::of(place);
+    for (name, error) in &done.survey.unknown {
+        output::say(&format!("warning: {name}: {error}"));
+    }
+    output::result(&if args.store.json {
+        json::text(&swept(place, args.yes, &done, room.as_ref()))
+    } else {
+        outcome(place, args.yes, &done, room.as_ref())
+    })
+}
+
+fn outcome(place: &Place, act: bool, done: &Sweep, room: Option<&Room>) -> String {
+    let mut lines = vec![found(&done.survey)];
+    let young = done.young.len();
+    if !done.removed.is_empty() {
+        lines.push(if act { "Removed images:" } else { "Images that would be removed:" }.into());
+        lines.push(table(&done.removed));
+    } else {
+        lines.push("No images eligible for auto-cleanup.".into());
+    }
+    if young > 0 {
+        lines.push(format!("{young} images are not needed and stay for now, they are too young (--grace)"));
+    }
+    let size = iec(done.freed);
+    lines.push(match (place, act) {
+        (Place::Layout(_), true) => format!("Freed space after cleanup: {size}, {} blobs", done.blobs),
+        (Place::Layout(_), false) => format!("{size} in {} blobs would be freed; --yes does it", done.blobs),
+        (Place::Registry { .. }, true) => format!("{size} can be freed by the registry's own garbage collector"),
+        (Place::Registry { .. }, false) => {
+            format!("the registry's own garbage collector could free {size} then; --yes removes the images")
+        }
+    });
+    lines.extend(room.map(Room::lines));
+    lines.join("\n")
+}
+
+fn swept(place: &Place, act: bool, done: &Sweep, room: Option<&Room>) -> Value {
+    let list = |images: &[Unused]| images.iter().map(image).collect::<Vec<_>>();
+    json!({
+        "store": place.to_string(), "dry-run": !act, "manifests": done.survey.images, "kept": done.survey.kept,
+        "removed": list(&done.removed), "young": list(&done.young), "blobs": done.blobs, "freed": done.freed,
+        "room": room.map(Room::object), "unknown": unknown(&done.survey),
+    })
+}
+
+fn keep_list(args: &KeepArgs, place: &Place) -> Result<KeepList, Failure> {
+    let path = args.list.as_path();
+    let keep = read(path, place)?;
+    if keep.is_empty() && !args.nothing {
+        let what = "the list of images to keep is empty; if none is needed, say so with --keep-nothing";
+        return Err(Failure::Usage(what.into()));
+    }
+    Ok(keep)
+}
+
+fn read(path: &Path, place: &Place) -> Result<KeepList, Failure> {
     let bad = |why: String| Failure::Usage(format!("--keep-list {}: {why}", path.display()));
     let mut text = Vec::new();
     let read = if path == Path::new("-") {
@@ -80,6 +145,18 @@ impl Room {
         self.total.saturating_sub(self.available)
     }
 
+    fn lines(&self) -> String {
+        let short = |bytes: u64| iec(bytes).replace(' ', "");
+        let (total, used, available) = (short(self.total), short(self.used()), short(self.available));
+        let percent = format!("{}%", self.percent());
+        let head = format!("{:>7} {:>7} {:>7} {:>7}", "Total", "Used", "Avail", "Use%");
+        format!("{head}\n{total:>7} {used:>7} {available:>7} {percent:>7}")
+    }
+
+    fn object(&self) -> Value {
+        json!({ "total": self.total, "used": self.used(), "available": self.available, "use-percent": self.percent() })
+    }
+
     fn percent(&self) -> u64 {
         let free = u128::from(self.available) * 100 / u128::from(self.total.max(1));
         100_u64.saturating_sub(u64::try_from(free).unwrap_or(100))
@@ -92,22 +169,21 @@ const KINDS: [(&str, &str); 3] = [("cvi", "ClusterVirtualImage"), ("vi", "Virtua
 /// What administrators of such platforms are used to, line for line, and behind each image what it frees.
 fn text(keep: &KeepList, survey: &Survey, room: Option<&Room>) -> String {
     let mut lines = vec![found(survey), format!("Found {} images in the list to keep", keep.len())];
-    if let Some(room) = room {
-        let short = |bytes: u64| iec(bytes).replace(' ', "");
-        lines.push(format!("{:>7} {:>7} {:>7} {:>7}", "Total", "Used", "Avail", "Use%"));
-        let (total, used, available) = (short(room.total), short(room.used()), short(room.available));
-        lines.push(format!("{total:>7} {used:>7} {available:>7} {:>7}", format!("{}%", room.percent())));
-    }
+    lines.extend(room.map(Room::lines));
     if survey.unused.is_empty() {
         lines.push("No images eligible for auto-cleanup.".into());
         return lines.join("\n");
     }
     lines.push("Images eligible for cleanup:".into());
-    let mut rows = vec![["KIND", "NAMESPACE", "NAME", "FREES", "SHARED"].map(str::to_owned).to_vec()];
-    rows.extend(survey.unused.iter().map(row));
-    lines.push(columns::text(&rows));
+    lines.push(table(&survey.unused));
     lines.push(format!("Together they would free {} of {}", iec(survey.freed), iec(survey.size)));
     lines.join("\n")
+}
+
+fn table(images: &[Unused]) -> String {
+    let mut rows = vec![["KIND", "NAMESPACE", "NAME", "FREES", "SHARED"].map(str::to_owned).to_vec()];
+    rows.extend(images.iter().map(row));
+    columns::text(&rows)
 }
 
 fn found(survey: &Survey) -> String {
@@ -142,26 +218,21 @@ fn row(unused: &Unused) -> Vec<String> {
 }
 
 fn object(place: &Place, keep: &KeepList, survey: &Survey, room: Option<&Room>) -> Value {
-    let unused: Vec<_> = survey
-        .unused
-        .iter()
-        .map(|unused| {
-            json!({
-                "name": unused.name(), "repository": unused.repository, "tags": unused.tags,
-                "digest": unused.digest, "frees": unused.frees, "shared": unused.shared,
-            })
-        })
-        .collect();
-    let unknown: Vec<_> = survey
-        .unknown
-        .iter()
-        .map(|(name, error)| json!({ "name": name, "code": error.code(), "message": error.to_string() }))
-        .collect();
-    let room = room.map(|room| {
-        json!({ "total": room.total, "used": room.used(), "available": room.available, "use-percent": room.percent() })
-    });
+    let unused: Vec<_> = survey.unused.iter().map(image).collect();
     json!({
         "store": place.to_string(), "keep-list": keep.len(), "manifests": survey.images, "kept": survey.kept,
-        "size": survey.size, "room": room, "unused": unused, "frees": survey.freed, "unknown": unknown,
+        "size": survey.size, "room": room.map(Room::object), "unused": unused, "frees": survey.freed, "unknown": unknown(survey),
     })
+}
+
+fn image(unused: &Unused) -> Value {
+    json!({
+        "name": unused.name(), "repository": unused.repository, "tags": unused.tags, "digest": unused.digest,
+        "frees": unused.frees, "shared": unused.shared,
+    })
+}
+
+fn unknown(survey: &Survey) -> Vec<Value> {
+    let unknown = survey.unknown.iter();
+    unknown.map(|(name, error)| json!({ "name": name, "code": error.code(), "message": error.to_string() })).collect()
 }

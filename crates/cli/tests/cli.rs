@@ -76,6 +76,7 @@ fn manual_pages_are_written_for_each_subcommand() {
         "diskferry-completions.1",
         "diskferry-convert.1",
         "diskferry-gc-check.1",
+        "diskferry-gc-run.1",
         "diskferry-gc.1",
         "diskferry-info.1",
         "diskferry-list.1",

@@ -388,3 +388,231 @@ fn what_nobody_needs_in_a_registry_is_shown_as_platforms_do() {
     std::fs::write(&list, "other.example/a:1\n").unwrap();
     assert_fails(&at(["gc", "check", &store, "--keep-list", &list]), 2);
 }
+
+/// Makes all files of the layout older by two hours.
+fn age(lab: &Lab) {
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    for name in common::names(&lab.dir.path().join("layout/blobs/sha256")) {
+        let path = lab.dir.path().join("layout/blobs/sha256").join(name);
+        std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+    }
+}
+
+fn sweep(store: &str, list: &str, more: &[&str]) -> Output {
+    let mut command = diskferry(["gc", "run", "--json", store, "--keep-list", "-"]);
+    if store.starts_with("docker:") {
+        command.args(["--plain-http", "--retries", "1"]);
+    }
+    let mut child = command.args(more).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || std::io::Write::write_all(&mut stdin, list.as_bytes()));
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// Names of the images that `gc run` has removed, or would.
+fn removed(output: &Output) -> Vec<String> {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let found = json(output);
+    documented(&found);
+    let images = found["removed"].as_array().unwrap().clone();
+    images.iter().map(|image| image["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn code(output: &Output, exit: i32) -> Value {
+    assert_fails(output, exit);
+    json(output)["error"]["code"].clone()
+}
+
+#[test]
+fn what_nobody_needs_in_a_layout_is_removed_and_nothing_else() {
+    let mut lab = Lab::new();
+    let layer = lab.layout.blob(diskferry_testkit::container::TAR, &archive(b"shared"));
+    let with = |lab: &Lab, labels: &str| {
+        lab.layout.manifest("linux/amd64", std::slice::from_ref(&layer), std::slice::from_ref(&layer.digest), labels)
+    };
+    let (one, two) = (with(&lab, r#""a":"1""#), with(&lab, r#""a":"2""#));
+    let alone = lab.layout.image(&[("disk/a", b"alone")], "");
+    let (child, other) = (lab.layout.image(&[("disk/a", b"child")], ""), lab.layout.image(&[("disk/a", b"arm")], ""));
+    let index = lab.layout.index(&[child.clone(), other]);
+    for (image, name) in [(&one, "one"), (&one, "uno"), (&two, "two"), (&alone, "alone"), (&index, "all")] {
+        lab.layout.name(image, name);
+    }
+    let orphan = lab.layout.blob("", b"left by a broken upload");
+    std::fs::write(lab.dir.path().join("layout/blobs/sha256/notes"), b"not a blob").unwrap();
+    let store = lab.store();
+    let blobs = || common::names(&lab.dir.path().join("layout/blobs/sha256"));
+    let before = (blobs(), std::fs::read(lab.dir.path().join("layout/index.json")).unwrap());
+
+    let young = sweep(&store, "uno\nall\n", &["--yes"]);
+    assert_eq!(removed(&young), Vec::<String>::new());
+    assert_eq!(json(&young)["young"].as_array().unwrap().len(), 2);
+    age(&lab);
+    let dry = sweep(&store, "uno\nall\n", &[]);
+    assert_eq!(removed(&dry), ["alone", "two"]);
+    assert_eq!((blobs(), std::fs::read(lab.dir.path().join("layout/index.json")).unwrap()), before);
+    assert_eq!(code(&sweep(&store, "elsewhere\n", &["--yes"]), 5), "target-keeps-nothing");
+    assert_eq!(code(&sweep(&store, "\n", &["--yes"]), 2), "usage");
+    assert_eq!(code(&sweep(&store, "one\n", &["--yes", "--seen", "x"]), 2), "usage");
+    assert_eq!(code(&sweep(&store, "one\n", &["--yes", "--grace", "x"]), 2), "usage");
+    assert_eq!(before.0, blobs());
+
+    let done = sweep(&store, "uno\nall\n", &["--yes"]);
+    assert_eq!(removed(&done), ["alone", "two"]);
+    // Of `two` its manifest and configuration, of `alone` its layer as well, and the orphan.
+    assert_eq!((&json(&done)["blobs"], &json(&done)["freed"]), (&json!(6), &json(&dry)["freed"]));
+    assert!(!lab.layout.path(&orphan.digest).exists());
+    assert_eq!(blobs().len(), before.0.len() - 6);
+    assert_eq!(listed(&run(["list", "--json", &store])), ["one", "uno", "all"]);
+    assert_eq!(run(["verify", &store]).status.code(), Some(0));
+    assert_eq!(removed(&sweep(&store, "uno\nall\n", &["--yes"])), Vec::<String>::new());
+
+    // What is needed and cannot be read may need anything.
+    let manifest = lab.layout.path(&child.digest);
+    std::fs::remove_file(&manifest).unwrap();
+    let before = blobs();
+    assert_eq!(code(&sweep(&store, "all\n", &["--yes"]), 5), "target-not-whole");
+    assert_eq!(blobs(), before);
+    assert_eq!(removed(&sweep(&store, "one\n", &["--yes"])), ["all"]);
+    assert_eq!(removed(&sweep(&store, "", &["--yes", "--keep-nothing"])), ["one"]);
+    assert_eq!(blobs(), ["notes"]);
+}
+
+#[test]
+fn images_that_are_pushed_to_a_layout_while_it_is_swept_stay_whole() {
+    let mut lab = Lab::new();
+    let kept = lab.layout.image(&[("disk/a", b"kept")], "");
+    lab.layout.name(&kept, "kept");
+    let store = lab.store();
+    let disks: Vec<_> = (0..2_u8)
+        .map(|at| {
+            let path = lab.dir.path().join(format!("disk{at}.raw"));
+            std::fs::write(&path, [at + 1].repeat(1 << 20)).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (at, disk) in disks.iter().enumerate() {
+            let store = &store;
+            scope.spawn(move || {
+                // The same blobs again and again, which the sweep finds unused in between: there is no grace period here.
+                for round in 0..8 {
+                    let target = format!("{store}:push{at}-{round}");
+                    let output = run(["push", "-q", "-f", "raw", disk, &target]);
+                    assert_eq!(output.status.code(), Some(0), "{output:?}");
+                    // Whole, or removed as a whole.
+                    let verified = run(["verify", store]);
+                    let text = stdout(&verified);
+                    assert!(!text.contains("mismatch"), "{text}");
+                }
+            });
+        }
+        for _ in 0..24 {
+            let output = sweep(&store, "kept\n", &["--yes", "--grace", "0s"]);
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+        }
+    });
+    let output = run(["verify", &store]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("kept: whole"), "{output:?}");
+    let output = sweep(&store, "kept\n", &["--yes", "--grace", "0s"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(common::names(&lab.dir.path().join("layout/blobs/sha256")).len(), 3);
+}
+
+#[test]
+fn layouts_of_other_tools_are_swept() {
+    let lab = Lab::new();
+    let (dir, disk) = (lab.dir.path().join("umoci"), lab.dir.path().join("in"));
+    std::fs::create_dir(&disk).unwrap();
+    let image = |name: &str| format!("{}:{name}", dir.display());
+    tool("umoci", &["init", "--layout", dir.to_str().unwrap()]);
+    for name in ["a", "b"] {
+        std::fs::write(disk.join("a.raw"), name.repeat(100_000)).unwrap();
+        tool("umoci", &["new", "--image", &image(name)]);
+        tool("umoci", &["insert", "--rootless", "--image", &image(name), disk.to_str().unwrap(), "/disk"]);
+    }
+    tool("skopeo", &["copy", "--insecure-policy", &format!("oci:{}", image("a")), &format!("oci:{}", image("c"))]);
+    let store = format!("oci:{}", dir.display());
+    // umoci leaves blobs of its former images behind, too.
+    assert_eq!(removed(&sweep(&store, "c\n", &["--yes", "--grace", "0s"])), ["b"]);
+    assert_eq!(run(["verify", &store]).status.code(), Some(0));
+    tool("skopeo", &["inspect", &format!("oci:{}", image("c"))]);
+    tool("umoci", &["stat", "--image", &image("a")]);
+    let before = common::names(&dir.join("blobs/sha256"));
+    tool("umoci", &["gc", "--layout", dir.to_str().unwrap()]);
+    assert_eq!(common::names(&dir.join("blobs/sha256")), before, "there is nothing left to remove");
+}
+
+#[test]
+fn what_nobody_needs_in_a_registry_is_removed_and_its_collector_frees_it() {
+    let mut lab = Lab::new();
+    let child = lab.layout.image(&[("disk/a", b"child")], "");
+    let both = lab.layout.image(&[("disk/a", b"both")], "");
+    let (old, new) = (lab.layout.index(&[child, both.clone()]), lab.layout.index(&[both]));
+    let (alone, needed) =
+        (lab.layout.image(&[("disk/a", b"alone")], ""), lab.layout.image(&[("disk/a", b"needed")], ""));
+    for (image, name) in [(&old, "old"), (&new, "new"), (&alone, "alone"), (&needed, "needed")] {
+        lab.layout.name(image, name);
+    }
+    let registry = Registry::default().deletes().start();
+    let store = format!("docker://{}", registry.host());
+    for (name, to) in [("old", "a:old"), ("new", "a:new"), ("alone", "a:x"), ("needed", "a:n"), ("needed", "b:n")] {
+        lab.push(name, &format!("{store}/{to}"));
+    }
+    let seen = lab.dir.path().join("seen").display().to_string();
+    let list = "a:new\na:n\n";
+    let all = ["a:old", "a:x", "b:n"];
+    assert_eq!(code(&sweep(&store, list, &["--yes"]), 5), "target-age-unknown");
+    assert_eq!(code(&sweep(&store, "other:1\n", &["--yes", "--grace", "0s"]), 5), "target-keeps-nothing");
+    assert_eq!(removed(&sweep(&store, list, &["--grace", "0s"])), all);
+    assert_eq!(
+        removed(&sweep(&store, list, &["--seen", &seen])),
+        Vec::<String>::new(),
+        "they are seen for the first time"
+    );
+    // As if that had been two hours ago.
+    let text = std::fs::read_to_string(&seen).unwrap();
+    let mut remembered: Value = serde_json::from_str(&text).unwrap();
+    for since in remembered["since"].as_object_mut().unwrap().values_mut() {
+        *since = json!(since.as_u64().unwrap() - 7200);
+    }
+    std::fs::write(&seen, remembered.to_string()).unwrap();
+    // What gets another name now is new.
+    lab.push("alone", &format!("{store}/a:y"));
+    let done = sweep(&store, list, &["--yes", "--seen", &seen]);
+    assert_eq!(removed(&done), ["a:old", "b:n"]);
+    assert_eq!(json(&done)["young"][0]["tags"], json!(["x", "y"]));
+    assert_eq!(listed(&at(["list", "--json", &store])), ["a:n", "a:new", "a:x", "a:y"]);
+    assert_eq!(at(["verify", &store]).status.code(), Some(0));
+
+    let blobs = || -> usize {
+        let dir = registry.blobs().join("sha256");
+        common::names(&dir).iter().map(|name| common::names(&dir.join(name)).len()).sum()
+    };
+    let before = blobs();
+    registry.collect();
+    // Of `old` the index, and of its first image manifest, configuration and layer.
+    assert_eq!(blobs(), before - 4);
+    assert_eq!(removed(&sweep(&store, list, &["--yes", "--grace", "0s"])), ["a:x"]);
+    registry.collect();
+    assert_eq!(at(["verify", &store]).status.code(), Some(0));
+    assert_eq!(listed(&at(["list", "--json", &store])), ["a:n", "a:new"]);
+}
+
+#[test]
+fn a_registry_that_does_not_delete_says_so() {
+    let mut lab = Lab::new();
+    let one = lab.layout.image(&[("disk/a", b"one")], "");
+    let two = lab.layout.image(&[("disk/a", b"two")], "");
+    lab.layout.name(&one, "one");
+    lab.layout.name(&two, "two");
+    let registry = Registry::default().start();
+    let store = format!("docker://{}", registry.host());
+    lab.push("one", &format!("{store}/a:1"));
+    lab.push("two", &format!("{store}/a:2"));
+    assert_eq!(removed(&sweep(&store, "a:1\n", &["--grace", "0s"])), ["a:2"]);
+    assert_eq!(code(&sweep(&store, "a:1\n", &["--grace", "0s", "--yes"]), 5), "target-no-deletes");
+    assert_eq!(listed(&at(["list", "--json", &store])), ["a:1", "a:2"]);
+}

@@ -71,6 +71,11 @@ impl Desk {
         Self { actions: Some("pull,push"), ..Self::new(client, reference, keys) }
     }
 
+    /// The same, for somebody who deletes.
+    pub(super) fn for_deleting(client: &Client, reference: &Reference, keys: &Keys) -> Self {
+        Self { actions: Some("pull,delete"), ..Self::new(client, reference, keys) }
+    }
+
     /// What to show first.
     pub(crate) fn ticket(&self) -> Option<HeaderValue> {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner).clone()

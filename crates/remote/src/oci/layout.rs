@@ -3,7 +3,7 @@
 
 mod lock;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -84,6 +84,34 @@ impl Layout {
     pub(super) fn all(&self) -> Result<Vec<Descriptor>> {
         let index: Index = json(&self.read("index.json", "file index.json")?, "file index.json")?;
         Ok(index.manifests)
+    }
+
+    /// Where a file of the layout is.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.dir.join(path)
+    }
+
+    /// Files of all blobs, with their digests and bytes. What has no digest as its name is none.
+    pub(super) fn blobs(&self) -> Result<Vec<(PathBuf, String, u64)>> {
+        let mut blobs = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let dir = self.dir.join("blobs").join(algorithm);
+            let entries = match fs::read_dir(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(|error| failed(&dir, error))?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(|error| failed(&dir, error))?;
+                let digest = entry.file_name().to_str().map(|hex| format!("{algorithm}:{hex}"));
+                let Some(digest) = digest.filter(|digest| manifest::checksum(digest).is_ok()) else { continue };
+                // It may be gone by now.
+                let Ok(found) = entry.metadata() else { continue };
+                if found.is_file() {
+                    blobs.push((entry.path(), digest, found.len()));
+                }
+            }
+        }
+        Ok(blobs)
     }
 
     pub(super) fn blob(&self, blob: &Descriptor) -> Result<Blob> {

@@ -4,9 +4,12 @@
 
 use std::collections::BTreeSet;
 
+use diskferry::digest::Checksum;
 use diskferry::{Error, Progress, Result};
-use reqwest::header::{HeaderValue, LINK};
+use reqwest::header::{HeaderMap, HeaderValue, LINK};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
+use tokio::time::timeout;
 use url::Url;
 
 use super::super::Wish;
@@ -16,7 +19,8 @@ use super::super::manifest::{DOCUMENT, json, short};
 use super::super::reference::Reference;
 use super::super::registry::Registry;
 use crate::client::Client;
-use crate::http::document;
+use crate::failure::Failure;
+use crate::http::{Tries, document, refusal};
 use crate::runtime::{Runtime, unless_stopped};
 
 /// Names that are asked for at once. A registry may give less.
@@ -97,6 +101,46 @@ impl Catalogue {
         let reference = Reference::parse(&format!("//{}/{repository}{mark}{version}", self.host));
         let reference = reference.map_err(|what| Error::source("not-found", what))?;
         Ok(Registry::new(&self.runtime, &self.client, &reference, &self.keys, self.is_plain))
+    }
+
+    /// Deletes a manifest, and all names that it has. One that is gone already is no error.
+    pub(super) fn delete(&self, repository: &str, digest: &Checksum, wish: &Wish, progress: &Progress) -> Result<()> {
+        let reference = Reference::of(&self.host, repository).map_err(|what| Error::source("not-found", what))?;
+        let client = self.client.with_desk(Desk::for_deleting(&self.client, &reference, &self.keys));
+        let url = reference.url(self.is_plain, "manifests", &digest.to_string())?;
+        let work = async {
+            let mut tries = Tries::new(wish.how.patience, progress);
+            loop {
+                let answer = client.send(Method::DELETE, &url, &url, HeaderMap::new());
+                let failure = match timeout(wish.how.patience.stall, answer).await {
+                    Err(_) => Failure::later(Error::source(
+                        "stalled",
+                        format!("{} does not answer (--stall-timeout)", self.host),
+                    )),
+                    Ok(Err(failure)) => failure,
+                    Ok(Ok(answer)) => match answer.status() {
+                        status if status.is_success() => return Ok(()),
+                        StatusCode::NOT_FOUND => return Ok(()),
+                        StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED | StatusCode::BAD_REQUEST => {
+                            let what = format!(
+                                "{} does not delete images ({}): its administrator has to allow that",
+                                self.host,
+                                answer.status()
+                            );
+                            return Err(Error::Target { code: "no-deletes", what });
+                        }
+                        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                            let what =
+                                format!("{} does not let us delete in {repository} ({})", self.host, answer.status());
+                            return Err(Error::source("denied", what));
+                        }
+                        status => refusal(status, answer.headers()),
+                    },
+                };
+                tries.pause_after(failure).await?;
+            }
+        };
+        self.runtime.block_on(unless_stopped(progress, work)).map_err(|error| Error::reading(0, error))??
     }
 
     fn pages(&self, client: &Client, mut url: Url, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {

@@ -4,7 +4,9 @@ mod catalogue;
 mod keep;
 mod list;
 mod place;
+mod seen;
 mod survey;
+mod sweep;
 mod tree;
 mod verify;
 
@@ -15,7 +17,9 @@ pub use self::catalogue::Catalogue;
 pub use self::keep::KeepList;
 pub use self::list::{Facts, Row};
 pub use self::place::Place;
+pub use self::seen::Seen;
 pub use self::survey::{Survey, Unused};
+pub use self::sweep::{Order, Sweep};
 pub use self::verify::{Finding, Verdict};
 
 use super::keys::Keys;

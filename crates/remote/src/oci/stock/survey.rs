@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diskferry::{Error, Progress, Result};
 
-use super::Stock;
+use super::catalogue::Catalogue;
 use super::keep::KeepList;
 use super::list::name;
 use super::tree::Tree;
+use super::{Named, Stock};
 
 /// What was found in a store.
 #[derive(Default)]
@@ -51,42 +52,80 @@ impl Unused {
 }
 
 /// One topmost document in one place, whatever its names.
-struct Group {
-    repository: Option<String>,
+pub(super) struct Group {
+    pub(super) repository: Option<String>,
     tags: Vec<String>,
-    digest: String,
-    tree: Tree,
-    kept: bool,
+    pub(super) digest: String,
+    pub(super) tree: Tree,
+    pub(super) kept: bool,
+}
+
+impl Group {
+    /// Whether it is what was found under the same names before.
+    pub(super) fn is(&self, unused: &Unused) -> bool {
+        self.repository == unused.repository && self.digest == unused.digest && self.tags == unused.tags
+    }
+}
+
+/// A document that cannot be read.
+pub(super) struct Problem {
+    /// Name of the image that it belongs to.
+    pub(super) name: String,
+    /// Where that is: repository and digest, where it is known.
+    place: Option<(Option<String>, String)>,
+    /// Whether that is needed.
+    pub(super) kept: bool,
+    pub(super) error: Error,
 }
 
 impl Stock {
     /// Looks at every image, and finds out which ones `keep` does not need. Nothing is changed, and no layer fetched.
     pub fn survey(&self, keep: &KeepList, progress: &Progress) -> Result<Survey> {
-        let mut survey = Survey::default();
-        let mut groups: Vec<Group> = Vec::new();
-        self.each(progress, |named| {
-            let (repository, tag) = (named.repository.clone(), named.tag.clone());
-            let full = name(repository.as_deref(), tag.as_deref(), named.digest.as_deref());
-            let digest = named.digest.clone();
-            let place = groups
-                .iter_mut()
-                .find(|group| group.repository == repository && Some(&group.digest) == digest.as_ref());
-            if let Some(group) = place {
-                group.kept |= keep.has(repository.as_deref(), tag.as_deref(), &group.digest);
+        let (groups, problems) = self.groups(keep, progress, None)?;
+        Ok(Survey::of(&groups, problems))
+    }
+
+    /// Everything that there is, or that is in one repository, and whether it is needed.
+    pub(super) fn groups(
+        &self,
+        keep: &KeepList,
+        progress: &Progress,
+        only: Option<(&Catalogue, &str)>,
+    ) -> Result<(Vec<Group>, Vec<Problem>)> {
+        let (mut groups, mut problems): (Vec<Group>, Vec<Problem>) = (Vec::new(), Vec::new());
+        let mut places: BTreeMap<(Option<String>, String), usize> = BTreeMap::new();
+        let mut each = |named: Named| {
+            let (repository, tag, digest) = (named.repository.clone(), named.tag.clone(), named.digest.clone());
+            let full = name(repository.as_deref(), tag.as_deref(), digest.as_deref());
+            let kept = keep.has(repository.as_deref(), tag.as_deref(), digest.as_deref().unwrap_or_default());
+            let place = digest.map(|digest| (repository.clone(), digest));
+            let known = place.as_ref().and_then(|place| places.get(place));
+            if let Some(group) = known.and_then(|at| groups.get_mut(*at)) {
+                group.kept |= kept;
                 group.tags.extend(tag);
                 return Ok(());
             }
             let (mut tree, _) = Tree::of(named, &self.wish, progress)?;
-            survey.unknown.extend(tree.problems.drain(..).map(|(_, error)| (full.clone(), error)));
+            let found = tree.problems.drain(..);
+            problems.extend(found.map(|(_, error)| Problem { name: full.clone(), place: place.clone(), kept, error }));
             // What a lost image was cannot be known.
-            let Some(digest) = digest else { return Ok(()) };
-            let kept = keep.has(repository.as_deref(), tag.as_deref(), &digest);
+            let Some(place) = place else { return Ok(()) };
+            let (repository, digest) = place.clone();
+            places.insert(place, groups.len());
             groups.push(Group { repository, tags: tag.into_iter().collect(), digest, tree, kept });
             Ok(())
-        })?;
+        };
+        match only {
+            None => self.each(progress, each)?,
+            Some((catalogue, repository)) => self.each_of(catalogue, repository, progress, &mut each)?,
+        }
         spread(&mut groups);
-        survey.add(&groups);
-        Ok(survey)
+        for problem in &mut problems {
+            // By another name, or as a part of something else.
+            let known = problem.place.as_ref().and_then(|place| places.get(place));
+            problem.kept |= known.and_then(|at| groups.get(*at)).is_some_and(|group| group.kept);
+        }
+        Ok((groups, problems))
     }
 }
 
@@ -125,6 +164,13 @@ fn companion(tag: &str) -> Option<String> {
 }
 
 impl Survey {
+    pub(super) fn of(groups: &[Group], problems: Vec<Problem>) -> Self {
+        let unknown = problems.into_iter().map(|problem| (problem.name, problem.error)).collect();
+        let mut survey = Self { unknown, ..Self::default() };
+        survey.add(groups);
+        survey
+    }
+
     fn add(&mut self, groups: &[Group]) {
         let mut users: BTreeMap<&str, (usize, bool, u64)> = BTreeMap::new();
         for group in groups {

@@ -1,0 +1,95 @@
+//! Since when an image has not been needed: a registry does not tell when something was pushed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use diskferry::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::super::layout::writing;
+
+/// A file that remembers when an image was first seen that was not needed.
+#[derive(Debug)]
+pub struct Seen {
+    path: PathBuf,
+    since: BTreeMap<String, u64>,
+}
+
+/// Largest file that is read, in bytes.
+const MOST: u64 = 256 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    /// Seconds since 1970.
+    since: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    /// What the file at `path` remembers; nothing, if it is not there yet.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |why: &str| Error::source("seen", format!("{}: {why}", path.display()));
+        let since = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(bad(&error.to_string())),
+            Ok(file) => {
+                let found: Option<Stored> = serde_json::from_reader(io::Read::take(file, MOST)).ok();
+                let found = found.filter(|found| found.version == 1);
+                found.ok_or_else(|| bad("this is no file of --seen"))?.since
+            }
+        };
+        Ok(Self { path: path.to_owned(), since })
+    }
+
+    /// How long the image `key` has not been needed, as far as is known.
+    pub(super) fn age(&self, key: &str, now: SystemTime) -> Duration {
+        let now = seconds(now);
+        // A clock that was set back makes nothing older.
+        Duration::from_secs(self.since.get(key).map_or(0, |since| now.saturating_sub(*since)))
+    }
+
+    /// Remembers these, and forgets all others.
+    pub(super) fn keep(&mut self, keys: impl Iterator<Item = String>, now: SystemTime) -> Result<()> {
+        let since = keys.map(|key| (self.since.get(&key).copied().unwrap_or(seconds(now)), key));
+        self.since = since.map(|(since, key)| (key, since)).collect();
+        let failed = |error| writing("remembering what is not needed", &self.path, error);
+        let new = self.path.with_added_extension("new");
+        let text = serde_json::to_vec(&Stored { version: 1, since: self.since.clone() });
+        let text = text.map_err(|error| failed(io::Error::other(error)))?;
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&new, &self.path)
+        });
+        written.map_err(failed)
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_is_remembered_until_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen.json");
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>().into_iter();
+        Seen::open(&path).unwrap().keep(keys(&["a", "b"]), at(100)).unwrap();
+        let mut seen = Seen::open(&path).unwrap();
+        seen.keep(keys(&["b", "c"]), at(200)).unwrap();
+        let seen = Seen::open(&path).unwrap();
+        let age = |key| seen.age(key, at(300)).as_secs();
+        assert_eq!((age("a"), age("b"), age("c")), (0, 200, 100));
+        assert_eq!(seen.age("b", at(50)).as_secs(), 0);
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(Seen::open(&path).unwrap_err().code(), "source-seen");
+    }
+}
