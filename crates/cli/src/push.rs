@@ -48,11 +48,13 @@ fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
     if let Some(from) = &args.checksum_url {
         checksums.push(source.published(from, progress)?);
     }
-    let input = source.open(progress)?;
+    // First of all: without a source, nothing is made for it.
+    let mut input = Some(source.open(progress)?);
     let (target, dir) = open(&args)?;
     let dir = dir.map(Path::to_owned);
     let options = args.job.options(args.limits, checksums, dir.as_deref());
-    let mut pushed = target.push(input, &plan, &options, progress)?;
+    let open = || input.take().map_or_else(|| source.open(progress), Ok);
+    let mut pushed = target.push(open, &plan, &options, progress)?;
     pushed.report = source.correct(pushed.report);
     Ok(pushed)
 }

@@ -1,6 +1,6 @@
 //! Opens SOURCE: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Seek};
@@ -39,8 +39,8 @@ pub struct Source<'a> {
     wish: Wish,
     /// The container image, once it has been looked for.
     image: OnceCell<Image>,
-    /// What of it has come, once its layer has been opened.
-    transferred: OnceCell<Transferred>,
+    /// What of it has come since its layer was opened.
+    transferred: RefCell<Option<Transferred>>,
 }
 
 /// How one gets to a place.
@@ -115,7 +115,7 @@ impl<'a> Source<'a> {
             return Err(Failure::Usage(what.into()));
         }
         let means = Means::of(location, &access, &container)?;
-        Ok(Self { location, means, how, wish, image: OnceCell::new(), transferred: OnceCell::new() })
+        Ok(Self { location, means, how, wish, image: OnceCell::new(), transferred: RefCell::default() })
     }
 
     /// What the labels of a container image say of the disk image in it, where they say enough and something that we know.
@@ -151,7 +151,7 @@ impl<'a> Source<'a> {
 
     /// Of a container image the layer is what crosses the wire, and not the image in it.
     pub fn correct(&self, mut report: Report) -> Report {
-        if let Some(transferred) = self.transferred.get() {
+        if let Some(transferred) = &*self.transferred.borrow() {
             report.transferred = transferred.bytes();
         }
         report
@@ -177,7 +177,7 @@ impl<'a> Source<'a> {
     pub fn open(&self, progress: &Progress) -> Result<Input, Failure> {
         if let Some((store, image)) = self.image(progress)? {
             let pulled = store.open(image, &self.wish, progress)?;
-            let _ = self.transferred.set(pulled.transferred);
+            *self.transferred.borrow_mut() = Some(pulled.transferred);
             return Ok(pulled.input);
         }
         if let Means::Fetch { runtime, client, url } = &self.means {

@@ -52,8 +52,8 @@ impl Input {
     }
 }
 
-/// Bytes that wait until it is known how many there are, in memory first and then in an unnamed file. They are written once and read
-/// once, in order.
+/// Bytes that wait until it is known how many there are, in memory first and then in an unnamed file. They are written once, and read
+/// in order.
 pub struct Kept {
     spool: Spool,
     len: u64,
@@ -65,6 +65,11 @@ impl Kept {
     pub fn new(options: &Options) -> Self {
         let limits = &options.limits;
         Self { spool: Spool::new(options.spool_dir.clone(), limits.spool_memory, limits.spool), len: 0, at: 0 }
+    }
+
+    /// Reads from the first byte again.
+    pub fn rewind(&mut self) {
+        self.at = 0;
     }
 
     /// How many bytes were written.
@@ -89,9 +94,7 @@ impl Write for Kept {
 impl Read for Kept {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let got = self.spool.read(buf, self.at)?;
-        let end = self.at.saturating_add(got as u64);
-        self.spool.take(self.at..end);
-        self.at = end;
+        self.at = self.at.saturating_add(got as u64);
         Ok(got)
     }
 }
@@ -148,8 +151,11 @@ mod tests {
         let error = Error::reading(0, kept.write(&[3]).unwrap_err());
         assert_eq!(error.code(), "spool-limit");
         assert_eq!(kept.len(), 300_000);
-        let mut bytes = Vec::new();
-        kept.read_to_end(&mut bytes).unwrap();
-        assert!(bytes == [vec![1; 200_000], vec![2; 100_000]].concat());
+        for _ in 0..2 {
+            let mut bytes = Vec::new();
+            kept.read_to_end(&mut bytes).unwrap();
+            assert!(bytes == [vec![1; 200_000], vec![2; 100_000]].concat());
+            kept.rewind();
+        }
     }
 }

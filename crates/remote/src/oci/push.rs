@@ -27,6 +27,9 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 /// When everything was made.
 const TIME: &str = "1970-01-01T00:00:00Z";
 
+/// How often a layer is sent anew from its first byte.
+const RESTARTS: u32 = 3;
+
 /// Longest name of a file in a container image that filesystems take.
 const NAME: usize = 255;
 
@@ -102,29 +105,60 @@ impl Target {
         }
     }
 
-    /// Stores the image in `input` as it is, and gives it its name when everything is there.
-    pub fn push(&self, input: Input, plan: &Plan, options: &Options, progress: &Progress) -> Result<Pushed> {
+    /// Stores the image that `open` gives as it is, and gives it its name when everything is there.
+    ///
+    /// `open` is called again where a registry has lost what it had: an image of known length is not kept.
+    pub fn push<E: From<Error>>(
+        &self,
+        mut open: impl FnMut() -> Result<Input, E>,
+        plan: &Plan,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Pushed, E> {
+        let input = open()?;
         let (report, layer) = match input.stored_len()? {
+            None => self.unmeasured(input, plan, options, progress)?,
             Some(len) => {
-                let produce = |writer: &Arc<Mutex<pipe::Writer>>| store(input, writer.clone(), options, progress);
-                self.layer(plan, len, progress, produce)?
-            }
-            None => {
-                // The archive states a file's length in front of it.
-                let kept = Arc::new(Mutex::new(Kept::new(options)));
-                let mut report = store(input, kept.clone(), options, progress)?;
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                report.spooled = report.spooled.saturating_add(kept.len());
-                let len = kept.len();
-                let produce = |writer: &Arc<Mutex<pipe::Writer>>| copy(&mut kept, writer, progress);
-                let ((), layer) = self.layer(plan, len, progress, produce)?;
-                (report, layer)
+                let mut opened = Some((input, len));
+                anew(|| {
+                    let (input, len) = match opened.take() {
+                        Some(first) => first,
+                        None => {
+                            let input = open()?;
+                            // What had a length has one still; otherwise it is another source.
+                            let len = input.stored_len()?.ok_or_else(changed_source)?;
+                            (input, len)
+                        }
+                    };
+                    let produce = |writer: &Arc<Mutex<pipe::Writer>>| store(input, writer.clone(), options, progress);
+                    Ok::<_, E>(self.layer(plan, len, progress, produce))
+                })??
             }
         };
+        Ok(self.finish(report, &layer, plan, progress)?)
+    }
+
+    /// Stores the layer of an image whose length is not known: an archive states a file's length in front of it.
+    fn unmeasured(&self, input: Input, plan: &Plan, options: &Options, progress: &Progress) -> Result<(Report, Sent)> {
+        let kept = Arc::new(Mutex::new(Kept::new(options)));
+        let mut report = store(input, kept.clone(), options, progress)?;
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = kept.len();
+        report.spooled = report.spooled.saturating_add(len);
+        let ((), layer) = anew(|| {
+            kept.rewind();
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| copy(&mut kept, writer, progress);
+            Ok::<_, Error>(self.layer(plan, len, progress, produce))
+        })??;
+        Ok((report, layer))
+    }
+
+    /// Stores the configuration, then the manifest.
+    fn finish(&self, report: Report, layer: &Sent, plan: &Plan, progress: &Progress) -> Result<Pushed> {
         let found = &report.inspection;
         let config = config(plan, found, &layer.digest).to_string();
         let config = self.blob(&mut config.as_bytes(), progress)?;
-        let text = image(plan, found, &layer, &config).to_string();
+        let text = image(plan, found, layer, &config).to_string();
         let image = Publication {
             manifest: text.as_bytes(),
             digest: manifest::digest(text.as_bytes())?,
@@ -138,7 +172,7 @@ impl Target {
         }
         let uploaded = layer.uploaded.saturating_add(config.uploaded);
         let skipped = (layer.size.saturating_add(config.size)).saturating_sub(uploaded);
-        Ok(Pushed { report, layer: layer.digest, manifest: image.digest, uploaded, skipped })
+        Ok(Pushed { report, layer: layer.digest.clone(), manifest: image.digest, uploaded, skipped })
     }
 
     /// Stores the layer around what `produce` writes, which must be `len` bytes.
@@ -185,6 +219,21 @@ impl Target {
             Self::Registry(upload) => upload.blob(reader, progress),
         }
     }
+}
+
+/// Does `work` again where a registry has lost what it had, some times and no more.
+fn anew<T, E>(mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T>, E> {
+    for _ in 0..RESTARTS {
+        match work()? {
+            Err(Error::Target { code: "upload-lost", .. }) => {}
+            done => return Ok(done),
+        }
+    }
+    work()
+}
+
+fn changed_source() -> Error {
+    Error::source("changed", "the source had a length, and when it was opened again it had none")
 }
 
 fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress) -> Result<()> {

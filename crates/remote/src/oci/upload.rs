@@ -235,9 +235,14 @@ impl Upload {
                 session.reach(offset, start + len)?;
                 Ok(offset.saturating_sub(start))
             }
+            // A registry says the same of no byte and of one.
+            StatusCode::RANGE_NOT_SATISFIABLE if start == 0 => {
+                session.reach(1, len)?;
+                Ok(1)
+            }
             // It has another number of bytes than we think.
             StatusCode::RANGE_NOT_SATISFIABLE => Err(Failure::later(refused(answer).await.error)),
-            _ => Err(refused(answer).await),
+            _ => Err(given_up(answer).await),
         }
     }
 
@@ -252,7 +257,7 @@ impl Upload {
                 session.reach(found, session.end())?;
                 Ok(found.saturating_sub(before))
             }
-            _ => Err(refused(answer).await),
+            _ => Err(given_up(answer).await),
         }
     }
 
@@ -267,7 +272,7 @@ impl Upload {
                     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
                 let failure = match self.send(Method::PUT, &url, headers, Some(Payload::default())).await {
                     Ok(answer) if answer.status().is_success() => return Ok(()),
-                    Ok(answer) => refused(answer).await,
+                    Ok(answer) => given_up(answer).await,
                     Err(failure) => failure,
                 };
                 // The answer may be all that was lost.
@@ -401,7 +406,7 @@ impl Session {
     }
 }
 
-/// How many bytes have arrived: `Range: 0-99` says a hundred. Nothing is `0-0`, which could also be one byte: no chunk is that short.
+/// How many bytes have arrived: `Range: 0-99` says a hundred. Nothing is `0-0`, which could also be one byte.
 fn offset(answer: &Response) -> Option<u64> {
     let range = header(answer, &RANGE)?;
     let range = range.strip_prefix("bytes=").unwrap_or(&range).to_owned();
@@ -446,6 +451,20 @@ async fn refused(mut answer: Response) -> Failure {
         what.push_str(&manifest::short(&format!(": {code}: {message}")));
     }
     failure
+}
+
+/// The same, of an upload that was begun, which the registry may have given up: Docker's does (2.8), when what it has is not as much as
+/// stands in its own address of the upload.
+async fn given_up(answer: Response) -> Failure {
+    let is_gone = matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::GONE);
+    let failure = refused(answer).await;
+    match failure.error {
+        Error::Source { what, .. } if is_gone => {
+            let what = format!("the registry has given up an upload that broke off: {what}");
+            Failure::never(Error::Target { code: "upload-lost", what })
+        }
+        error => Failure { error, ..failure },
+    }
 }
 
 /// An error of a server that is written to.
