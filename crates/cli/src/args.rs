@@ -185,9 +185,9 @@ pub struct VerifyArgs {
     pub image: Option<String>,
 }
 
-/// Store an image in a container image, as it is
+/// Store an image in a container image
 ///
-/// Its bytes are not changed: a qcow2 in xz stays that. While they pass they are read as an image, and checked as for a conversion, so that
+/// Its bytes are not changed, unless --as says so: a qcow2 in xz stays that. While they pass they are read as an image, and checked as for a conversion, so that
 /// the container image says how large it is, stored and unpacked, and of which format. The same image gives the same digest. The
 /// container image gets its name when all of it is there.
 #[derive(Args)]
@@ -206,7 +206,16 @@ pub struct PushArgs {
     #[command(flatten)]
     pub job: JobArgs,
 
+    /// Store the disk that the image unpacks to instead
+    ///
+    /// Whoever reads it needs to unpack nothing, or zstd only. Where the size of the disk is known only at its end, as of a raw image in
+    /// gzip, the disk is spooled. An image that has an order of its own comes best from a file.
+    #[arg(long = "as", value_name = "FORM", value_enum)]
+    pub form: Option<Form>,
+
     /// The image's name under disk/ in the container image [default: that of the source's file, else disk.img]
+    ///
+    /// With --as, the file's name without the endings of formats and wrappings, and with .img.
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -223,6 +232,26 @@ pub struct PushArgs {
 
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+/// What may be stored other than the image as it is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Form {
+    /// The disk; in a layout its zeros are holes
+    Raw,
+    /// The disk in a layer in zstd; zeros take no room
+    #[value(name = "raw+zstd")]
+    RawZstd,
+}
+
+impl Form {
+    /// The library's word for it.
+    pub fn resolve(self) -> diskferry_remote::oci::Form {
+        match self {
+            Self::Raw => diskferry_remote::oci::Form::Raw,
+            Self::RawZstd => diskferry_remote::oci::Form::RawZstd,
+        }
+    }
 }
 
 /// A place for a container image.
@@ -542,7 +571,8 @@ With --json the report is on stdout, or an object {\"error\": …} if the job fa
 const PUSH_EXAMPLES: &str = "\
 Examples:
   diskferry push debian.qcow2 docker://registry.example/images/debian:12
-  diskferry push --json https://example.org/debian.qcow2.xz oci:/srv/images:debian-12";
+  diskferry push --json https://example.org/debian.qcow2.xz oci:/srv/images:debian-12
+  diskferry push --as raw+zstd debian.qcow2 docker://registry.example/disks/debian:12";
 
 const INFO_EXAMPLES: &str = "\
 Examples:

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use diskferry::{Error, Progress};
-use diskferry_remote::oci::{Plan, Platform, Pushed, Stow, Target, Upload};
+use diskferry_remote::oci::{Form, Plan, Platform, Pushed, Stow, Target, Upload};
 use diskferry_remote::{Access, Client, Location, Runtime};
 
 use crate::args::{PushArgs, When};
@@ -15,6 +15,11 @@ use crate::{human, json, output, signals};
 
 /// What the image is called in its layer where the source has no name that it could have there.
 const NAME: &str = "disk.img";
+
+/// What stands behind the names of images and of what they are packed in, and not behind that of a disk.
+const ENDINGS: [&str; 14] = [
+    ".gz", ".xz", ".zst", ".zstd", ".bz2", ".qcow2", ".qcow2c", ".vmdk", ".vdi", ".iso", ".raw", ".img", ".dd", ".bin",
+];
 
 /// Stores the image as a container image, and says what came of it.
 pub fn run(args: PushArgs) -> Result<(), Failure> {
@@ -60,14 +65,26 @@ fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
 }
 
 fn plan(args: &PushArgs, platform: Platform) -> Result<Plan, Failure> {
+    let form = args.form.map_or(Form::Stored, |form| form.resolve());
     match &args.name {
-        Some(name) => Plan::new(name, platform)
+        Some(name) => Plan::new(name, platform, form)
             .ok_or_else(|| Failure::Usage("--name: a file in a container image cannot have that name".into())),
         None => {
-            let own = args.source.file_name().and_then(|name| Plan::new(&name, platform.clone()));
-            own.or_else(|| Plan::new(NAME, platform)).ok_or_else(|| Failure::Unexpected("no name is left".into()))
+            let own = args.source.file_name();
+            let own = if form == Form::Stored { own } else { own.and_then(|name| disk_name(&name)) };
+            let own = own.and_then(|name| Plan::new(&name, platform.clone(), form));
+            own.or_else(|| Plan::new(NAME, platform, form)).ok_or_else(|| Failure::Unexpected("no name is left".into()))
         }
     }
+}
+
+/// The name of the disk that the image called `name` unpacks to.
+fn disk_name(name: &str) -> Option<String> {
+    let mut stem = name;
+    while let Some(shorter) = ENDINGS.iter().find_map(|ending| stem.strip_suffix(ending)) {
+        stem = shorter;
+    }
+    (!stem.is_empty()).then(|| format!("{stem}.img"))
 }
 
 /// Makes ready what the image goes to, and says where a spool may be beside it.

@@ -197,6 +197,73 @@ fn zeros_become_holes_of_the_blob() {
 }
 
 #[test]
+fn a_disk_is_stored_in_place_of_its_image() {
+    let lab = Lab::new();
+    let mut disk = lab.disk.clone();
+    disk.resize(64 << 20, 0);
+    let lab = Lab { disk, ..lab };
+    let raw = lab.write("a.raw", &lab.disk);
+    tool("qemu-img", &["convert", "-c", "-O", "qcow2", "a.raw", "a.qcow2"], lab.dir.path());
+    let packed = lab.write("b.qcow2.xz", &wrap::xz(&fs::read(lab.path("a.qcow2")).unwrap(), &[]));
+    let unmeasured = lab.write("b.img.gz", &wrap::gzip(&lab.disk));
+    let registry = Registry::default().start();
+    let docker = |name: &str| format!("docker://{}/{name}:1", registry.host());
+    for (form, media_type, most) in [("raw", "tar", 5 << 20), ("raw+zstd", "tar+zstd", 4 << 20)] {
+        let form = ["--as", form, "--name", "disk.img", "--spool-dir", &lab.text("")];
+        let first = lab.pushes(&raw, &lab.layout("v1"), &form);
+        for source in [&lab.text("a.qcow2"), &packed, &unmeasured] {
+            let same = lab.pushes(source, &lab.layout("v2"), &form);
+            assert_eq!(same["manifest-digest"], first["manifest-digest"], "the disk is the same: {source}");
+            // Of the raw disk in gzip, nobody knows the size before its end.
+            assert_eq!(same["spooled"].as_u64().unwrap() >= 64 << 20, source == &unmeasured, "{source}");
+        }
+        let manifest = lab.document(&first["manifest-digest"]);
+        assert_eq!(manifest["layers"][0]["mediaType"], format!("application/vnd.oci.image.layer.v1.{media_type}"));
+        let annotations = &manifest["annotations"];
+        for (name, value) in [("size", "67108864"), ("virtual-size", "67108864"), ("format", "raw")] {
+            assert_eq!(annotations[format!("source-image-{name}")], value);
+        }
+        let used = fs::metadata(lab.blob(&first["layer-digest"])).unwrap().blocks() * 512;
+        assert!(used < most, "zeros take no room: {used}");
+        lab.reads(&lab.layout("v1"), &[]);
+        let sent = lab.pushes(&raw, &docker("a"), &[&form[..], &["--plain-http"]].concat());
+        assert_eq!(sent["manifest-digest"], first["manifest-digest"], "wherever it goes, it is the same");
+        lab.reads(&docker("a"), &["--plain-http"]);
+        let copy = format!("oci:{}:1", lab.text(media_type));
+        tool("skopeo", &["copy", "--insecure-policy", "--src-tls-verify=false", &docker("a"), &copy], lab.dir.path());
+        lab.reads(&copy, &[]);
+        let looked = json(&diskferry(["info", "--json", &lab.layout("v1")]).output().unwrap());
+        let full = json(&diskferry(["info", "--json", "--full", &lab.layout("v1")]).output().unwrap());
+        for key in ["format", "stored-size", "unpacked-size"] {
+            assert_eq!(looked[key], full[key], "what the labels say is true: {key}");
+        }
+    }
+    // Through a pipe, with a size that is known from the first bytes.
+    let image = fs::read(lab.text("a.qcow2")).unwrap();
+    let args = ["push", "--json", "--as", "raw", "-", &lab.layout("v3")];
+    let piped = json(&run_with_pipe(args, &image));
+    assert_eq!(piped["unpacked-size"], 64 << 20, "{piped}");
+    lab.reads(&lab.layout("v3"), &[]);
+    let archive = lab.blob(&piped["layer-digest"]);
+    tool("tar", &["-xf", archive.to_str().unwrap(), "disk/disk.img"], lab.dir.path());
+    // A damaged one leaves nothing, nor does a wrong checksum.
+    let cut = lab.write("cut.qcow2", &image[..image.len() / 2]);
+    lab.refuses(&cut, &lab.layout("v4"), &["--as", "raw"], 3, "qcow2-ends-early");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    lab.refuses(&packed, &lab.layout("v4"), &["--as", "raw+zstd", "--checksum", &wrong], 6, "mismatch");
+    assert!(!lab.index().to_string().contains("v4"));
+}
+
+#[test]
+fn a_disk_has_the_name_of_its_image_without_endings() {
+    let lab = Lab::new();
+    let packed = lab.write("debian-12.5.qcow2.xz", &wrap::xz(&lab.image, &[]));
+    let pushed = lab.pushes(&packed, &lab.layout("v1"), &["--as", "raw"]);
+    let title = &lab.document(&pushed["manifest-digest"])["annotations"]["org.opencontainers.image.title"];
+    assert_eq!(title, "debian-12.5.img");
+}
+
+#[test]
 fn what_is_no_image_or_is_refused_is_not_stored() {
     let lab = Lab::new();
     let cut = lab.write("cut.qcow2", &lab.image[..lab.image.len() / 2]);

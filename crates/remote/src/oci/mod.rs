@@ -7,6 +7,7 @@
 //!
 //! docs/registry.md says what is understood and what is refused.
 
+mod describe;
 mod desk;
 mod helper;
 mod keys;
@@ -33,7 +34,7 @@ pub use self::keys::Keys;
 pub use self::layer::Transferred;
 pub use self::layout::{Layout, Lock};
 pub use self::platform::Platform;
-pub use self::push::{Plan, Pushed, Sent, Target};
+pub use self::push::{Form, Plan, Pushed, Sent, Target};
 pub use self::reference::Reference;
 pub use self::registry::Registry;
 pub use self::stow::Stow;

@@ -1,31 +1,27 @@
 //! A disk image becomes a container image: one layer with one file, a configuration, a manifest.
 //!
-//! [Manifest](https://github.com/opencontainers/image-spec/blob/main/manifest.md) and
-//! [configuration](https://github.com/opencontainers/image-spec/blob/main/config.md) of OCI: those of Docker have neither annotations nor
-//! layers in zstd. Nothing in them says when or by whom, so that the same image gives the same digest.
+//! The layer is stored while it is made: at one end of a pipe the image is read, at the other its layer is written or sent.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use diskferry::archive::Envelope;
-use diskferry::digest::Checksum;
-use diskferry::{Error, Input, Inspection, Kept, Options, Progress, Report, Result, Side, store};
-use serde_json::{Value, json};
+use diskferry::digest::{Algorithm, Checksum, Digester};
+use diskferry::sink::PipeSink;
+use diskferry::{Error, Input, Kept, Opened, Options, Progress, Report, Result, Side, store};
+use zstd::stream::read::Encoder;
 
+use super::describe::{self, Described};
 use super::manifest::{self, MANIFEST};
 use super::pipe::{self, pipe};
 use super::platform::Platform;
 use super::stow::Stow;
 use super::upload::Upload;
 
-/// Types of what is written.
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// When everything was made.
-const TIME: &str = "1970-01-01T00:00:00Z";
+/// How hard zstd tries. It is what the tool takes by itself, and keeps up with a network.
+const LEVEL: i32 = 3;
 
 /// How often a layer is sent anew from its first byte.
 const RESTARTS: u32 = 3;
@@ -48,6 +44,20 @@ pub struct Plan {
     pub name: String,
     /// The machine that it is for.
     pub platform: Platform,
+    /// What of it is stored.
+    pub form: Form,
+}
+
+/// What is stored of a disk image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// Its own bytes, whatever they are.
+    #[default]
+    Stored,
+    /// The disk that it unpacks to.
+    Raw,
+    /// The disk, in a layer that zstd has packed.
+    RawZstd,
 }
 
 /// What was stored.
@@ -76,6 +86,14 @@ pub struct Sent {
     pub uploaded: u64,
 }
 
+/// A layer that is where it belongs.
+pub(super) struct Layer {
+    pub(super) blob: Sent,
+    /// Digest of the archive.
+    pub(super) diff: Checksum,
+    pub(super) form: Form,
+}
+
 /// What makes blobs an image.
 pub(super) struct Publication<'a> {
     pub(super) manifest: &'a [u8],
@@ -86,13 +104,13 @@ pub(super) struct Publication<'a> {
 
 impl Plan {
     /// A plan for a file called `name`, if such a file can be in a container image.
-    pub fn new(name: &str, platform: Platform) -> Option<Self> {
+    pub fn new(name: &str, platform: Platform, form: Form) -> Option<Self> {
         let is_hidden = name.starts_with(".wh.") || [".", ".."].contains(&name);
         let is_clean = !name.is_empty()
             && name.len() <= NAME
             && !name.contains(['/', '\\'])
             && !name.chars().any(char::is_control);
-        (is_clean && !is_hidden).then(|| Self { name: name.to_owned(), platform })
+        (is_clean && !is_hidden).then(|| Self { name: name.to_owned(), platform, form })
     }
 }
 
@@ -105,47 +123,100 @@ impl Target {
         }
     }
 
-    /// Stores the image that `open` gives as it is, and gives it its name when everything is there.
+    /// Stores the image that `open` gives, and gives it its name when everything is there.
     ///
     /// `open` is called again where a registry has lost what it had: an image of known length is not kept.
     pub fn push<E: From<Error>>(
+        &self,
+        open: impl FnMut() -> Result<Input, E>,
+        plan: &Plan,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Pushed, E> {
+        let (report, layer) = match plan.form {
+            Form::Stored => self.stored(open, plan, options, progress)?,
+            Form::Raw | Form::RawZstd => self.disk(open, plan, options, progress)?,
+        };
+        Ok(self.finish(report, &layer, plan, progress)?)
+    }
+
+    /// Stores the layer of an image as it is.
+    fn stored<E: From<Error>>(
         &self,
         mut open: impl FnMut() -> Result<Input, E>,
         plan: &Plan,
         options: &Options,
         progress: &Progress,
-    ) -> Result<Pushed, E> {
+    ) -> Result<(Report, Layer), E> {
         let input = open()?;
-        let (report, layer) = match input.stored_len()? {
-            None => self.unmeasured(input, plan, options, progress)?,
-            Some(len) => {
-                let mut opened = Some((input, len));
-                anew(|| {
-                    let (input, len) = match opened.take() {
-                        Some(first) => first,
-                        None => {
-                            let input = open()?;
-                            // What had a length has one still; otherwise it is another source.
-                            let len = input.stored_len()?.ok_or_else(changed_source)?;
-                            (input, len)
-                        }
-                    };
-                    let produce = |writer: &Arc<Mutex<pipe::Writer>>| store(input, writer.clone(), options, progress);
-                    Ok::<_, E>(self.layer(plan, len, progress, produce))
-                })??
-            }
+        let Some(len) = input.stored_len()? else {
+            let fill = |kept: &Arc<Mutex<Kept>>| store(input, kept.clone(), options, progress);
+            return Ok(self.unmeasured(fill, plan, options, progress)?);
         };
-        Ok(self.finish(report, &layer, plan, progress)?)
+        let mut opened = Some((input, len));
+        let stored = anew(RESTARTS, || {
+            let (input, len) = match opened.take() {
+                Some(first) => first,
+                None => {
+                    let input = open()?;
+                    // What had a length has one still; otherwise it is another source.
+                    let len = input.stored_len()?.ok_or_else(changed_source)?;
+                    (input, len)
+                }
+            };
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| store(input, writer.clone(), options, progress);
+            Ok::<_, E>(self.layer(plan, len, progress, produce))
+        })??;
+        Ok(stored)
     }
 
-    /// Stores the layer of an image whose length is not known: an archive states a file's length in front of it.
-    fn unmeasured(&self, input: Input, plan: &Plan, options: &Options, progress: &Progress) -> Result<(Report, Sent)> {
+    /// Stores the layer of the disk that an image unpacks to.
+    fn disk<E: From<Error>>(
+        &self,
+        mut open: impl FnMut() -> Result<Input, E>,
+        plan: &Plan,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<(Report, Layer), E> {
+        let input = open()?;
+        // What came through a pipe does not come again.
+        let restarts = if input.stored_len()?.is_some() { RESTARTS } else { 0 };
+        let opened = diskferry::open(input, options, progress)?;
+        let size = |opened: &Opened| opened.inspection().image.virtual_size;
+        let Some(len) = size(&opened) else {
+            let fill = |kept: &Arc<Mutex<Kept>>| to_pipe(opened, kept, options);
+            return Ok(self.unmeasured(fill, plan, options, progress)?);
+        };
+        let mut opened = Some(opened);
+        let stored = anew(restarts, || {
+            let opened = match opened.take() {
+                Some(first) => first,
+                None => diskferry::open(open()?, options, progress)?,
+            };
+            if size(&opened) != Some(len) {
+                return Err(changed_source().into());
+            }
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| to_pipe(opened, writer, options);
+            Ok::<_, E>(self.layer(plan, len, progress, produce))
+        })??;
+        Ok(stored)
+    }
+
+    /// Stores the layer of something whose length is known when `fill` has come to its end: an archive states a file's length in front of
+    /// it.
+    fn unmeasured(
+        &self,
+        fill: impl FnOnce(&Arc<Mutex<Kept>>) -> Result<Report>,
+        plan: &Plan,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<(Report, Layer)> {
         let kept = Arc::new(Mutex::new(Kept::new(options)));
-        let mut report = store(input, kept.clone(), options, progress)?;
+        let mut report = fill(&kept)?;
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let len = kept.len();
         report.spooled = report.spooled.saturating_add(len);
-        let ((), layer) = anew(|| {
+        let ((), layer) = anew(RESTARTS, || {
             kept.rewind();
             let produce = |writer: &Arc<Mutex<pipe::Writer>>| copy(&mut kept, writer, progress);
             Ok::<_, Error>(self.layer(plan, len, progress, produce))
@@ -154,11 +225,11 @@ impl Target {
     }
 
     /// Stores the configuration, then the manifest.
-    fn finish(&self, report: Report, layer: &Sent, plan: &Plan, progress: &Progress) -> Result<Pushed> {
-        let found = &report.inspection;
-        let config = config(plan, found, &layer.digest).to_string();
+    fn finish(&self, report: Report, layer: &Layer, plan: &Plan, progress: &Progress) -> Result<Pushed> {
+        let found = Described::of(&report.inspection, plan.form);
+        let config = describe::config(plan, &found, &layer.diff).to_string();
         let config = self.blob(&mut config.as_bytes(), progress)?;
-        let text = image(plan, found, layer, &config).to_string();
+        let text = describe::image(plan, &found, layer, &config).to_string();
         let image = Publication {
             manifest: text.as_bytes(),
             digest: manifest::digest(text.as_bytes())?,
@@ -170,6 +241,7 @@ impl Target {
             Self::Layout(stow) => stow.publish(&image, progress)?,
             Self::Registry(upload) => upload.publish(&image, progress)?,
         }
+        let layer = &layer.blob;
         let uploaded = layer.uploaded.saturating_add(config.uploaded);
         let skipped = (layer.size.saturating_add(config.size)).saturating_sub(uploaded);
         Ok(Pushed { report, layer: layer.digest.clone(), manifest: image.digest, uploaded, skipped })
@@ -182,13 +254,13 @@ impl Target {
         len: u64,
         progress: &Progress,
         produce: impl FnOnce(&Arc<Mutex<pipe::Writer>>) -> Result<T>,
-    ) -> Result<(T, Sent)> {
+    ) -> Result<(T, Layer)> {
         let envelope = Envelope::new(&plan.name, len);
         let (writer, mut reader, gone) = pipe();
         let (produced, sent) = thread::scope(|scope| {
-            let storing = scope.spawn(move || self.blob(&mut reader, progress));
+            let storing = scope.spawn(move || self.pack(&mut reader, plan.form, progress));
             let writer = Arc::new(Mutex::new(writer));
-            let write = |work: &dyn Fn(&mut pipe::Writer) -> std::io::Result<()>| {
+            let write = |work: &dyn Fn(&mut pipe::Writer) -> io::Result<()>| {
                 let done = work(&mut writer.lock().unwrap_or_else(PoisonError::into_inner));
                 done.map_err(|error| Error::writing("storing the layer", None, error))
             };
@@ -213,6 +285,18 @@ impl Target {
         }
     }
 
+    /// Stores an archive as a layer.
+    fn pack(&self, archive: &mut pipe::Reader, form: Form, progress: &Progress) -> Result<Layer> {
+        if form != Form::RawZstd {
+            let blob = self.blob(archive, progress)?;
+            return Ok(Layer { diff: blob.digest.clone(), blob, form });
+        }
+        let mut digested = Digested { inner: archive, digester: Digester::new([Algorithm::Sha256]) };
+        let failed = |error| Error::writing("packing the layer", None, error);
+        let blob = self.blob(&mut Encoder::new(&mut digested, LEVEL).map_err(failed)?, progress)?;
+        Ok(Layer { diff: manifest::finish(digested.digester)?, blob, form })
+    }
+
     fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
         match self {
             Self::Layout(stow) => stow.blob(reader, progress),
@@ -221,9 +305,9 @@ impl Target {
     }
 }
 
-/// Does `work` again where a registry has lost what it had, some times and no more.
-fn anew<T, E>(mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T>, E> {
-    for _ in 0..RESTARTS {
+/// Does `work` again where a registry has lost what it had, so many times and no more.
+fn anew<T, E>(restarts: u32, mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T>, E> {
+    for _ in 0..restarts {
         match work()? {
             Err(Error::Target { code: "upload-lost", .. }) => {}
             done => return Ok(done),
@@ -233,7 +317,39 @@ fn anew<T, E>(mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T
 }
 
 fn changed_source() -> Error {
-    Error::source("changed", "the source had a length, and when it was opened again it had none")
+    Error::source("changed", "when the source was opened again it was of another size")
+}
+
+/// Writes the disk of an image from its first byte to its last.
+fn to_pipe<W: Write + Send>(opened: Opened, writer: &Arc<Mutex<W>>, options: &Options) -> Result<Report> {
+    opened.convert(&PipeSink::new(Shared(Arc::clone(writer)), &options.limits, options.spool_dir.clone()))
+}
+
+/// A writer that somebody else goes on with.
+struct Shared<W>(Arc<Mutex<W>>);
+
+impl<W: Write> Write for Shared<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+/// Computes the digest of what is read.
+struct Digested<'a> {
+    inner: &'a mut pipe::Reader,
+    digester: Digester,
+}
+
+impl Read for Digested<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buf)?;
+        self.digester.update(buf.get(..got).unwrap_or_default());
+        Ok(got)
+    }
 }
 
 fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress) -> Result<()> {
@@ -248,54 +364,6 @@ fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress)
 }
 
 fn unexpected() -> Error {
-    let source = std::io::Error::other("the thread that stores the layer has ended");
+    let source = io::Error::other("the thread that stores the layer has ended");
     Error::Io { side: Side::Target, doing: "storing the layer", at: None, source }
-}
-
-/// Labels by which platforms know what is in an image.
-fn labels(found: &Inspection) -> Vec<(&'static str, String)> {
-    let size = |size: Option<u64>| size.unwrap_or_default().to_string();
-    vec![
-        ("source-image-size", size(found.stored_size)),
-        ("source-image-virtual-size", size(found.unpacked_size)),
-        ("source-image-format", found.image.format.to_owned()),
-    ]
-}
-
-fn object(pairs: Vec<(&'static str, String)>) -> Value {
-    Value::Object(pairs.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect())
-}
-
-fn config(plan: &Plan, found: &Inspection, diff: &Checksum) -> Value {
-    let mut labels = labels(found);
-    labels.push(("erofs-compatible-layers", "true".into()));
-    let mut config = json!({
-        "created": TIME,
-        "config": { "Labels": object(labels), "WorkingDir": "/" },
-        "rootfs": { "type": "layers", "diff_ids": [diff.to_string()] },
-        "history": [{ "created": TIME, "created_by": "diskferry push" }],
-    });
-    // os, architecture and variant.
-    if let (Some(config), Ok(Value::Object(platform))) = (config.as_object_mut(), serde_json::to_value(&plan.platform))
-    {
-        config.extend(platform);
-    }
-    config
-}
-
-fn image(plan: &Plan, found: &Inspection, layer: &Sent, config: &Sent) -> Value {
-    let descriptor = |media_type: &str, blob: &Sent| json!({ "mediaType": media_type, "digest": blob.digest.to_string(), "size": blob.size });
-    let mut annotations = labels(found);
-    annotations.extend([
-        ("source-image-cdrom", found.image.cdrom.to_string()),
-        ("org.opencontainers.image.title", plan.name.clone()),
-        ("org.opencontainers.image.created", TIME.into()),
-    ]);
-    json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor(CONFIG, config),
-        "layers": [descriptor(LAYER, layer)],
-        "annotations": object(annotations),
-    })
 }
