@@ -10,8 +10,7 @@ use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::target::Target;
-use crate::{human, json, output, signals};
+use crate::{human, json, output, signals, target};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -48,7 +47,7 @@ fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
         checksums.push(source.published(from, progress)?);
     }
     let input = source.open(progress)?;
-    let target = Target::find(&args.target, progress)?;
+    let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
     let options = args.job.options(args.limits, checksums, target.dir());
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };

@@ -12,7 +12,6 @@ mod human;
 mod info;
 mod json;
 mod list;
-mod outlet;
 mod output;
 mod progress;
 mod push;
@@ -20,7 +19,6 @@ mod signals;
 mod size;
 mod source;
 mod stock;
-mod storage;
 mod target;
 mod verify;
 

@@ -1,62 +1,25 @@
-//! Opens SOURCE: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
+//! SOURCE, as it was typed, with the options that it was typed with.
 
-use std::cell::{OnceCell, RefCell};
 use std::env;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Seek};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
 
-use diskferry::archive::Pick;
 use diskferry::digest::Checksum;
-use diskferry::format::{FORMATS, ImageInfo};
-use diskferry::{Error, Input, Inspection, Progress, Report, Side};
-use diskferry_remote::http::{self, How};
-use diskferry_remote::oci::{Image, Layout, Registry, Transferred, Wish};
-use diskferry_remote::publisher::{self, From};
-use diskferry_remote::{Access, Client, Location, Runtime, oci, s3};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
-use rustix::pipe::fcntl_setpipe_size;
-use url::Url;
+use diskferry::{Input, Inspection, Progress, Report};
+use diskferry_remote::publisher::From;
+use diskferry_remote::{Access, Location, source};
 
 use crate::access::AccessArgs;
 use crate::args::{ContainerArgs, FetchArgs, JobArgs, LimitArgs};
 use crate::exit::Failure;
 
-/// How long a read or a write may wait before it looks whether the job has been stopped.
-pub const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-
-/// What a pipe may hold, sixteen times what it holds by itself: the most that Linux grants to everybody.
-pub const PIPE: usize = 1 << 20;
-
-/// What an image is read from: a place, and the means to get there.
+/// What an image is read from.
 pub struct Source<'a> {
     location: &'a Location,
-    means: Means,
-    how: How,
-    wish: Wish,
-    /// The container image, once it has been looked for.
-    image: OnceCell<Image>,
-    /// What of it has come since its layer was opened.
-    transferred: RefCell<Option<Transferred>>,
-}
-
-/// How one gets to a place.
-enum Means {
-    /// It is here.
-    Local,
-    /// By requests for what is at the URL.
-    Fetch { runtime: Runtime, client: Client, url: Url },
-    /// By looking into container images.
-    Containers(oci::Store),
+    source: source::Source<'a>,
 }
 
 /// How a source is to be read.
 pub struct Reading {
-    how: How,
-    wish: Wish,
+    reading: source::Reading,
     access: AccessArgs,
     container: ContainerArgs,
     /// Whether there is a container image at the other end.
@@ -66,13 +29,14 @@ pub struct Reading {
 impl Reading {
     /// As the arguments say, of the whole image or only of its beginning.
     pub fn new(fetch: &FetchArgs, job: &JobArgs, limits: &LimitArgs, look: bool) -> Self {
-        Self {
+        let reading = source::Reading {
             how: fetch.how(job, look),
             wish: fetch.wish(job, limits, look),
-            access: fetch.access.clone(),
-            container: fetch.container.clone(),
-            push: false,
-        }
+            access: Access::default(),
+            keys: fetch.container.keys(),
+            plain_http: fetch.container.plain_http,
+        };
+        Self { reading, access: fetch.access.clone(), container: fetch.container.clone(), push: false }
     }
 
     /// The same, for a source that becomes a container image.
@@ -81,203 +45,43 @@ impl Reading {
     }
 }
 
-impl Means {
-    /// Makes ready what `location` needs. Of a place on the network, reads the files that are named for it.
-    fn of(location: &Location, access: &AccessArgs, container: &ContainerArgs) -> Result<Self, Failure> {
-        let fetch = |access: Access, url| -> Result<Self, Failure> {
-            Ok(Self::Fetch { runtime: Runtime::new()?, client: Client::new(&access)?, url })
-        };
-        match location {
-            Location::Stdin | Location::Path(_) => Ok(Self::Local),
-            Location::Http(url) => fetch(access.resolve()?, url.clone()),
-            Location::S3(object) => {
-                let url = s3::Store::from_variables(|name| env::var(name).ok())?.url(object)?;
-                // The URL says who we are, and a second answer to that question is one too many.
-                let Access { trust, proxies, guard, .. } = access.resolve()?;
-                fetch(Access { trust, proxies, guard, ..Access::default() }, url)
-            }
-            Location::Registry(reference) => {
-                let (runtime, client) = (Runtime::new()?, Client::new(&access.resolve()?)?);
-                let registry = Registry::new(&runtime, &client, reference, &container.keys(), container.plain_http);
-                Ok(Self::Containers(oci::Store::Registry(Box::new(registry))))
-            }
-            Location::Layout(dir, name) => Ok(Self::Containers(oci::Store::Layout(Layout::open(dir)?, name.clone()))),
-        }
-    }
-}
-
 impl<'a> Source<'a> {
     /// Makes ready what it takes to read what lies at `location`.
     pub fn new(location: &'a Location, reading: Reading) -> Result<Self, Failure> {
-        let Reading { how, wish, access, container, push } = reading;
+        let Reading { mut reading, access, container, push } = reading;
         if container.any() && !push && !matches!(location, Location::Registry(_) | Location::Layout(..)) {
             let what = "--platform, --path, --authfile and --plain-http are for container images: docker:// or oci:";
             return Err(Failure::Usage(what.into()));
         }
-        let means = Means::of(location, &access, &container)?;
-        Ok(Self { location, means, how, wish, image: OnceCell::new(), transferred: RefCell::default() })
+        if location.is_remote() {
+            reading.access = access.resolve()?;
+        }
+        let source = source::Source::new(location, reading, |name| env::var(name).ok())?;
+        Ok(Self { location, source })
     }
 
     /// What the labels of a container image say of the disk image in it, where they say enough and something that we know.
     pub fn claims(&self, progress: &Progress) -> Result<Option<Inspection>, Failure> {
-        if self.how.format.is_some() || self.wish.pick != Pick::UnderDisk {
-            // They speak of the usual file, as it is.
-            return Ok(None);
-        }
-        let Some(claims) = self.image(progress)?.and_then(|(_, image)| image.claims()) else { return Ok(None) };
-        let format = FORMATS.iter().find(|format| format.name == claims.format);
-        let warning = "this is what the labels of the container image say, and was not checked (--full does)";
-        Ok(format.map(|format| Inspection {
-            image: ImageInfo {
-                format: format.name,
-                virtual_size: Some(claims.virtual_size),
-                cdrom: format.name == "iso",
-                warnings: vec![warning.into()],
-                ..ImageInfo::default()
-            },
-            wrappings: Vec::new(),
-            stored_size: claims.stored_size,
-            unpacked_size: Some(claims.virtual_size),
-        }))
-    }
-
-    fn image(&self, progress: &Progress) -> Result<Option<(&oci::Store, &Image)>, Failure> {
-        let Means::Containers(store) = &self.means else { return Ok(None) };
-        if self.image.get().is_none() {
-            let _ = self.image.set(store.find(&self.wish, progress)?);
-        }
-        Ok(self.image.get().map(|image| (store, image)))
+        Ok(self.source.claims(progress)?)
     }
 
     /// Of a container image the layer is what crosses the wire, and not the image in it.
-    pub fn correct(&self, mut report: Report) -> Report {
-        if let Some(transferred) = &*self.transferred.borrow() {
-            report.transferred = transferred.bytes();
-        }
-        report
+    pub fn correct(&self, report: Report) -> Report {
+        self.source.correct(report)
     }
 
     /// The digest that the publisher says the image has.
     pub fn published(&self, from: &From, progress: &Progress) -> Result<Checksum, Failure> {
-        match (self.location, from, &self.means) {
-            (Location::Http(_), _, Means::Fetch { runtime, client, url })
-            | (Location::S3(_), From::Url(_), Means::Fetch { runtime, client, url }) => {
-                Ok(publisher::checksum(runtime, client, url, from, self.how.patience, progress)?)
-            }
-            (Location::S3(_), ..) => {
-                Err(Failure::Usage("--checksum-url auto does not look into S3: name the file".into()))
-            }
-            _ => Err(Failure::Usage(
-                "--checksum-url is for an image on an HTTP server or in S3; --checksum is for every one".into(),
-            )),
-        }
+        let what = match self.location {
+            Location::S3(_) => "--checksum-url auto does not look into S3: name the file",
+            _ => "--checksum-url is for an image on an HTTP server or in S3; --checksum is for every one",
+        };
+        self.source.published(from, progress)?.ok_or_else(|| Failure::Usage(what.into()))
     }
 
     /// Opens it.
     pub fn open(&self, progress: &Progress) -> Result<Input, Failure> {
-        if let Some((store, image)) = self.image(progress)? {
-            let pulled = store.open(image, &self.wish, progress)?;
-            *self.transferred.borrow_mut() = Some(pulled.transferred);
-            return Ok(pulled.input);
-        }
-        if let Means::Fetch { runtime, client, url } = &self.means {
-            return Ok(http::open(runtime, client, url, &self.how, progress)?);
-        }
-        let opened = match self.location {
-            Location::Path(path) => file(path),
-            _ => stdin(),
-        };
-        let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
-        match opened.and_then(input) {
-            Ok(Some(input)) => Ok(input),
-            Ok(None) => Err(Failure::Usage("SOURCE is a terminal: name a file, or pipe an image in".into())),
-            Err(error) => Err(Failure::Job(Error::Io {
-                side: Side::Source,
-                doing: "opening the source",
-                at: None,
-                source: io::Error::new(error.kind(), format!("{}: {error}", self.location.shown().display())),
-            })),
-        }
-    }
-}
-
-fn stdin() -> io::Result<File> {
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
-}
-
-fn file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    if fs::metadata(path)?.file_type().is_fifo() {
-        // Otherwise a signal would find us waiting for a writer, where nothing looks whether the job has been stopped.
-        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    }
-    options.read(true).open(path)
-}
-
-fn input(mut file: File, progress: &Progress) -> io::Result<Input> {
-    let kind = file.metadata()?.file_type();
-    if kind.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    // Of a file on stdin, somebody may have read the beginning already; the image is what is left.
-    if (kind.is_file() || kind.is_block_device()) && file.stream_position()? == 0 {
-        return Ok(Input::File(file));
-    }
-    if kind.is_fifo() {
-        // So that the two ends of it wait less for each other. A user who has many pipes may be refused.
-        let _ = fcntl_setpipe_size(&file, PIPE);
-    }
-    Ok(Input::Stream { reader: Box::new(Interruptible { file, progress: progress.clone() }), len: None })
-}
-
-/// Reads what may keep us waiting, and gives up when the job is stopped.
-struct Interruptible {
-    file: File,
-    progress: Progress,
-}
-
-impl Read for Interruptible {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.progress.check()?;
-            match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&PATIENCE)).map_err(io::Error::from) {
-                Ok(0) => continue,
-                Err(error) if is_momentary(&error) => continue,
-                Err(error) => return Err(error),
-                Ok(_) => {}
-            }
-            match self.file.read(buf) {
-                Err(error) if is_momentary(&error) => {}
-                done => return done,
-            }
-        }
-    }
-}
-
-/// Whether the same call is worth another try.
-pub fn is_momentary(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::OwnedFd;
-    use std::time::{Duration, Instant};
-
-    #[test]
-    fn a_stopped_job_does_not_wait_for_a_silent_pipe() {
-        let (reader, _writer) = io::pipe().unwrap();
-        let progress = Progress::default();
-        let mut silent = Interruptible { file: OwnedFd::from(reader).into(), progress: progress.clone() };
-        let stopper = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            progress.stop();
-        });
-        let begin = Instant::now();
-        let error = Error::reading(0, silent.read(&mut [0; 16]).unwrap_err());
-        assert!(matches!(error, Error::Stopped), "{error}");
-        assert!(begin.elapsed() < Duration::from_secs(5));
-        stopper.join().unwrap();
+        let input = self.source.open(progress)?;
+        input.ok_or_else(|| Failure::Usage("SOURCE is a terminal: name a file, or pipe an image in".into()))
     }
 }

@@ -1,107 +1,18 @@
-//! Opens TARGET: which sink fits what it is.
+//! TARGET, as it was typed.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
-use diskferry::{Error, Input, Options, Progress};
+use diskferry::Progress;
 
 use crate::exit::Failure;
-use crate::outlet::{Outlet, open_fifo};
-use crate::signals;
-use crate::storage::is_shared;
 
-/// What kind of thing the disk is written to.
-pub enum Target {
-    /// A regular file, which need not exist yet.
-    File(PathBuf),
-    /// A block device.
-    Device(PathBuf),
-    /// What can only be written forward: a pipe, a character device, or stdout whatever it is.
-    Forward(File),
-}
+pub use diskferry_remote::target::Target;
 
-impl Target {
-    /// Looks what `path` is; `-` is stdout. A named pipe is waited for until somebody reads from it.
-    pub fn find(path: &Path, progress: &Progress) -> Result<Self, Failure> {
-        let target = if path == Path::new("-") { stdout().map(Self::Forward) } else { Self::at(path, progress) };
-        match target {
-            Ok(Self::Forward(file)) if file.is_terminal() => {
-                Err(Failure::Usage("TARGET is a terminal: name a file, or pipe the disk on".into()))
-            }
-            Ok(target) => Ok(target),
-            Err(error) => Err(Failure::Job(match error.downcast() {
-                Ok(stopped) => stopped,
-                Err(error) => {
-                    let error = io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-                    Error::writing("opening the target", None, error)
-                }
-            })),
-        }
+/// Looks what `path` is; `-` is stdout.
+pub fn find(path: &Path, progress: &Progress) -> Result<Target, Failure> {
+    let target = Target::find(path, progress)?;
+    if target.is_terminal() {
+        return Err(Failure::Usage("TARGET is a terminal: name a file, or pipe the disk on".into()));
     }
-
-    fn at(path: &Path, progress: &Progress) -> io::Result<Self> {
-        let kind = match fs::metadata(path) {
-            Ok(metadata) => metadata.file_type(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::File(path.to_owned())),
-            Err(error) => return Err(error),
-        };
-        if kind.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        if kind.is_block_device() {
-            return Ok(Self::Device(path.to_owned()));
-        }
-        if kind.is_file() {
-            // A link stays a link, and /dev/stdout stays what it is: what they lead to is replaced.
-            return fs::canonicalize(path).map(Self::File);
-        }
-        if kind.is_fifo() {
-            return open_fifo(path, progress).map(Self::Forward);
-        }
-        OpenOptions::new().write(true).open(path).map(Self::Forward)
-    }
-
-    /// Where the disk will be, if that is a directory that can hold other files too.
-    pub fn dir(&self) -> Option<&Path> {
-        match self {
-            Self::File(path) => path.parent().map(|dir| if dir == Path::new("") { Path::new(".") } else { dir }),
-            Self::Device(_) | Self::Forward(_) => None,
-        }
-    }
-
-    /// Refuses to write a device over what is read. A file is no trouble: it is replaced when it has been read.
-    pub fn refuse_source(&self, input: &Input) -> Result<(), Failure> {
-        let (Self::Device(path), Input::File(source)) = (self, input) else { return Ok(()) };
-        // What cannot be looked at cannot be read or written either, which will be said then.
-        let (Ok(source), Ok(target)) = (source.metadata(), fs::metadata(path)) else { return Ok(()) };
-        if is_shared(&source, &target) {
-            let what = format!("{} is the source itself, lies on it or holds it", path.display());
-            return Err(Failure::Job(Error::Target { code: "is-source", what }));
-        }
-        Ok(())
-    }
-
-    /// The sink for it.
-    pub fn sink(self, how: FileOptions, options: &Options, progress: &Progress) -> Result<Box<dyn Sink>, Failure> {
-        Ok(match self {
-            Self::File(path) => Box::new(signals::with_temporary(|| {
-                let sink = FileSink::create(path, how)?;
-                let temporary = sink.temporary();
-                Ok::<_, Error>((sink, temporary))
-            })?),
-            Self::Device(path) => Box::new(DeviceSink::open(path, DeviceOptions { sync: how.sync })?),
-            Self::Forward(file) => {
-                let outlet = Outlet::new(file, progress);
-                Box::new(PipeSink::new(outlet, &options.limits, options.spool_dir.clone()))
-            }
-        })
-    }
-}
-
-fn stdout() -> io::Result<File> {
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+    Ok(target)
 }

@@ -1,4 +1,4 @@
-//! Disk images on the network, as inputs of [`diskferry`].
+//! Where disk images come from and go to, as inputs and sinks of [`diskferry`]: on the network, and as a person names a file.
 //!
 //! Async inside, and nobody else needs to know: the network has one thread of its own, which feeds the library's threads
 //! through bounded channels.
@@ -13,6 +13,7 @@ pub mod http;
 mod location;
 mod netrc;
 pub mod oci;
+mod outlet;
 mod payload;
 mod proxy;
 pub mod publisher;
@@ -20,6 +21,10 @@ mod runtime;
 pub mod s3;
 mod secret;
 mod shown;
+pub mod signals;
+pub mod source;
+mod storage;
+pub mod target;
 mod trust;
 
 pub use access::{Access, Headers, Login};

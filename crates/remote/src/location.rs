@@ -56,6 +56,11 @@ impl Location {
         }
     }
 
+    /// Whether a server is asked for it.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::S3(_) | Self::Registry(_))
+    }
+
     /// Whether it names a container image by a digest.
     pub fn has_digest(&self) -> bool {
         match self {

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// Where that cannot be (no /proc, a socket, a pipe made by another user), no more than [`PIPE_BUF`] bytes are written at a time,
 /// and only when poll has seen room: a pipe is writable when it has room for that many.
-pub struct Outlet {
+pub(crate) struct Outlet {
     file: File,
     progress: Progress,
     /// Whether writes to the file could block.
@@ -37,7 +37,7 @@ pub struct Outlet {
 
 impl Outlet {
     /// Writes to `file` until `progress` says that the job is stopped.
-    pub fn new(file: File, progress: &Progress) -> Self {
+    pub(crate) fn new(file: File, progress: &Progress) -> Self {
         let outlet = |file, careful| Self { file, progress: progress.clone(), careful };
         let kind = file.metadata().map(|metadata| metadata.file_type());
         let (is_pipe, is_socket) = kind.map_or((false, false), |kind| (kind.is_fifo(), kind.is_socket()));
@@ -92,7 +92,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Opens the named pipe at `path`, once somebody reads from it. An ordinary open would wait for that without an end.
-pub fn open_fifo(path: &Path, progress: &Progress) -> io::Result<File> {
+pub(crate) fn open_fifo(path: &Path, progress: &Progress) -> io::Result<File> {
     loop {
         progress.check()?;
         match open(path) {

@@ -40,7 +40,7 @@ impl Store {
 /// Whether one of the two is the other, or lies on it: then writing one changes the other.
 ///
 /// Two that lie on the same third, as two partitions do, have nothing to do with each other.
-pub fn is_shared(one: &Metadata, other: &Metadata) -> bool {
+pub(crate) fn is_shared(one: &Metadata, other: &Metadata) -> bool {
     let (one, other) = (Store::of(one), Store::of(other));
     let sysfs = Path::new(SYSFS);
     below(sysfs, &one).contains(&other) || below(sysfs, &other).contains(&one)

@@ -1,0 +1,95 @@
+//! SIGINT, SIGTERM and SIGHUP: the first asks the job to stop and clean up. A second one, or a job that does not stop in time,
+//! ends the process at once, and takes away what the job would have.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diskferry::Progress;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// How long a job may take to stop, where nobody says otherwise. It looks several times a second, unless it is held up where it cannot
+/// look: by a network file system that does not answer, or by nobody reading stderr. What has started us may kill us if we take ten
+/// seconds.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// How often a second signal is looked for during that time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The signal that asked the job to stop. Signals are the process's, and so is this.
+static FIRST: AtomicI32 = AtomicI32::new(SIGINT);
+
+/// The file that must not outlive the job.
+static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The exit code, as shells give it, for the signal that asked the job to stop.
+pub fn exit_code() -> u8 {
+    u8::try_from(128 + FIRST.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
+}
+
+/// From now on a signal sets [`Progress::stop`], and ends the process when the job has not ended after `grace`, or when another signal
+/// comes. For once in a process.
+pub fn watch(progress: &Progress, grace: Duration) -> io::Result<()> {
+    let ignored = ignored();
+    let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted)?;
+    let progress = progress.clone();
+    let work = move || {
+        let Some(signal) = signals.forever().next() else { return };
+        FIRST.store(signal, Ordering::Relaxed);
+        progress.stop();
+        let patience = Instant::now() + grace;
+        while signals.pending().next().is_none() && Instant::now() < patience {
+            thread::sleep(PAUSE);
+        }
+        end();
+    };
+    thread::Builder::new().name("signals".into()).spawn(work)?;
+    Ok(())
+}
+
+/// Lets `make` create something, and the temporary file of this name with it, which is removed whatever signals come.
+pub fn with_temporary<T, E>(make: impl FnOnce() -> Result<(T, Option<PathBuf>), E>) -> Result<T, E> {
+    // Held until the name is known: nothing ends the process between the file's creation and that.
+    let mut temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+    let (made, name) = make()?;
+    *temporary = name;
+    Ok(made)
+}
+
+/// Ends the process while the job still runs.
+fn end() -> ! {
+    // A file system that does not answer may keep whoever removes something, or makes it, for ever.
+    let (done, removed) = mpsc::channel();
+    let remove = move || {
+        remove_temporary();
+        let _ = done.send(());
+    };
+    if thread::Builder::new().name("cleaner".into()).spawn(remove).is_ok() {
+        // Whether it has come to its end or not, the time is up.
+        let _ = removed.recv_timeout(GRACE);
+    }
+    process::exit(exit_code().into());
+}
+
+fn remove_temporary() {
+    let temporary = TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = &*temporary {
+        // It may be gone: the job cleans up too, and what it has published has another name.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Signals that the caller had us ignore, as `nohup` does with SIGHUP and a shell script with SIGINT for what it puts in the
+/// background: a set of bits, 0 where it cannot be learned.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+}
