@@ -5,5 +5,6 @@
 //! `diskferry-remote`. Everything that happens passes through one [`Board`](status::Board), from which controllers read.
 
 pub mod human;
+pub mod serve;
 pub mod status;
 pub mod verdict;
