@@ -6,5 +6,6 @@
 
 pub mod human;
 pub mod serve;
+pub mod settings;
 pub mod status;
 pub mod verdict;
