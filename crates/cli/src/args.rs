@@ -16,6 +16,7 @@ use diskferry_remote::oci::{Keys, Platform, Wish};
 use diskferry_remote::publisher::From;
 
 use crate::access::AccessArgs;
+use crate::copy::CopyArgs;
 use crate::size::Size;
 use crate::stock::StoreArgs;
 
@@ -35,6 +36,7 @@ pub enum Command {
     Convert(ConvertArgs),
     Info(InfoArgs),
     Push(PushArgs),
+    Copy(CopyArgs),
     List(ListArgs),
     Verify(VerifyArgs),
     /// Find out which images of a store nobody needs any more, and remove them
@@ -62,6 +64,7 @@ impl Command {
             Self::Convert(args) => args.job.json,
             Self::Info(args) => args.job.json,
             Self::Push(args) => args.job.json,
+            Self::Copy(args) => args.json,
             Self::List(args) => args.store.json,
             Self::Verify(args) => args.store.json,
             Self::Gc { command: GcCommand::Check(args) } => args.store.json,
@@ -254,8 +257,16 @@ impl Form {
     }
 }
 
+/// A container image.
+pub fn image(typed: &OsStr) -> Result<Location, String> {
+    match Location::parse(typed)? {
+        image @ (Location::Registry(_) | Location::Layout(..)) => Ok(image),
+        _ => Err("a container image is named docker://HOST/REPOSITORY:TAG or oci:DIR:NAME".into()),
+    }
+}
+
 /// A place for a container image.
-fn destination(typed: &OsStr) -> Result<Location, String> {
+pub fn destination(typed: &OsStr) -> Result<Location, String> {
     match Location::parse(typed)? {
         target if target.has_digest() => Err("a digest is what comes of it: name a tag".into()),
         target @ (Location::Registry(_) | Location::Layout(..)) => Ok(target),
@@ -447,6 +458,11 @@ impl ContainerArgs {
         self.authfile.as_ref().map_or_else(|| Keys::usual(|name| std::env::var_os(name)), |file| Keys::named(file))
     }
 
+    /// Whether a file in the image was named.
+    pub fn names_a_file(&self) -> bool {
+        self.path.is_some()
+    }
+
     /// Whether something was typed that makes sense for container images only.
     pub fn any(&self) -> bool {
         self.platform.is_some() || self.path.is_some() || self.authfile.is_some() || self.plain_http
@@ -456,10 +472,26 @@ impl ContainerArgs {
 impl FetchArgs {
     /// How to fetch an image that `job` is about, of which only the beginning may be wanted.
     pub fn how(&self, job: &JobArgs, look: bool) -> How {
+        How { look, format: job.format.clone(), ..self.bare() }
+    }
+
+    /// The same for something that is not understood.
+    fn bare(&self) -> How {
         let stall = Duration::from_secs(self.stall_timeout);
         let patience = Patience { retries: self.retries, stall, ..Patience::default() };
         let connections = usize::try_from(self.connections).unwrap_or(MOST_CONNECTIONS);
-        How { look, connections, patience, format: job.format.clone() }
+        How { look: false, connections, patience, format: None }
+    }
+
+    /// The same for a container image that is copied.
+    pub fn wish_to_copy(&self) -> Wish {
+        Wish {
+            pick: Pick::UnderDisk,
+            platform: self.container.platform.clone(),
+            limits: Limits::default(),
+            threads: Options::default().threads,
+            how: self.bare(),
+        }
     }
 
     /// The same for a disk image in a container image.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use diskferry::format::Detail;
 use diskferry::{Inspection, Report};
-use diskferry_remote::oci::Pushed;
+use diskferry_remote::oci::{Copied, Pushed};
 
 use crate::escape;
 use crate::size::iec;
@@ -87,6 +87,18 @@ pub fn pushed(pushed: &Pushed) -> String {
         iec(found.unpacked_size.unwrap_or_default()),
         pushed.manifest,
         pushed.report.elapsed.as_secs_f64(),
+    )
+}
+
+/// What a finished copy says, on one line.
+pub fn copied(copied: &Copied) -> String {
+    format!(
+        "{}: {} manifests, {} blobs, {}, of which {} were sent",
+        copied.digest,
+        copied.documents,
+        copied.blobs,
+        iec(copied.size),
+        iec(copied.uploaded),
     )
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 
 use diskferry::format::{Detail, ImageInfo};
 use diskferry::{Error, Inspection, Report};
-use diskferry_remote::oci::Pushed;
+use diskferry_remote::oci::{Copied, Pushed};
 use serde_json::{Map, Value, json};
 
 use crate::escape;
@@ -57,6 +57,21 @@ pub fn pushed(source: &OsStr, target: &OsStr, pushed: &Pushed) -> Value {
         ]);
     }
     object
+}
+
+/// What `copy` says.
+pub fn copied(source: &OsStr, target: &OsStr, copied: &Copied) -> Value {
+    json!({
+        "source": source.to_string_lossy(),
+        "target": target.to_string_lossy(),
+        "manifest-digest": copied.digest.to_string(),
+        "manifests": copied.documents,
+        "blobs": copied.blobs,
+        "size": copied.size,
+        "uploaded": copied.uploaded,
+        "skipped": copied.skipped,
+        "mounted": copied.mounted,
+    })
 }
 
 fn inspected(source: &OsStr, inspection: &Inspection) -> Map<String, Value> {

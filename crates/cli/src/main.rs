@@ -4,6 +4,7 @@ mod access;
 mod args;
 mod columns;
 mod convert;
+mod copy;
 mod escape;
 mod exit;
 mod gc;
@@ -46,6 +47,7 @@ fn run() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Convert(args) => convert::run(args),
+        Command::Copy(args) => copy::run(args),
         Command::Info(args) => info::run(args),
         Command::List(args) => list::run(args),
         Command::Push(args) => push::run(args),

@@ -4,10 +4,11 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use diskferry::{Error, Progress};
+use diskferry_remote::http::Patience;
 use diskferry_remote::oci::{Form, Plan, Platform, Pushed, Stow, Target, Upload};
 use diskferry_remote::{Access, Client, Location, Runtime};
 
-use crate::args::{PushArgs, When};
+use crate::args::{FetchArgs, PushArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
@@ -55,7 +56,8 @@ fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
     }
     // First of all: without a source, nothing is made for it.
     let mut input = Some(source.open(progress)?);
-    let (target, dir) = open(&args)?;
+    let patience = args.fetch.how(&args.job, false).patience;
+    let (target, dir) = open_target(&args.target, &args.source, &args.fetch, patience)?;
     let dir = dir.map(Path::to_owned);
     let options = args.job.options(args.limits, checksums, dir.as_deref());
     let open = || input.take().map_or_else(|| source.open(progress), Ok);
@@ -88,8 +90,13 @@ fn disk_name(name: &str) -> Option<String> {
 }
 
 /// Makes ready what the image goes to, and says where a spool may be beside it.
-fn open(args: &PushArgs) -> Result<(Target, Option<&Path>), Failure> {
-    match &args.target {
+pub fn open_target<'a>(
+    target: &'a Location,
+    source: &Location,
+    fetch: &FetchArgs,
+    patience: Patience,
+) -> Result<(Target, Option<&'a Path>), Failure> {
+    match target {
         Location::Layout(dir, name) => {
             let stow = signals::with_temporary(|| {
                 let stow = Stow::create(dir, name.as_deref())?;
@@ -99,16 +106,17 @@ fn open(args: &PushArgs) -> Result<(Target, Option<&Path>), Failure> {
             Ok((Target::Layout(Box::new(stow)), Some(dir)))
         }
         Location::Registry(reference) => {
-            let mut access = args.fetch.access.resolve()?;
-            if matches!(args.source, Location::Http(_) | Location::S3(_) | Location::Registry(_)) {
+            let mut access = fetch.access.resolve()?;
+            if matches!(source, Location::Http(_) | Location::S3(_) | Location::Registry(_)) {
                 // What says who we are is for the server of SOURCE.
                 let Access { trust, proxies, guard, .. } = access;
                 access = Access { trust, proxies, guard, ..Access::default() };
             }
             let (runtime, client) = (Runtime::new()?, Client::new(&access)?);
-            let container = &args.fetch.container;
-            let patience = args.fetch.how(&args.job, false).patience;
-            let upload = Upload::new(&runtime, &client, reference, &container.keys(), container.plain_http, patience);
+            let container = &fetch.container;
+            let beside = if let Location::Registry(source) = source { Some(source) } else { None };
+            let upload =
+                Upload::new(&runtime, &client, reference, beside, &container.keys(), container.plain_http, patience);
             Ok((Target::Registry(Box::new(upload)), None))
         }
         _ => Err(Failure::Usage("TARGET is neither docker://HOST/REPOSITORY:TAG nor oci:DIR:NAME".into())),

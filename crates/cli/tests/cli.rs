@@ -75,6 +75,7 @@ fn manual_pages_are_written_for_each_subcommand() {
     let expected = [
         "diskferry-completions.1",
         "diskferry-convert.1",
+        "diskferry-copy.1",
         "diskferry-gc-check.1",
         "diskferry-gc-run.1",
         "diskferry-gc.1",

@@ -68,6 +68,8 @@ fn every_key_of_every_report_is_documented_and_no_other() {
     let pushed = format!("oci:{}:v2", container.path().display());
     let output = run(["push", "--json", root().join("testdata/disk.qcow2.xz").to_str().unwrap(), &pushed]);
     collect(&json(&output), "", &mut printed);
+    let copied = format!("oci:{}", container.path().join("copy").display());
+    collect(&json(&run(["copy", "--json", &pushed, &copied])), "", &mut printed);
     assert_eq!(printed, documented(), "printed on the left, documented in docs/json.md on the right");
 }
 

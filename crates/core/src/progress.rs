@@ -77,13 +77,14 @@ impl Progress {
         if self.is_stopped() { Err(Error::Stopped) } else { Ok(()) }
     }
 
-    /// The stored image has passed up to byte `at`.
-    pub(crate) fn reach(&self, at: u64) {
+    /// Says that the stored image has passed up to byte `at`. The library does that where it reads an image; this is for who carries
+    /// bytes in another way.
+    pub fn reach(&self, at: u64) {
         self.0.source.fetch_max(at, Ordering::Relaxed);
     }
 
-    /// The stored image is `total` bytes long.
-    pub(crate) fn expect(&self, total: u64) {
+    /// Says that the stored image is `total` bytes long; likewise.
+    pub fn expect(&self, total: u64) {
         self.0.total.store(total, Ordering::Relaxed);
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Desk {
     keys: Keys,
     /// What is to be done in the repository, where that is more than what the registry says for each request.
     actions: Option<&'static str>,
+    /// Another repository that is read.
+    also: Option<String>,
     /// What let us in the last time.
     ticket: Mutex<Option<HeaderValue>>,
     /// One at a time asks for another.
@@ -61,14 +63,15 @@ impl Desk {
             reference: reference.clone(),
             keys: keys.clone(),
             actions: None,
+            also: None,
             ticket: Mutex::new(ticket),
             asking: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The same, for somebody who writes.
-    pub(super) fn for_pushing(client: &Client, reference: &Reference, keys: &Keys) -> Self {
-        Self { actions: Some("pull,push"), ..Self::new(client, reference, keys) }
+    /// The same, for somebody who writes, and has the registry take blobs from the repository `also`.
+    pub(super) fn for_pushing(client: &Client, reference: &Reference, keys: &Keys, also: Option<String>) -> Self {
+        Self { actions: Some("pull,push"), also, ..Self::new(client, reference, keys) }
     }
 
     /// The same, for somebody who deletes.
@@ -109,13 +112,15 @@ impl Desk {
             (_, Challenge::Basic) => None,
             (credentials, Challenge::Bearer { realm, service, scope }) => {
                 let realm = self.realm(home, &realm)?;
-                let usual = |actions: &str| format!("repository:{}:{actions}", self.reference.repository());
+                let of = |repository: &str, actions: &str| format!("repository:{repository}:{actions}");
+                let usual = |actions: &str| of(self.reference.repository(), actions);
                 // One token for all that is to be done, where the registry would give out one for each.
                 let scope = match (self.actions, scope) {
                     (Some(actions), _) => usual(actions),
                     (None, scope) => scope.unwrap_or_else(|| usual("pull")),
                 };
-                let ask = Ask { realm, service, scope };
+                let also = self.also.as_deref().map(|repository| of(repository, "pull"));
+                let ask = Ask { realm, service, scopes: [scope].into_iter().chain(also).collect() };
                 Some(self.token(ask, credentials).await?)
             }
         };
@@ -161,7 +166,7 @@ impl Desk {
             Credentials::Identity(token) => {
                 let mut form = Serializer::new(String::new());
                 form.append_pair("grant_type", "refresh_token").append_pair("refresh_token", token.reveal());
-                form.append_pair("client_id", "diskferry").append_pair("scope", &ask.scope);
+                form.append_pair("client_id", "diskferry").append_pair("scope", &ask.scopes.join(" "));
                 form.extend_pairs(ask.service.map(|service| ("service", service)));
                 let (ticket, form) = (Ticket::Token(None), Some(form.finish()));
                 Errand { method: Method::POST, named: &realm, url: &realm, headers, ticket, form, payload: None }
@@ -169,7 +174,7 @@ impl Desk {
             other => {
                 let mut url = realm.clone();
                 url.query_pairs_mut().extend_pairs(ask.service.map(|service| ("service", service)));
-                url.query_pairs_mut().append_pair("scope", &ask.scope);
+                url.query_pairs_mut().extend_pairs(ask.scopes.iter().map(|scope| ("scope", scope)));
                 let ticket = match &other {
                     Credentials::Basic { user, password } => basic(user, password),
                     _ => None,
@@ -193,7 +198,7 @@ impl Desk {
 struct Ask {
     realm: Url,
     service: Option<String>,
-    scope: String,
+    scopes: Vec<String>,
 }
 
 /// An answer with a token, of which there are two forms.

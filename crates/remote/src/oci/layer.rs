@@ -68,6 +68,7 @@ impl Opener<'_> {
             digester: Some(Digester::new([expected.algorithm])),
             expected: expected.clone(),
             count: 0,
+            shown_from: None,
             progress: self.progress.clone(),
             transferred: Some(Arc::clone(&self.transferred)),
         };
@@ -88,6 +89,7 @@ impl Opener<'_> {
                 digester: Some(Digester::new([layer.diff.algorithm])),
                 expected: layer.diff.clone(),
                 count: 0,
+                shown_from: None,
                 progress: self.progress.clone(),
                 transferred: None,
             })
@@ -114,6 +116,8 @@ pub(super) struct Verified {
     digester: Option<Digester>,
     expected: Checksum,
     count: u64,
+    /// Where in the job it begins, if it is all that the job reads.
+    shown_from: Option<u64>,
     progress: Progress,
     transferred: Option<Arc<AtomicU64>>,
 }
@@ -129,9 +133,15 @@ impl Verified {
             digester: Some(Digester::new([expected.algorithm])),
             expected,
             count: 0,
+            shown_from: None,
             progress: progress.clone(),
             transferred: None,
         })
+    }
+
+    /// The same, with its bytes shown as progress behind the first `before` ones of a job.
+    pub(super) fn counted_from(self, before: u64) -> Self {
+        Self { shown_from: Some(before), ..self }
     }
 
     /// More than promised is noticed at once.
@@ -169,6 +179,9 @@ impl Read for Verified {
         self.count = self.count.saturating_add(got as u64);
         if let Some(transferred) = &self.transferred {
             transferred.fetch_add(got as u64, Ordering::Relaxed);
+        }
+        if let Some(before) = self.shown_from {
+            self.progress.reach(before.saturating_add(self.count));
         }
         self.check_size(got == 0)?;
         if got == 0 {

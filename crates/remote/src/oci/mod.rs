@@ -7,6 +7,8 @@
 //!
 //! docs/registry.md says what is understood and what is refused.
 
+mod below;
+mod copy;
 mod describe;
 mod desk;
 mod helper;
@@ -29,6 +31,7 @@ use diskferry::archive::Pick;
 use diskferry::source::Ranges;
 use diskferry::{Error, Input, Limits, Progress, Result};
 
+pub use self::copy::{Copied, copy};
 pub(crate) use self::desk::Desk;
 pub use self::keys::Keys;
 pub use self::layer::Transferred;
@@ -125,28 +128,33 @@ impl Store {
     }
 
     fn manifest(&self, wish: &Wish, progress: &Progress) -> Result<Manifest> {
-        let (descriptor, bytes) = match self {
+        let (descriptor, bytes) = self.named(wish, progress)?;
+        Ok(self.below(descriptor, bytes, wish, progress)?.1)
+    }
+
+    /// The document that the image's name leads to.
+    fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
+        match self {
             Self::Layout(layout, name) => {
                 let descriptor = choose(&layout.images(name.as_deref())?, wish.platform.as_ref())?.clone();
                 let bytes = self.document(&descriptor, "manifest", wish, progress)?;
-                (descriptor, bytes)
+                Ok((descriptor, bytes))
             }
-            Self::Registry(registry) => registry.named(wish, progress)?,
-        };
-        self.below(descriptor, bytes, wish, progress)
+            Self::Registry(registry) => registry.named(wish, progress),
+        }
     }
 
-    /// The manifest that a document is or, by way of indexes, leads to.
+    /// The manifest that a document is or, by way of indexes, leads to, as it stands there and understood.
     fn below(
         &self,
         mut descriptor: Descriptor,
         mut bytes: Vec<u8>,
         wish: &Wish,
         progress: &Progress,
-    ) -> Result<Manifest> {
+    ) -> Result<((Descriptor, Vec<u8>), Manifest)> {
         for _ in 0..DEPTH {
             let index = match Document::parse(&bytes, &descriptor.media_type)? {
-                Document::Manifest(manifest) => return Ok(manifest),
+                Document::Manifest(manifest) => return Ok(((descriptor, bytes), manifest)),
                 Document::Index(Index { manifests }) => manifests,
             };
             descriptor = choose(&index, wish.platform.as_ref())?.clone();

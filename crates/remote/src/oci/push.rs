@@ -14,7 +14,7 @@ use diskferry::{Error, Input, Kept, Opened, Options, Progress, Report, Result, S
 use zstd::stream::read::Encoder;
 
 use super::describe::{self, Described};
-use super::manifest::{self, MANIFEST};
+use super::manifest::{self, Descriptor, MANIFEST};
 use super::pipe::{self, pipe};
 use super::platform::Platform;
 use super::stow::Stow;
@@ -24,7 +24,7 @@ use super::upload::Upload;
 const LEVEL: i32 = 3;
 
 /// How often a layer is sent anew from its first byte.
-const RESTARTS: u32 = 3;
+pub(super) const RESTARTS: u32 = 3;
 
 /// Longest name of a file in a container image that filesystems take.
 const NAME: usize = 255;
@@ -99,7 +99,7 @@ pub(super) struct Publication<'a> {
     pub(super) manifest: &'a [u8],
     pub(super) digest: Checksum,
     pub(super) media_type: &'a str,
-    pub(super) platform: &'a Platform,
+    pub(super) platform: Option<&'a Platform>,
 }
 
 impl Plan {
@@ -234,13 +234,10 @@ impl Target {
             manifest: text.as_bytes(),
             digest: manifest::digest(text.as_bytes())?,
             media_type: MANIFEST,
-            platform: &plan.platform,
+            platform: Some(&plan.platform),
         };
         progress.check()?;
-        match self {
-            Self::Layout(stow) => stow.publish(&image, progress)?,
-            Self::Registry(upload) => upload.publish(&image, progress)?,
-        }
+        self.publish(&image, progress)?;
         let layer = &layer.blob;
         let uploaded = layer.uploaded.saturating_add(config.uploaded);
         let skipped = (layer.size.saturating_add(config.size)).saturating_sub(uploaded);
@@ -298,15 +295,47 @@ impl Target {
     }
 
     fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+        self.blob_of(reader, Algorithm::Sha256, progress)
+    }
+
+    /// Stores a blob whose digest is of this algorithm.
+    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
         match self {
-            Self::Layout(stow) => stow.blob(reader, progress),
-            Self::Registry(upload) => upload.blob(reader, progress),
+            Self::Layout(stow) => stow.blob_of(reader, algorithm, progress),
+            Self::Registry(upload) => upload.blob_of(reader, algorithm, progress),
+        }
+    }
+
+    /// Whether there is a blob of this digest and length. It stays there at least until the image has its name.
+    pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
+        match self {
+            Self::Layout(stow) => stow.has(digest, size, progress),
+            Self::Registry(upload) => upload.blob_exists(digest, size, progress),
+        }
+    }
+
+    /// Stores a manifest or an index that has no name.
+    pub(super) fn document(&self, document: &Descriptor, bytes: &[u8], progress: &Progress) -> Result<()> {
+        match self {
+            Self::Layout(stow) => {
+                stow.blob_of(&mut &*bytes, document.checksum()?.algorithm, progress)?;
+                Ok(())
+            }
+            Self::Registry(upload) => upload.put_manifest(bytes, &document.media_type, &document.digest, progress),
+        }
+    }
+
+    /// Gives an image its name. Everything that it names is there.
+    pub(super) fn publish(&self, image: &Publication<'_>, progress: &Progress) -> Result<()> {
+        match self {
+            Self::Layout(stow) => stow.publish(image, progress),
+            Self::Registry(upload) => upload.publish(image, progress),
         }
     }
 }
 
 /// Does `work` again where a registry has lost what it had, so many times and no more.
-fn anew<T, E>(restarts: u32, mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T>, E> {
+pub(super) fn anew<T, E>(restarts: u32, mut work: impl FnMut() -> Result<Result<T>, E>) -> Result<Result<T>, E> {
     for _ in 0..restarts {
         match work()? {
             Err(Error::Target { code: "upload-lost", .. }) => {}

@@ -31,6 +31,11 @@ impl Registry {
         Self { runtime: runtime.clone(), client, reference: reference.clone(), is_plain }
     }
 
+    /// What it was opened for.
+    pub(super) fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// The document that the reference names: its descriptor, and its bytes, which have that digest.
     pub(super) fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
         let found = self.document("manifests", &self.reference.version(), wish, progress)?;

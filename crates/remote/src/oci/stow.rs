@@ -3,13 +3,14 @@
 //! Blobs are written under temporary names, made durable, and get their own names together with the new `index.json`, while the
 //! [lock](super::layout::Lock) is held: at every moment the layout has every blob that its index leads to.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use diskferry::digest::{Algorithm, Digester};
+use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempPath};
@@ -33,10 +34,11 @@ pub struct Stow {
     staged: Mutex<Vec<Staged>>,
 }
 
-/// A blob that is complete and has not got its name.
+/// A blob that is complete and, mostly, has not got its name.
 struct Staged {
     path: PathBuf,
-    file: TempPath,
+    /// `None` if it was there before.
+    file: Option<TempPath>,
     sent: Sent,
 }
 
@@ -65,12 +67,12 @@ impl Stow {
         ready.as_ref().map(|file| file.path().to_owned())
     }
 
-    /// Writes a blob.
-    pub(super) fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+    /// Writes a blob whose digest is of this algorithm.
+    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (file, path) = ready.map_or_else(|| temporary(&self.dir), Ok)?.into_parts();
         let failed = |error| writing("writing the layout", &path, error);
-        let mut digester = Digester::new([Algorithm::Sha256]);
+        let mut digester = Digester::new([algorithm]);
         let mut buffer = vec![0; BUFFER];
         let mut size = 0_u64;
         loop {
@@ -93,23 +95,44 @@ impl Stow {
         let place = self.dir.join(blob_path(&digest));
         // What is there already was compared with nothing: it is used only if its length is right.
         let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
-        let staged = Staged { path: place, file: path, sent: sent.clone() };
+        let staged = Staged { path: place, file: Some(path), sent: sent.clone() };
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
         Ok(sent)
     }
 
+    /// Whether there is a blob of this digest and length, which the image will have then.
+    pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
+        let path = self.dir.join(blob_path(digest));
+        if !has_len(&path, size) || !Layout::open(&self.dir)?.lock(progress)?.renew(digest)? {
+            return Ok(false);
+        }
+        let sent = Sent { digest: digest.clone(), size, uploaded: 0 };
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(Staged { path, file: None, sent });
+        Ok(true)
+    }
+
     /// Gives the blobs their names, and the image its own.
     pub(super) fn publish(&self, image: &Publication<'_>, progress: &Progress) -> Result<()> {
-        self.blob(&mut &*image.manifest, progress)?;
+        self.blob_of(&mut &*image.manifest, image.digest.algorithm, progress)?;
         let lock = Layout::open(&self.dir)?.lock(progress)?;
+        let mut dirs = BTreeSet::new();
         for Staged { path, file, sent } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // Nobody takes away what is there now, and is new again.
             if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
                 continue;
             }
+            let Some(file) = file else {
+                let what = format!("somebody has removed {}: try again", path.display());
+                return Err(Error::Target { code: "changed", what });
+            };
+            let dir = path.parent().unwrap_or(&self.dir);
+            fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
             file.persist(&path).map_err(|error| writing("giving a blob its name", &path, error.error))?;
+            dirs.insert(dir.to_owned());
         }
-        sync(&self.dir.join("blobs/sha256"))?;
+        for dir in dirs {
+            sync(&dir)?;
+        }
         lock.update_index(|index| self.enter(index, image))
     }
 
@@ -122,9 +145,10 @@ impl Stow {
         let name = |image: &Value| Some(image.get("annotations")?.get(NAME)?.as_str()?.to_owned());
         images.retain(|image| name(image) != self.name);
         let digest = image.digest.to_string();
-        let mut entry = json!({
-            "mediaType": image.media_type, "digest": digest, "size": image.manifest.len(), "platform": image.platform,
-        });
+        let mut entry = json!({ "mediaType": image.media_type, "digest": digest, "size": image.manifest.len() });
+        if let (Some(platform), Some(entry)) = (image.platform, entry.as_object_mut()) {
+            entry.insert("platform".into(), json!(platform));
+        }
         if let (Some(name), Some(entry)) = (&self.name, entry.as_object_mut()) {
             entry.insert("annotations".into(), json!({ NAME: name }));
         }

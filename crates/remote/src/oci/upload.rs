@@ -27,6 +27,7 @@ use super::keys::Keys;
 use super::manifest;
 use super::push::{Publication, Sent};
 use super::reference::Reference;
+use super::registry::Registry;
 use super::stow::fill;
 use crate::client::{Client, Payload};
 use crate::failure::{Again, Failure};
@@ -67,16 +68,21 @@ struct Session {
 }
 
 impl Upload {
-    /// For the repository of `reference`. Who we are is what `client` has, else what is found in `keys`.
+    /// For the repository of `reference`. Who we are is what `client` has, else what is found in `keys`. Blobs may also be
+    /// [mounted](Self::mount) from the repository of `other`, if that is in the same registry.
     pub fn new(
         runtime: &Runtime,
         client: &Client,
         reference: &Reference,
+        other: Option<&Reference>,
         keys: &Keys,
         is_plain: bool,
         patience: Patience,
     ) -> Self {
-        let client = client.with_desk(Desk::for_pushing(client, reference, keys));
+        let is_beside =
+            |other: &&Reference| other.host() == reference.host() && other.repository() != reference.repository();
+        let also = other.filter(is_beside).map(|other| other.repository().to_owned());
+        let client = client.with_desk(Desk::for_pushing(client, reference, keys, also));
         Self { runtime: runtime.clone(), client, reference: reference.clone(), is_plain, patience }
     }
 
@@ -112,9 +118,23 @@ impl Upload {
         })
     }
 
+    /// Has the registry take a blob from the repository of `from`, if that is one of its own, and says whether it has.
+    pub(super) fn mount_from(&self, from: &Registry, digest: &Checksum, progress: &Progress) -> Result<bool> {
+        let (here, there) = (&self.reference, from.reference());
+        if here.host() != there.host() || here.repository() == there.repository() {
+            return Ok(false);
+        }
+        self.mount(digest, there.repository(), progress)
+    }
+
     /// Sends what `reader` gives as a blob.
     pub fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
-        let mut digester = Digester::new([Algorithm::Sha256]);
+        self.blob_of(reader, Algorithm::Sha256, progress)
+    }
+
+    /// The same, with a digest of this algorithm.
+    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
+        let mut digester = Digester::new([algorithm]);
         let mut chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
@@ -149,7 +169,8 @@ impl Upload {
     /// Puts a manifest under a tag, or under its digest.
     pub fn put_manifest(&self, bytes: &[u8], media_type: &str, name: &str, progress: &Progress) -> Result<()> {
         let url = self.url("manifests", name)?;
-        let digest = manifest::digest(bytes)?;
+        // What is put under its digest has that one, whatever the algorithm.
+        let digest = manifest::checksum(name).or_else(|_| manifest::digest(bytes))?;
         let bytes = Bytes::copy_from_slice(bytes);
         let media_type = HeaderValue::try_from(media_type).unwrap_or(HeaderValue::from_static(manifest::MANIFEST));
         self.ask(progress, async |_| {

@@ -2,10 +2,11 @@
 //!
 //! - [`fault`] answers as no real server would: by a script, request by request.
 //! - [`nginx`] is a real server, with [`tls`] to make its certificates, and [`squid`] a real proxy.
-//! - [`registry`] is a real registry of container images.
+//! - [`registry`] is a real registry of container images, [`desk`] who gives out tokens for it.
 //! - [`link`] puts them at the other end of a cable that is slow or breaks.
 
 mod daemon;
+pub mod desk;
 pub mod fault;
 pub mod link;
 pub mod nginx;

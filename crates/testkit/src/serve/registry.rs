@@ -6,14 +6,16 @@ use std::path::Path;
 use std::process::Command;
 
 use super::daemon::Daemon;
+use super::desk::{ISSUER, SERVICE, TokenDesk};
 use super::tls::Identity;
 use crate::oracle::Scratch;
 
 /// The settings. The default lets everybody in, without TLS.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Registry {
     identity: Option<Identity>,
     locked: bool,
+    desk: Option<TokenDesk>,
     deletes: bool,
 }
 
@@ -41,6 +43,13 @@ impl Registry {
     #[must_use]
     pub fn locked(mut self) -> Self {
         self.locked = true;
+        self
+    }
+
+    /// Wants a token of `desk` for everything.
+    #[must_use]
+    pub fn tokens(mut self, desk: &TokenDesk) -> Self {
+        self.desk = Some(desk.clone());
         self
     }
 
@@ -81,6 +90,12 @@ impl Registry {
         if self.locked {
             let file = path("htpasswd", HTPASSWD);
             config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {file}}}}}\n"));
+        }
+        if let Some(desk) = &self.desk {
+            let (realm, bundle) = (desk.realm(), path("desk.pem", &desk.certificate()));
+            config.push_str(&format!(
+                "auth: {{token: {{realm: '{realm}', service: {SERVICE}, issuer: {ISSUER}, rootcertbundle: {bundle}}}}}\n"
+            ));
         }
         let tls = self.identity.as_ref().map(|identity| {
             let (certificate, key) = (path("cert.pem", &identity.certificate), path("key.pem", &identity.key));

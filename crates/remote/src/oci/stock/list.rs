@@ -70,7 +70,7 @@ impl Stock {
         bytes: Vec<u8>,
         progress: &Progress,
     ) -> Result<Facts> {
-        let manifest = store.below(descriptor, bytes, &self.wish, progress)?;
+        let (_, manifest) = store.below(descriptor, bytes, &self.wish, progress)?;
         let config = store.document(&manifest.config, "configuration", &self.wish, progress)?;
         let config = Config::parse(&config, manifest.layers.len())?;
         Ok(Facts::of(&manifest, &config))
