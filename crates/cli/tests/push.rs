@@ -343,6 +343,33 @@ fn an_image_of_many_chunks_arrives() {
 }
 
 #[test]
+fn a_large_layer_that_is_there_is_not_sent_again() {
+    let (lab, registry) = (Lab::new(), Registry::default().start());
+    let mut disk = vec![0; 40 << 20];
+    disk.chunks_mut(4096).zip(0_u32..).for_each(|(block, at)| block[..4].copy_from_slice(&at.to_le_bytes()));
+    let source = lab.write("disk.img", &disk);
+    let docker = |name: &str| format!("docker://{}/{name}", registry.host());
+    let more = ["--plain-http", "--name", "disk.img"];
+    for (first, again) in [(docker("a:1"), docker("a:2")), (lab.layout("v1"), lab.layout("v2"))] {
+        let more = if first.starts_with("oci:") { &more[1..] } else { &more[..] };
+        let sent = lab.pushes(&source, &first, more);
+        let same = lab.pushes(&source, &again, more);
+        assert_eq!((&same["uploaded"], &same["manifest-digest"]), (&json!(0), &sent["manifest-digest"]), "{same}");
+        assert_eq!((&same["skipped"], &same["stored-size"]), (&sent["uploaded"], &json!(40 << 20)));
+        // As long, and another.
+        disk[20 << 20] += 1;
+        let other = lab.write("other.img", &disk);
+        let sent = lab.pushes(&other, &again, more);
+        assert!(sent["uploaded"].as_u64().unwrap() > 40 << 20 && sent["manifest-digest"] != same["manifest-digest"]);
+    }
+    let lab = Lab { disk, ..lab };
+    lab.reads(&lab.layout("v2"), &[]);
+    // What is promised of an image is held against it also where nothing is sent.
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    lab.refuses(&source, &docker("a:3"), &[&more[..], &["--checksum", &wrong]].concat(), 6, "mismatch");
+}
+
+#[test]
 fn a_locked_registry_is_written_to_with_tls_and_a_password() {
     let lab = Lab::new();
     let authority = Authority::new();

@@ -153,7 +153,15 @@ impl Target {
             let fill = |kept: &Arc<Mutex<Kept>>| store(input, kept.clone(), options, progress);
             return Ok(self.unmeasured(fill, plan, options, progress)?);
         };
-        let mut opened = Some((input, len));
+        let archive = Envelope::new(&plan.name, len).archive_len(len);
+        let mut opened = if matches!(input, Input::File(_)) && self.may_have(archive, progress)? {
+            if let Some(there) = self.known(input, len, plan, options, progress)? {
+                return Ok(there);
+            }
+            None
+        } else {
+            Some((input, len))
+        };
         let stored = anew(RESTARTS, || {
             let (input, len) = match opened.take() {
                 Some(first) => first,
@@ -168,6 +176,42 @@ impl Target {
             Ok::<_, E>(self.layer(plan, len, progress, produce))
         })??;
         Ok(stored)
+    }
+
+    /// The layer of an image, if it is there already. The image is read, and checked, for its digest.
+    fn known(
+        &self,
+        input: Input,
+        len: u64,
+        plan: &Plan,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Option<(Report, Layer)>> {
+        let envelope = Envelope::new(&plan.name, len);
+        let digester = Arc::new(Mutex::new(Counted { digester: Digester::new([Algorithm::Sha256]), count: 0 }));
+        let update = |bytes: &[u8]| digester.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
+        update(&envelope.head);
+        let report = store(input, digester.clone(), options, progress)?;
+        update(&envelope.tail);
+        let Some(Counted { digester, count }) =
+            Arc::into_inner(digester).and_then(|digester| digester.into_inner().ok())
+        else {
+            return Ok(None);
+        };
+        let digest = manifest::finish(digester)?;
+        if count != envelope.archive_len(len) || !self.has(&digest, count, progress)? {
+            return Ok(None);
+        }
+        let blob = Sent { digest: digest.clone(), size: count, uploaded: 0 };
+        Ok(Some((report, Layer { blob, diff: digest, form: plan.form })))
+    }
+
+    /// Whether something of this length is there, which may be what is to be stored: worth its digest before it is sent.
+    fn may_have(&self, size: u64, progress: &Progress) -> Result<bool> {
+        match self {
+            Self::Layout(stow) => stow.has_blob_of(size),
+            Self::Registry(upload) => upload.has_layer_of(size, progress),
+        }
     }
 
     /// Stores the layer of the disk that an image unpacks to.
@@ -364,6 +408,30 @@ impl<W: Write> Write for Shared<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
+/// Computes the digest of what is written.
+struct Counted {
+    digester: Digester,
+    count: u64,
+}
+
+impl Counted {
+    fn add(&mut self, bytes: &[u8]) {
+        self.digester.update(bytes);
+        self.count = self.count.saturating_add(bytes.len() as u64);
+    }
+}
+
+impl Write for Counted {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.add(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

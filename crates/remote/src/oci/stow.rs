@@ -100,6 +100,11 @@ impl Stow {
         Ok(sent)
     }
 
+    /// Whether there is a blob of this length.
+    pub(super) fn has_blob_of(&self, size: u64) -> Result<bool> {
+        Ok(Layout::open(&self.dir)?.blobs()?.iter().any(|(_, _, len)| *len == size))
+    }
+
     /// Whether there is a blob of this digest and length, which the image will have then.
     pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
         let path = self.dir.join(blob_path(digest));

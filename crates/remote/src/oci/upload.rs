@@ -22,6 +22,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 use url::Url;
 
+use super::below::Below;
 use super::desk::Desk;
 use super::keys::Keys;
 use super::manifest;
@@ -31,7 +32,7 @@ use super::registry::Registry;
 use super::stow::fill;
 use crate::client::{Client, Payload};
 use crate::failure::{Again, Failure};
-use crate::http::{Patience, Tries, refusal};
+use crate::http::{Patience, Tries, document, refusal};
 use crate::runtime::{Runtime, unless_stopped};
 use crate::shown::Host;
 
@@ -43,6 +44,9 @@ const LARGEST: usize = 32 << 20;
 
 /// Chunks that are kept after they have arrived: a registry that is started again may have lost the last ones.
 const TAIL: usize = 1;
+
+/// Images of a repository that are looked at for a layer that may be there already, besides the one of the same name.
+const LOOKS: usize = 16;
 
 /// Most bytes of an answer that are looked at for a reason.
 const REASON: usize = 4 << 10;
@@ -84,6 +88,47 @@ impl Upload {
         let also = other.filter(is_beside).map(|other| other.repository().to_owned());
         let client = client.with_desk(Desk::for_pushing(client, reference, keys, also));
         Self { runtime: runtime.clone(), client, reference: reference.clone(), is_plain, patience }
+    }
+
+    /// Whether some image of the repository has a layer of this many bytes. Then it is likely to be the one that is about to be sent, and
+    /// worth its digest. Only the images of some tags are looked at, and who cannot say has none.
+    pub(super) fn has_layer_of(&self, size: u64, progress: &Progress) -> Result<bool> {
+        #[derive(Deserialize)]
+        struct Tags {
+            #[serde(default)]
+            tags: Vec<String>,
+        }
+        let own = self.reference.version();
+        let tags = self.document("tags", "list", progress)?;
+        let tags =
+            tags.and_then(|bytes| serde_json::from_slice::<Tags>(&bytes).ok()).map_or(Vec::new(), |found| found.tags);
+        // What was pushed last is often listed last.
+        let others = tags.iter().rev().filter(|tag| **tag != own).take(LOOKS);
+        for tag in [&own].into_iter().chain(others) {
+            let Some(bytes) = self.document("manifests", tag, progress)? else { continue };
+            let below = Below::of(&bytes, 0);
+            if below.is_ok_and(|below| below.blobs.iter().any(|blob| blob.size == size)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A document, if the registry gives it at once.
+    fn document(&self, kind: &str, name: &str, progress: &Progress) -> Result<Option<Vec<u8>>> {
+        let accept = format!("{}, {}", manifest::MANIFEST, manifest::DOCKER_MANIFEST);
+        let accept = if kind == "manifests" { accept } else { "*/*".into() };
+        let accept = HeaderValue::try_from(accept).unwrap_or(HeaderValue::from_static("*/*"));
+        let url = self.url(kind, name)?;
+        let wanted = document::Wanted { url: &url, accept, most: manifest::DOCUMENT };
+        let patience = Patience { retries: 0, ..self.patience };
+        let work = unless_stopped(progress, document::get(&self.client, &wanted, patience, progress));
+        let done = self.runtime.block_on(work);
+        match done.map_err(|error| Error::writing("waiting for the registry", None, error))?? {
+            Ok(found) => Ok(Some(found.bytes)),
+            Err(Error::Stopped) => Err(Error::Stopped),
+            Err(_) => Ok(None),
+        }
     }
 
     /// Whether there is a blob with this digest in the repository, and of this many bytes.
