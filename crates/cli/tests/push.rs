@@ -3,14 +3,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{assert_fails, diskferry, json, names, run_with_pipe};
@@ -450,155 +448,4 @@ fn a_layer_that_dockers_registry_gives_up_is_sent_anew() {
     lab.refuses(&source, &format!("docker://{host}/b:1"), &["--plain-http"], 5, "target-upload-lost");
     let output = diskferry(["info", "--json", "--plain-http", &format!("docker://{}/b:1", registry.host())]).output();
     assert_eq!(json(&output.unwrap())["error"]["code"], "source-not-found");
-}
-
-/// What happens to a chunk.
-#[derive(Clone, Copy)]
-enum Fault {
-    /// So many bytes arrive, then the connection ends.
-    Break(usize),
-    /// All of it arrives, and the answer is lost.
-    Silent,
-    /// All of it arrives, and so many of the last bytes are lost with the connection.
-    Lose(usize),
-    /// It is refused for now.
-    Busy,
-}
-
-/// A registry that goes on with uploads, says where in relative addresses that are good for once, and fails by a script.
-#[derive(Default)]
-struct Faulty {
-    faults: Vec<Fault>,
-    upload: Vec<u8>,
-    blobs: BTreeMap<String, Vec<u8>>,
-    manifest: Option<Vec<u8>>,
-    turn: u32,
-    asked: Vec<String>,
-}
-
-impl Faulty {
-    fn start(faults: &[Fault]) -> (String, Arc<Mutex<Self>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let state = Arc::new(Mutex::new(Self { faults: faults.iter().rev().copied().collect(), ..Self::default() }));
-        let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || {
-                    let mut client = BufReader::new(client.unwrap());
-                    while Self::serve(&mut client, &shared).is_some() {}
-                    let _ = client.get_ref().shutdown(Shutdown::Both);
-                });
-            }
-        });
-        (address, state)
-    }
-
-    /// Answers a request; `None` ends the connection.
-    fn serve(client: &mut BufReader<TcpStream>, shared: &Mutex<Self>) -> Option<()> {
-        let head: Vec<String> = client.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-        let (method, path) = head.first()?.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
-        let field = |name: &str| {
-            let line = head.iter().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")))?;
-            line.split_once(": ").map(|(_, value)| value.to_owned())
-        };
-        let mut body = vec![0; field("content-length").map_or(0, |len| len.parse().unwrap())];
-        let mut this = shared.lock().unwrap();
-        this.asked.push(method.to_owned());
-        let here = format!("/v2/a/blobs/uploads/u?turn={}", this.turn);
-        let range = format!("{}-{}", this.upload.len(), (this.upload.len() + body.len()).saturating_sub(1));
-        let fits = method == "PATCH" && path == here && field("content-range").unwrap() == range;
-        let fault = if fits { this.faults.pop() } else { None };
-        if let Some(Fault::Break(len)) = fault {
-            client.read_exact(&mut body[..len]).unwrap();
-            this.upload.extend(&body[..len]);
-            return None;
-        }
-        client.read_exact(&mut body).unwrap();
-        let digest = path.split_once("digest=").map(|(_, digest)| digest.replace("%3A", ":"));
-        let next = |this: &mut Self| {
-            this.turn += 1;
-            let last = this.upload.len().saturating_sub(1);
-            format!("Location: u?turn={}\r\nRange: 0-{last}\r\n", this.turn)
-        };
-        let (status, fields) = match method {
-            "POST" => {
-                this.upload.clear();
-                this.turn += 1;
-                (202, format!("Location: /v2/a/blobs/uploads/u?turn={}\r\n", this.turn))
-            }
-            "PATCH" | "GET" if path != here => (404, String::new()),
-            "GET" => (204, next(&mut this)),
-            "PATCH" => {
-                if !fits {
-                    (416, String::new())
-                } else if let Some(Fault::Busy) = fault {
-                    (503, "Retry-After: 0\r\n".into())
-                } else {
-                    this.upload.extend(body);
-                    match fault {
-                        Some(Fault::Silent) => return None,
-                        Some(Fault::Lose(len)) => {
-                            let left = this.upload.len() - len;
-                            this.upload.truncate(left);
-                            return None;
-                        }
-                        _ => (202, next(&mut this)),
-                    }
-                }
-            }
-            "PUT" if path.contains("/manifests/") => {
-                this.manifest = Some(body);
-                (201, String::new())
-            }
-            "PUT" => {
-                let blob = std::mem::take(&mut this.upload);
-                assert_eq!(digest.as_ref(), Some(&diskferry_testkit::container::digest(&blob)));
-                this.blobs.insert(digest.unwrap(), blob);
-                (201, String::new())
-            }
-            _ => (404, String::new()),
-        };
-        drop(this);
-        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{fields}\r\n");
-        let answer = if status == 204 { answer.replace("Content-Length: 0\r\n", "") } else { answer };
-        client.get_mut().write_all(answer.as_bytes()).ok()
-    }
-}
-
-#[test]
-fn an_upload_goes_on_at_the_registrys_own_offset() {
-    let lab = Lab::new();
-    let mut disk = vec![0; 40 << 20];
-    disk.chunks_mut(4096).zip(0_u32..).for_each(|(block, at)| block[..4].copy_from_slice(&at.to_le_bytes()));
-    let source = lab.write("disk.img", &disk);
-    let stored = lab.pushes(&source, &lab.layout("v1"), &[]);
-    let layer = fs::read(lab.blob(&stored["layer-digest"])).unwrap();
-    let faults = [
-        Fault::Break(1),
-        Fault::Break(5_000_000),
-        Fault::Silent,
-        Fault::Busy,
-        Fault::Lose(9_000_000),
-        Fault::Break(100_000),
-        Fault::Lose(1),
-    ];
-    let (host, state) = Faulty::start(&faults);
-    let pushed = lab.pushes(&source, &format!("docker://{host}/a:1"), &["--plain-http"]);
-    assert_eq!(pushed["manifest-digest"], stored["manifest-digest"]);
-    let state = state.lock().unwrap();
-    assert!(state.faults.is_empty() && state.blobs[pushed["layer-digest"].as_str().unwrap()] == layer);
-    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 2, "layer and configuration, each once");
-    assert!(state.manifest.is_some());
-
-    drop(state);
-
-    // What is not kept any more cannot be sent again, and the layer is sent anew; but not for ever.
-    let twice = [Fault::Busy, Fault::Lose(0), Fault::Lose(0), Fault::Lose(24_000_000)];
-    let (host, state) = Faulty::start(&twice[..]);
-    lab.pushes(&source, &format!("docker://{host}/a:1"), &["--plain-http"]);
-    let state = state.lock().unwrap();
-    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
-    assert!(state.manifest.is_some());
 }

@@ -22,6 +22,10 @@ use super::push::{Publication, Sent};
 /// Zeros in pieces of this size, at such places of a blob's file, become holes.
 const GRAIN: usize = 4096;
 
+/// Names of what is not complete begin and end with these.
+const PREFIX: &str = ".";
+const SUFFIX: &str = ".diskferry";
+
 /// How much of a blob is written at once.
 const BUFFER: usize = 256 * GRAIN;
 
@@ -37,8 +41,8 @@ pub struct Stow {
 /// A blob that is complete and, mostly, has not got its name.
 struct Staged {
     path: PathBuf,
-    /// `None` if it was there before.
-    file: Option<TempPath>,
+    /// `None` if it was there before. The file is open because it is locked.
+    file: Option<(File, TempPath)>,
     sent: Sent,
 }
 
@@ -46,8 +50,7 @@ impl Stow {
     /// For an image that will be called `name` in the layout in `dir`. A directory that is empty or not there becomes one.
     pub fn create(dir: &Path, name: Option<&str>) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
-        let mut entries = fs::read_dir(dir).map_err(|error| writing("opening the layout", dir, error))?;
-        if entries.next().is_none() {
+        if is_blank(dir).map_err(|error| writing("opening the layout", dir, error))? {
             initialise(dir)?;
         }
         if !dir.join("oci-layout").exists() {
@@ -95,7 +98,7 @@ impl Stow {
         let place = self.dir.join(blob_path(&digest));
         // What is there already was compared with nothing: it is used only if its length is right.
         let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
-        let staged = Staged { path: place, file: Some(path), sent: sent.clone() };
+        let staged = Staged { path: place, file: Some((file, path)), sent: sent.clone() };
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
         Ok(sent)
     }
@@ -126,7 +129,7 @@ impl Stow {
             if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
                 continue;
             }
-            let Some(file) = file else {
+            let Some((_locked, file)) = file else {
                 let what = format!("somebody has removed {}: try again", path.display());
                 return Err(Error::Target { code: "changed", what });
             };
@@ -166,11 +169,28 @@ fn has_len(path: &Path, len: u64) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == len)
 }
 
+/// Whether there is nothing in the directory but what a push leaves that was killed before it was a layout.
+fn is_blank(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let is_temporary = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        let is_first_index = || fs::read(dir.join("index.json")).is_ok_and(|found| found == first_index().as_bytes());
+        if !(is_temporary || (name == "index.json" && is_first_index())) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn first_index() -> String {
+    json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string()
+}
+
 /// Makes a layout without images.
 fn initialise(dir: &Path) -> Result<()> {
-    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string();
     // The file that makes it a layout comes last.
-    replace(dir, &dir.join("index.json"), index.as_bytes())?;
+    replace(dir, &dir.join("index.json"), first_index().as_bytes())?;
     replace(dir, &dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
 }
 
@@ -185,9 +205,35 @@ fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     sync(dir)
 }
 
+/// A file that is locked as long as it is open, which tells it from one that was left behind.
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
-    let made = tempfile::Builder::new().prefix(".").suffix(".diskferry").tempfile_in(dir);
-    made.map_err(|error| writing("making a file in the layout", dir, error))
+    let failed = |error| writing("making a file in the layout", dir, error);
+    loop {
+        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir).map_err(failed)?;
+        // Somebody who tidies up may have taken it before it was locked.
+        if made.as_file().try_lock().is_ok() && made.path().exists() {
+            return Ok(made);
+        }
+    }
+}
+
+/// Files that pushes have left behind that were killed, with their lengths.
+pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.file_type()?.is_file()) {
+            continue;
+        }
+        // Gone, or somebody else's: then it is not for us.
+        let Ok(file) = File::options().read(true).write(true).open(entry.path()) else { continue };
+        if file.try_lock().is_ok() {
+            found.push((entry.path(), file.metadata()?.len()));
+        }
+    }
+    Ok(found)
 }
 
 fn sync(dir: &Path) -> Result<()> {

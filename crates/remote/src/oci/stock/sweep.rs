@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use diskferry::{Error, Progress, Result};
@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::super::Store;
 use super::super::layout::{Layout, Lock, blob_path, writing};
 use super::super::manifest::checksum;
+use super::super::stow::left_behind;
 use super::catalogue::Catalogue;
 use super::keep::KeepList;
 use super::seen::Seen;
@@ -108,9 +109,12 @@ impl Stock {
             // What a tool without our lock has entered since is in the index now.
             live.extend(self.live(layout, progress)?);
         }
-        for (path, digest, size) in layout.blobs()? {
+        let dir = layout.path(Path::new(""));
+        let left = left_behind(&dir).map_err(|error| writing("looking into the image layout", &dir, error))?;
+        let unnamed = layout.blobs()?.into_iter().filter(|(_, digest, _)| !live.contains(digest));
+        for (path, size) in unnamed.map(|(path, _, size)| (path, size)).chain(left) {
             progress.check()?;
-            if live.contains(&digest) || !is_old(path.clone())? {
+            if !is_old(path.clone())? {
                 continue;
             }
             if lock.is_some() {

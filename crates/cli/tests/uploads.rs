@@ -1,0 +1,343 @@
+//! Pushing to registries that fail, send us elsewhere or want something special; and what a push takes and leaves.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{diskferry, json, names};
+use diskferry_testkit::serve::registry::Registry;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A disk of 40 MiB without two blocks that are the same.
+struct Lab {
+    dir: TempDir,
+    disk: Vec<u8>,
+    source: String,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = vec![0; 40 << 20];
+        disk.chunks_mut(4096).zip(0_u32..).for_each(|(block, at)| block[..4].copy_from_slice(&at.to_le_bytes()));
+        let source = dir.path().join("disk.img");
+        fs::write(&source, &disk).unwrap();
+        Self { source: source.display().to_string(), dir, disk }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+
+    fn push(&self, source: &str, host: &str, more: &[&str]) -> Output {
+        diskferry(["push", "--json"]).args(more).args([source, &format!("docker://{host}/a:1")]).output().unwrap()
+    }
+
+    #[track_caller]
+    fn pushes(&self, host: &str, more: &[&str]) -> Value {
+        let output = self.push(&self.source, host, &[&["--plain-http"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        json(&output)
+    }
+
+    /// The same in a layout.
+    fn stored(&self) -> Value {
+        let target = format!("oci:{}:v1", self.dir.path().join("layout").display());
+        json(&diskferry(["push", "--json", &self.source, &target]).output().unwrap())
+    }
+
+    fn blob(&self, digest: &Value) -> PathBuf {
+        self.dir.path().join("layout/blobs").join(digest.as_str().unwrap().replace(':', "/"))
+    }
+}
+
+/// What happens to a chunk.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// So many bytes arrive, then the connection ends.
+    Break(usize),
+    /// All of it arrives, and the answer is lost.
+    Silent,
+    /// All of it arrives, and so many of the last bytes are lost with the connection.
+    Lose(usize),
+    /// It is refused for now.
+    Busy,
+}
+
+/// A registry that goes on with uploads, says where in relative addresses that are good for once, and fails by a script.
+#[derive(Default)]
+struct Faulty {
+    faults: Vec<Fault>,
+    upload: Vec<u8>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    manifest: Option<Vec<u8>>,
+    turn: u32,
+    asked: Vec<String>,
+    /// Fewest bytes of a chunk that is not the last, which is said.
+    least: Option<usize>,
+    /// Lengths of the chunks.
+    chunks: Vec<usize>,
+    /// Where blobs go; and what was shown there for a login, and at home.
+    elsewhere: Option<String>,
+    shown: [Vec<Option<String>>; 2],
+}
+
+impl Faulty {
+    fn start(faults: &[Fault]) -> (String, Arc<Mutex<Self>>) {
+        let state = Arc::new(Mutex::new(Self { faults: faults.iter().rev().copied().collect(), ..Self::default() }));
+        (Self::listen(&state), state)
+    }
+
+    fn listen(state: &Arc<Mutex<Self>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shared = Arc::clone(state);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let mut client = BufReader::new(client.unwrap());
+                    while Self::serve(&mut client, &shared).is_some() {}
+                    let _ = client.get_ref().shutdown(Shutdown::Both);
+                });
+            }
+        });
+        address
+    }
+
+    /// Answers a request; `None` ends the connection.
+    fn serve(client: &mut BufReader<TcpStream>, shared: &Mutex<Self>) -> Option<()> {
+        let head: Vec<String> = client.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let (method, path) = head.first()?.strip_suffix(" HTTP/1.1")?.split_once(' ')?;
+        let field = |name: &str| {
+            let line = head.iter().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}:")))?;
+            line.split_once(": ").map(|(_, value)| value.to_owned())
+        };
+        let mut body = vec![0; field("content-length").map_or(0, |len| len.parse().unwrap())];
+        let mut this = shared.lock().unwrap();
+        this.asked.push(method.to_owned());
+        let at = client.get_ref().local_addr().unwrap().to_string();
+        let is_away = this.elsewhere.as_ref() == Some(&at);
+        let login = field("authorization");
+        let is_stranger = this.elsewhere.is_some() && !is_away && login.is_none();
+        this.shown[usize::from(!is_away)].push(login);
+        let here = format!("/v2/a/blobs/uploads/u?turn={}", this.turn);
+        let range = format!("{}-{}", this.upload.len(), (this.upload.len() + body.len()).saturating_sub(1));
+        let fits = method == "PATCH" && path == here && field("content-range").unwrap() == range;
+        let fault = if fits { this.faults.pop() } else { None };
+        if let Some(Fault::Break(len)) = fault {
+            client.read_exact(&mut body[..len]).unwrap();
+            this.upload.extend(&body[..len]);
+            return None;
+        }
+        client.read_exact(&mut body).unwrap();
+        if is_stranger {
+            let answer = "HTTP/1.1 401 X\r\nWWW-Authenticate: Basic realm=lab\r\nContent-Length: 0\r\n\r\n";
+            return client.get_mut().write_all(answer.as_bytes()).ok();
+        }
+        let digest = path.split_once("digest=").map(|(_, digest)| digest.replace("%3A", ":"));
+        let next = |this: &mut Self| {
+            this.turn += 1;
+            let last = this.upload.len().saturating_sub(1);
+            format!("Location: u?turn={}\r\nRange: 0-{last}\r\n", this.turn)
+        };
+        let (status, fields) = match method {
+            "POST" => {
+                this.upload.clear();
+                this.turn += 1;
+                let host = this.elsewhere.as_ref().map(|host| format!("http://{host}")).unwrap_or_default();
+                let least = this.least.map(|least| format!("OCI-Chunk-Min-Length: {least}\r\n")).unwrap_or_default();
+                (202, format!("Location: {host}/v2/a/blobs/uploads/u?turn={}\r\n{least}", this.turn))
+            }
+            "PATCH" | "GET" if path != here => (404, String::new()),
+            "GET" => (204, next(&mut this)),
+            "PATCH" => {
+                if !fits {
+                    (416, String::new())
+                } else if let Some(Fault::Busy) = fault {
+                    (503, "Retry-After: 0\r\n".into())
+                } else {
+                    this.chunks.push(body.len());
+                    this.upload.extend(body);
+                    match fault {
+                        Some(Fault::Silent) => return None,
+                        Some(Fault::Lose(len)) => {
+                            let left = this.upload.len() - len;
+                            this.upload.truncate(left);
+                            return None;
+                        }
+                        _ => (202, next(&mut this)),
+                    }
+                }
+            }
+            "PUT" if path.contains("/manifests/") => {
+                this.manifest = Some(body);
+                (201, String::new())
+            }
+            "PUT" => {
+                let blob = std::mem::take(&mut this.upload);
+                assert_eq!(digest.as_ref(), Some(&diskferry_testkit::container::digest(&blob)));
+                this.blobs.insert(digest.unwrap(), blob);
+                (201, String::new())
+            }
+            _ => (404, String::new()),
+        };
+        drop(this);
+        let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{fields}\r\n");
+        let answer = if status == 204 { answer.replace("Content-Length: 0\r\n", "") } else { answer };
+        client.get_mut().write_all(answer.as_bytes()).ok()
+    }
+}
+
+#[test]
+fn an_upload_goes_on_at_the_registrys_own_offset() {
+    let lab = Lab::new();
+    let stored = lab.stored();
+    let layer = fs::read(lab.blob(&stored["layer-digest"])).unwrap();
+    let faults = [
+        Fault::Break(1),
+        Fault::Break(5_000_000),
+        Fault::Silent,
+        Fault::Busy,
+        Fault::Lose(9_000_000),
+        Fault::Break(100_000),
+        Fault::Lose(1),
+    ];
+    let (host, state) = Faulty::start(&faults);
+    let pushed = lab.pushes(&host, &[]);
+    assert_eq!(pushed["manifest-digest"], stored["manifest-digest"]);
+    let state = state.lock().unwrap();
+    assert!(state.faults.is_empty() && state.blobs[pushed["layer-digest"].as_str().unwrap()] == layer);
+    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 2, "layer and configuration, each once");
+    assert!(state.manifest.is_some());
+
+    drop(state);
+
+    // What is not kept any more cannot be sent again, and the layer is sent anew; but not for ever.
+    let twice = [Fault::Busy, Fault::Lose(0), Fault::Lose(0), Fault::Lose(24_000_000)];
+    let (host, state) = Faulty::start(&twice[..]);
+    lab.pushes(&host, &[]);
+    let state = state.lock().unwrap();
+    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
+    assert!(state.manifest.is_some());
+}
+
+#[test]
+fn chunks_are_as_long_as_the_registry_wants_them() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[]);
+    state.lock().unwrap().least = Some(12_000_000);
+    lab.pushes(&host, &[]);
+    let state = state.lock().unwrap();
+    let layer = state.chunks.iter().position(|len| *len < 1 << 20).unwrap();
+    let (last, others) = state.chunks[..layer].split_last().unwrap();
+    // It says so when the first one has been put together.
+    assert!(others[1..].iter().all(|len| *len >= 12_000_000) && *last < 12_000_000, "{:?}", state.chunks);
+}
+
+#[test]
+fn what_is_sent_to_another_host_goes_there_without_the_password() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[Fault::Break(1_000_000), Fault::Busy]);
+    state.lock().unwrap().elsewhere = Some(Faulty::listen(&state));
+    lab.pushes(&host, &["--user-file", &lab.write("user", b"me:s3cr3t")]);
+    let state = state.lock().unwrap();
+    let [away, home] = &state.shown;
+    assert!(away.len() > 6 && away.iter().all(Option::is_none), "{away:?}");
+    assert!(home.iter().flatten().all(|login| login == "Basic bWU6czNjcjN0") && home.iter().flatten().count() > 3);
+}
+
+#[test]
+fn the_password_of_the_source_is_not_for_the_registry() {
+    let lab = Lab::new();
+    let source = diskferry_testkit::serve::fault::Server::start();
+    source.put("/disk.img", diskferry_testkit::serve::fault::File::new(lab.disk.clone()));
+    let (host, state) = Faulty::start(&[]);
+    let user = lab.write("user", b"me:s3cr3t");
+    let more = ["--plain-http", "--user-file", &user];
+    let output = lab.push(&source.url("/disk.img"), &host, &more);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let shown = source.requests().iter().map(|request| request.header("authorization").is_some()).collect::<Vec<_>>();
+    assert!(shown.iter().all(|shown| *shown), "{shown:?}");
+    assert!(state.lock().unwrap().shown[1].iter().all(Option::is_none));
+}
+
+#[test]
+fn a_push_that_is_killed_leaves_no_image_and_is_done_again() {
+    let lab = Lab::new();
+    let registry = Registry::default().start();
+    let target = format!("docker://{}/a:1", registry.host());
+    let layout = format!("oci:{}:v1", lab.dir.path().join("layout").display());
+    for target in [&target, &layout] {
+        for after in [0, 20, 60, 120] {
+            let mut child = diskferry(["push", "--plain-http", &lab.source, target]).spawn().unwrap();
+            thread::sleep(Duration::from_millis(after));
+            child.kill().unwrap();
+            let was_done = child.wait().unwrap().success();
+            let found = json(&diskferry(["info", "--json", "--plain-http", target]).output().unwrap());
+            assert_eq!(found["unpacked-size"].is_number(), was_done, "{found}");
+        }
+        let output = diskferry(["push", "--plain-http", &lab.source, target]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let full = diskferry(["info", "--json", "--full", "--plain-http", target]).output().unwrap();
+        assert_eq!(json(&full)["unpacked-size"], lab.disk.len(), "{full:?}");
+    }
+    let layout = lab.dir.path().join("layout");
+    let is_known = |name: &String| {
+        ["blobs", "index.json", "oci-layout"].contains(&&**name)
+            || (name.starts_with('.') && name.ends_with(".diskferry"))
+    };
+    assert!(names(&layout).iter().all(is_known), "{:?}", names(&layout));
+    let place = format!("oci:{}", layout.display());
+    let verified = diskferry(["verify"]).arg(&place).output().unwrap();
+    assert_eq!(verified.status.code(), Some(0), "{verified:?}");
+    // Whoever tidies up takes what was left, and not what somebody is writing to.
+    let left = layout.join(".abcdef.diskferry");
+    fs::write(&left, b"half").unwrap();
+    let held = fs::File::create(layout.join(".ghijkl.diskferry")).unwrap();
+    held.lock().unwrap();
+    let keep = lab.write("keep", b"v1\n");
+    let sweep = |grace: &str| {
+        let args = ["gc", "run", "--yes", "--grace", grace, "--keep-list", &keep, &place];
+        assert!(diskferry(args).output().unwrap().status.success());
+    };
+    sweep("1h");
+    assert!(left.exists());
+    sweep("0s");
+    assert_eq!(names(&layout), [".ghijkl.diskferry", "blobs", "index.json", "oci-layout"]);
+}
+
+#[test]
+fn a_push_of_any_length_takes_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("disk.img");
+    let file = fs::File::create(&source).unwrap();
+    let block: Vec<u8> = (0..1_u32 << 18).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    (0..400).for_each(|_| (&file).write_all(&block).unwrap());
+    let registry = Registry::default().start();
+    for form in [&[][..], &["--as", "raw+zstd"]] {
+        let target = format!("docker://{}/a:{}", registry.host(), form.len());
+        let output = Command::new("/usr/bin/time")
+            .args(["-f", "%M", env!("CARGO_BIN_EXE_diskferry"), "push", "--quiet", "--plain-http"])
+            .args(form)
+            .arg(&source)
+            .arg(target)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let kibibytes: u64 = String::from_utf8(output.stderr).unwrap().trim().parse().unwrap();
+        assert!(kibibytes < 100 << 10, "{kibibytes} KiB for 400 MiB");
+    }
+}
