@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates that make errors.
-const CRATES: [&str; 3] = ["core", "remote", "cli"];
+const CRATES: [&str; 4] = ["core", "remote", "cli", "worker"];
 
 /// Codes that belong to a kind of error, not to one place.
 const GENERAL: [&str; 7] =

@@ -5,6 +5,7 @@
 //! `diskferry-remote`. Everything that happens passes through one [`Board`](status::Board), from which controllers read.
 
 pub mod human;
+pub mod import;
 pub mod serve;
 pub mod settings;
 pub mod status;

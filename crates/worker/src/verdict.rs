@@ -62,6 +62,16 @@ impl Verdict {
         Self { code: "usage".into(), message: what.into(), verdict: Lasting::Permanent, kind: None }
     }
 
+    /// The verdict on a fault of the worker's own.
+    pub fn unexpected(what: impl Into<String>) -> Self {
+        Self { code: "unexpected".into(), message: what.into(), verdict: Lasting::Permanent, kind: None }
+    }
+
+    /// Whether somebody has asked the job to stop, which is no verdict on it.
+    pub fn is_stopped(&self) -> bool {
+        self.kind == Some(Kind::Stopped)
+    }
+
     /// Whether trying again can help.
     pub fn is_transient(&self) -> bool {
         self.verdict == Lasting::Transient
@@ -79,6 +89,7 @@ impl Verdict {
     pub fn exit_code(&self) -> u8 {
         match (self.verdict, self.kind) {
             (Lasting::Transient, _) => EXIT_TRANSIENT,
+            (_, None) if self.code == "unexpected" => 1,
             (_, None) => EXIT_SETTINGS,
             (_, Some(Kind::Image)) => 3,
             (_, Some(Kind::Source)) => 4,

@@ -1,0 +1,164 @@
+//! Tells the board how far the job is while it runs, and the job when it has to stop.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diskferry::{Activity, Progress};
+
+use crate::status::{Board, Facts, Phase, Reason};
+
+/// How often is looked.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What runs at the moment.
+#[derive(Default)]
+struct Job {
+    progress: Progress,
+    /// The most bytes that any attempt has come to, and when bytes last passed.
+    furthest: u64,
+    passed: u64,
+    moved: Option<Instant>,
+    retrying: u32,
+}
+
+/// Looks at the job. Clones are the same clock.
+#[derive(Clone)]
+pub struct Clock {
+    board: Board,
+    /// What signals stop. Attempts have their own, since bytes are counted from 0 in each.
+    master: Progress,
+    job: Arc<Mutex<Job>>,
+    /// Whether what passes is the image: of a container image that is copied, the layers are more than that.
+    is_image: bool,
+}
+
+impl Clock {
+    /// A clock for the jobs that `board` tells of, which end when `master` is stopped.
+    pub fn new(board: &Board, master: &Progress, is_image: bool) -> Self {
+        Self { board: board.clone(), master: master.clone(), job: Arc::default(), is_image }
+    }
+
+    /// Runs `work`, and looks at it meanwhile.
+    pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (ended, end) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while matches!(end.recv_timeout(PAUSE), Err(RecvTimeoutError::Timeout)) {
+                    self.look();
+                }
+                // A short job may have ended before anybody looked.
+                self.look();
+            });
+            // In here, so that it goes with a job that panics, and the clock does not go on.
+            let _ended = ended;
+            work()
+        })
+    }
+
+    /// A new attempt begins.
+    pub fn attempt(&self) -> Progress {
+        let progress = Progress::default();
+        let mut job = self.lock();
+        (job.progress, job.passed, job.retrying) = (progress.clone(), 0, 0);
+        if self.master.is_stopped() {
+            progress.stop();
+        }
+        progress
+    }
+
+    /// When bytes last passed.
+    pub fn moved(&self) -> Option<Instant> {
+        self.lock().moved
+    }
+
+    /// The most bytes that any attempt has come to.
+    pub fn furthest(&self) -> u64 {
+        self.look();
+        self.lock().furthest
+    }
+
+    /// Waits, and says whether the job may go on then.
+    pub fn wait(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        while !self.master.is_stopped() && Instant::now() < end {
+            thread::sleep(PAUSE.min(end.saturating_duration_since(Instant::now())));
+        }
+        !self.master.is_stopped()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Job> {
+        self.job.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn look(&self) {
+        let mut job = self.lock();
+        if self.master.is_stopped() {
+            job.progress.stop();
+        }
+        let (passed, total) = (job.progress.source(), job.progress.total());
+        if passed > job.passed {
+            (job.passed, job.moved) = (passed, Some(Instant::now()));
+            job.furthest = job.furthest.max(passed);
+        }
+        let retrying = match job.progress.activity() {
+            Activity::Retrying { attempt, at } => Some((attempt, at.saturating_duration_since(Instant::now()))),
+            _ => None,
+        };
+        let is_new = retrying.is_some_and(|(attempt, _)| attempt != job.retrying);
+        let is_over = retrying.is_none() && job.retrying > 0;
+        job.retrying = retrying.map_or(0, |(attempt, _)| attempt);
+        drop(job);
+        self.board.measure(passed, total);
+        if let Some(total) = total.filter(|_| self.is_image) {
+            self.board.learn(Facts { stored_size: Some(total), ..Facts::default() });
+        }
+        if self.board.phase() == Phase::Provisioning && (is_new || is_over) {
+            let message = match retrying {
+                Some((attempt, left)) => {
+                    format!("a server has failed: try {} in {} s", attempt + 1, left.as_secs() + 1)
+                }
+                None => "going on".to_owned(),
+            };
+            // The job may have ended in between.
+            let _ = self.board.enter(Reason::Provisioning, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Outlets, Work};
+
+    #[test]
+    fn a_signal_stops_the_attempt_that_runs_and_those_after_it() {
+        let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
+        let clock = Clock::new(&board, &master, true);
+        let progress = clock.attempt();
+        clock.during(|| {
+            master.stop();
+            let begin = Instant::now();
+            while !progress.is_stopped() && begin.elapsed() < Duration::from_secs(10) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        });
+        assert!(progress.is_stopped() && clock.attempt().is_stopped());
+        assert!(!clock.wait(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_source_that_is_asked_again_is_told_of_once() {
+        let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
+        let clock = Clock::new(&board, &master, true);
+        board.begin("begun").unwrap();
+        let progress = clock.attempt();
+        progress.set_activity(Activity::Retrying { at: Instant::now() + Duration::from_secs(60), attempt: 1 });
+        clock.look();
+        assert!(board.snapshot().message.starts_with("a server has failed: try 2 in 60 s"), "{:?}", board.snapshot());
+        progress.set_activity(Activity::Working);
+        clock.look();
+        assert_eq!(board.snapshot().message, "going on");
+    }
+}

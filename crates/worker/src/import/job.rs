@@ -1,0 +1,186 @@
+//! One attempt: from the source that was ordered to the destination.
+
+use diskferry::digest::{Algorithm, Checksum};
+use diskferry::{Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
+use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
+use diskferry_remote::source::{Reading, Source};
+use diskferry_remote::{Client, Location, Runtime};
+
+use super::order::{Destination, Order, Origin, Store, Volume};
+use super::volume;
+use crate::status::{Board, Facts};
+
+/// Code of the errors by which a server shows that it speaks no TLS.
+const SOURCE_TLS: &str = "source-tls";
+const TARGET_TLS: &str = "target-tls";
+
+/// Whether a container image is copied as it is.
+pub fn is_copy(order: &Order) -> bool {
+    order.origin == Origin::Registry && matches!(order.destination, Destination::Registry(_))
+}
+
+/// Does what was ordered.
+pub fn attempt(order: &Order, board: &Board, progress: &Progress) -> Result<Facts> {
+    match &order.destination {
+        Destination::Registry(store) if is_copy(order) => copied(order, store, board, progress),
+        Destination::Registry(store) => pushed(order, store, board, progress),
+        Destination::Volume(volume) => written(order, volume, board, progress),
+    }
+}
+
+/// Copies a container image from registry to registry.
+fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> Result<Facts> {
+    let Location::Registry(reference) = &order.location else { return Err(unexpected("no registry to copy from")) };
+    let Reading { access, keys, wish, .. } = &order.reading;
+    let (runtime, client) = (Runtime::new()?, Client::new(access)?);
+    let target = Target::Registry(Box::new(upload(&runtime, store, Some(reference), progress)?));
+    let (copied, claims) = plain_where_it_must_be(order, |is_plain| {
+        let source = oci::Store::Registry(Box::new(Registry::new(&runtime, &client, reference, keys, is_plain)));
+        let copied = oci::copy(&source, &target, wish, progress)?;
+        // What cannot be read as a disk image is copied all the same.
+        Ok((copied, source.find(wish, progress).ok().and_then(|image| image.claims())))
+    })?;
+    board.opened();
+    let Claims { format, stored_size, virtual_size } = match claims {
+        Some(claims) => claims,
+        None => return Ok(Facts { digest: Some(copied.digest.to_string()), ..Facts::default() }),
+    };
+    Ok(Facts {
+        stored_size,
+        unpacked_size: Some(virtual_size),
+        cdrom: Some(format == "iso"),
+        format: Some(format),
+        digest: Some(copied.digest.to_string()),
+        preallocated: None,
+    })
+}
+
+/// Puts an image into a registry.
+fn pushed(order: &Order, store: &Store, board: &Board, progress: &Progress) -> Result<Facts> {
+    let (source, input) = open(order, progress)?;
+    board.opened();
+    let options = options(order, &input)?;
+    let runtime = Runtime::new()?;
+    let target = Target::Registry(Box::new(upload(&runtime, store, None, progress)?));
+    let mut first = Some(input);
+    let open = || match first.take() {
+        Some(input) => Ok(input),
+        None => source.open(progress)?.ok_or_else(terminal),
+    };
+    let pushed = target.push::<Error>(open, &store.plan, &options, progress)?;
+    Ok(Facts { digest: Some(pushed.manifest.to_string()), ..facts(&source.correct(pushed.report)) })
+}
+
+/// Writes a disk to a volume.
+fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -> Result<Facts> {
+    let (source, input) = open(order, progress)?;
+    board.opened();
+    let options = options(order, &input)?;
+    let room = volume.room()?;
+    let read_from = volume::Source::of(&input);
+    let mut opened = diskferry::open(input, &options, progress)?;
+    opened.look_for_unpacked_size()?;
+    let found = opened.inspection();
+    board.learn(found_out(&found));
+    if let Some(refusal) = found.image.refusals.first() {
+        // That counts more than that it would not fit either.
+        let (format, code, what) = (found.image.format, refusal.code, refusal.what.clone());
+        return Err(Error::Unsupported { format, code, what });
+    }
+    let size = found.image.virtual_size;
+    let sink = volume.sink(room, size, &read_from, &options, progress)?;
+    let report = source.correct(opened.convert(&sink)?);
+    let digest = report.digests.first().map(Checksum::to_string);
+    Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
+}
+
+/// Opens the source, without TLS where that is allowed and there is none.
+fn open<'a>(order: &'a Order, progress: &Progress) -> Result<(Source<'a>, Input)> {
+    let opened = |plain_http| -> Result<_> {
+        let reading = Reading { plain_http, ..order.reading.clone() };
+        let source = Source::new(&order.location, reading, |name| order.s3.get(name).cloned())?;
+        let input = source.open(progress)?.ok_or_else(terminal)?;
+        Ok((source, input))
+    };
+    plain_where_it_must_be(order, opened)
+}
+
+fn plain_where_it_must_be<T>(order: &Order, work: impl Fn(bool) -> Result<T>) -> Result<T> {
+    let is_plain = order.reading.plain_http;
+    match work(is_plain) {
+        Err(error) if !is_plain && order.source_may_be_plain && error.code() == SOURCE_TLS => {
+            // The first answer says more, unless the second one is better.
+            work(true).map_err(|second| if second.code() == "source-unreachable" { error } else { second })
+        }
+        done => done,
+    }
+}
+
+/// What writes to the registry, without TLS where that is allowed and there is none. Blobs of the repository `beside` need not be sent.
+fn upload(runtime: &Runtime, store: &Store, beside: Option<&Reference>, progress: &Progress) -> Result<Upload> {
+    let client = Client::new(&store.access)?;
+    let upload =
+        |is_plain| Upload::new(runtime, &client, &store.reference, beside, &store.keys, is_plain, store.patience);
+    if store.plain_http || !store.may_be_plain {
+        return Ok(upload(store.plain_http));
+    }
+    // Any blob will do to see how the registry speaks.
+    let nothing = Checksum { algorithm: Algorithm::Sha256, hex: EMPTY.into() };
+    let with_tls = upload(false);
+    match with_tls.blob_exists(&nothing, 0, progress) {
+        Err(error) if error.code() == TARGET_TLS => {
+            let without = upload(true);
+            match without.blob_exists(&nothing, 0, progress) {
+                Err(second) if second.code() == "target-unreachable" => Err(error),
+                _ => Ok(without),
+            }
+        }
+        _ => Ok(with_tls),
+    }
+}
+
+/// sha256 of nothing.
+const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// The options for an input. What a guest could write to is raw, or an ISO as which it was made: nothing else is believed.
+fn options(order: &Order, input: &Input) -> Result<Options> {
+    let mut options = order.options.clone();
+    if let (Origin::Device, None, Input::File(device)) = (order.origin, &options.format, input) {
+        let device = device.try_clone().map_err(|error| Error::reading(0, error))?;
+        let found = diskferry::inspect(Input::File(device), &Options { format: None, ..options.clone() });
+        let name = if found.is_ok_and(|found| found.image.format == "iso" && found.wrappings.is_empty()) {
+            "iso"
+        } else {
+            "raw"
+        };
+        options.format = name.parse::<Stated>().ok();
+    }
+    Ok(options)
+}
+
+fn found_out(found: &Inspection) -> Facts {
+    Facts {
+        stored_size: found.stored_size,
+        unpacked_size: found.unpacked_size,
+        format: Some(found.image.format.to_owned()),
+        cdrom: Some(found.image.cdrom),
+        ..Facts::default()
+    }
+}
+
+fn facts(report: &Report) -> Facts {
+    found_out(&report.inspection)
+}
+
+fn terminal() -> Error {
+    unexpected("the source is a terminal")
+}
+
+fn unexpected(what: &str) -> Error {
+    Error::Io {
+        side: Side::Source,
+        doing: "opening the source",
+        at: None,
+        source: std::io::Error::other(what.to_owned()),
+    }
+}

@@ -1,0 +1,172 @@
+//! `diskferry-worker import`: settings, then attempts until one succeeds or trying again cannot help, then a verdict.
+
+mod clock;
+mod job;
+mod order;
+pub mod table;
+mod volume;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::ArgMatches;
+use diskferry::{Error, Progress};
+use diskferry_remote::signals;
+
+use self::clock::Clock;
+use self::order::{Environment, Order};
+use crate::serve::{self, Server};
+use crate::settings::{Unusable, Values, parse};
+use crate::status::{Board, Facts, Outlets, Phase, Reason, Work};
+use crate::verdict::Verdict;
+
+/// Where a platform reads the termination message.
+const TERMINATION: &str = "/dev/termination-log";
+
+/// The port that platforms scrape.
+const PORT: u16 = 8443;
+
+/// How long a job may take to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The first pause between two attempts, and the longest; each is twice as long as the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// An attempt that comes so much further than all before has shown that trying again helps.
+const FURTHER: u64 = 64 << 20;
+
+/// Does what the arguments, the environment and the file of settings say, and gives the exit code.
+pub fn run(typed: &ArgMatches, environment: &Environment) -> u8 {
+    let values = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
+    let (values, refused) = match values {
+        Ok(values) => (values, None),
+        Err(refused) => (Values::default(), Some(refused)),
+    };
+    let board = Board::new(values.text("owner-uid").unwrap_or_default(), outlets(&values, Work::Import));
+    let verdict = match refused {
+        Some(refused) => Err(Verdict::settings(refused.0)),
+        None => prepared(&values, environment, &board),
+    };
+    let is_zero = values.text("permanent-exit") == Some("zero");
+    ended(&board, verdict, is_zero)
+}
+
+/// Where a board is shown, as settings say. What cannot be understood of them is refused later.
+pub fn outlets(values: &Values, work: Work) -> Outlets {
+    let usual = Path::new(TERMINATION).exists().then(|| TERMINATION.into());
+    Outlets {
+        work,
+        termination: values.path("termination-log").or(usual),
+        status_file: values.path("status-file"),
+        events: values.read("events", parse::switch).ok().flatten().unwrap_or(true),
+    }
+}
+
+/// Serves a board where settings say, or nowhere.
+pub fn serve(values: &Values, board: &Board) -> Result<Option<Server>, Unusable> {
+    let listen = |text: &str| match text {
+        "off" => Ok(None),
+        text => {
+            text.parse::<SocketAddr>().map(Some).map_err(|_| "expected an address and a port, as in [::]:8443, or off")
+        }
+    };
+    let with_tls = values.read("listen-tls", parse::switch)?.unwrap_or(true);
+    let stated = values.read("listen", listen)?;
+    if stated == Some(None) {
+        return Ok(None);
+    }
+    let bad = |error: std::io::Error| values.unusable("listen", error);
+    let start = |address| {
+        let tls = with_tls.then(|| serve::tls::Identity::made_now().and_then(|made| made.config(None))).transpose()?;
+        Server::start(address, tls, board)
+    };
+    match stated.flatten() {
+        Some(address) => start(address).map(Some).map_err(bad),
+        // Not every machine has IPv6. Nobody has asked for this port, so that a job need not end for it.
+        None => Ok(start((Ipv6Addr::UNSPECIFIED, PORT).into())
+            .or_else(|_| start((Ipv4Addr::UNSPECIFIED, PORT).into()))
+            .ok()),
+    }
+}
+
+/// Tells the board how the job ended, and gives the exit code.
+pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_zero: bool) -> u8 {
+    match outcome {
+        Ok(facts) => {
+            // Only a signal can have been faster, and the image is there all the same.
+            let _ = board.ready(facts, "the image is there");
+            0
+        }
+        Err(verdict) if verdict.is_stopped() => {
+            let _ = board.enter(Reason::Terminating, "stopped by a signal");
+            signals::exit_code()
+        }
+        Err(verdict) => {
+            eprintln!("diskferry-worker: {}", verdict.message);
+            let _ = board.fail(&verdict);
+            if is_zero && !verdict.is_transient() { 0 } else { verdict.exit_code() }
+        }
+    }
+}
+
+fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result<Facts, Verdict> {
+    let unusable = |refused: Unusable| Verdict::settings(refused.0);
+    values.read("events", parse::switch).map_err(unusable)?;
+    if values.text("permanent-exit").is_some_and(|text| !matches!(text, "code" | "zero")) {
+        return Err(unusable(values.unusable("permanent-exit", "expected code or zero")));
+    }
+    let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
+    let order = Order::new(values, environment).map_err(unusable)?;
+    let _server = serve(values, board).map_err(unusable)?;
+    let master = Progress::default();
+    signals::watch(&master, grace).map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
+    let clock = Clock::new(board, &master, !job::is_copy(&order));
+    let work = || clock.during(|| attempts(&order, board, &clock));
+    // The panic's own message has gone to stderr by then.
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(Verdict::unexpected("the worker has a fault, see its log")))
+}
+
+/// Tries until it works, until it cannot work, or until patience ends.
+fn attempts(order: &Order, board: &Board, clock: &Clock) -> Result<Facts, Verdict> {
+    let mut pause = PAUSES.0;
+    // Since when it has not worked, and how far it had come then.
+    let mut failing: Option<(Instant, u64)> = None;
+    loop {
+        let begun = Instant::now();
+        let progress = clock.attempt();
+        board.begin(format!("from {}", order.shown())).map_err(|error| Verdict::unexpected(error.to_string()))?;
+        let error = match job::attempt(order, board, &progress) {
+            Ok(facts) => return Ok(facts),
+            Err(error) => error,
+        };
+        let verdict = Verdict::of(&error);
+        if !verdict.is_transient() || matches!(error, Error::Stopped) {
+            return Err(verdict);
+        }
+        let furthest = clock.furthest();
+        let since = match failing {
+            Some((since, before)) if furthest < before.saturating_add(FURTHER) => since,
+            // What has failed slowly has been waited out for some time already.
+            _ => {
+                pause = PAUSES.0;
+                let since = clock.moved().map_or(begun, |moved| moved.max(begun));
+                failing = Some((since, furthest));
+                since
+            }
+        };
+        if since.elapsed() + pause > order.patience {
+            return Err(verdict);
+        }
+        let reason = if verdict.code == "target-no-space" { Reason::QuotaExceeded } else { Reason::Provisioning };
+        let message = format!("{}; trying again in {} s", verdict.message, pause.as_secs());
+        board.enter(reason, message).map_err(|error| Verdict::unexpected(error.to_string()))?;
+        if !clock.wait(pause) {
+            return Err(Verdict::of(&Error::Stopped));
+        }
+        pause = (pause * 2).min(PAUSES.1);
+        debug_assert_eq!(board.phase(), Phase::Provisioning);
+    }
+}

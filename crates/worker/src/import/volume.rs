@@ -1,0 +1,251 @@
+//! A volume takes a disk: whether it fits, what has to go first, and the size that the disk gets.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use diskferry::format::Order as Sequence;
+use diskferry::sink::{FileOptions, Sink};
+use diskferry::{Error, Input, Options, Progress, Result};
+use diskferry_remote::target::Target;
+use rustix::fs::statvfs;
+
+use super::order::Volume;
+use crate::human::iec;
+
+/// Disks on filesystems are made as large as this divides, where they are made larger than the image.
+const ALIGNMENT: u64 = 1 << 20;
+
+/// What the temporary file of a disk ends with, as docs/targets.md has it.
+const TEMPORARY: &str = ".diskferry";
+
+/// How large a disk may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that a disk may have.
+    most: u64,
+    /// Bytes that were asked for.
+    stated: Option<u64>,
+    /// Whether it is a filesystem, on which a disk can have any size.
+    is_file: bool,
+}
+
+impl Volume {
+    /// How large a disk may be. What an earlier attempt has left behind is taken away first: it was never anybody's disk.
+    pub fn room(&self) -> Result<Room> {
+        if self.is_block {
+            let size = File::open(&self.path).and_then(|mut device| device.seek(SeekFrom::End(0)));
+            let size = size.map_err(|error| Error::Target {
+                code: "cannot-open",
+                what: format!("{} cannot be opened: {error}", self.path.display()),
+            })?;
+            return Ok(Room { most: size, stated: self.size, is_file: false });
+        }
+        remove_leftovers(&self.path);
+        let free = free(&self.path)?.saturating_add(held(&self.path));
+        Ok(Room { most: usable(free, self.overhead), stated: self.size, is_file: true })
+    }
+
+    /// Where the disk of `size` bytes is written to, once it is known that it fits. A disk that is there goes first, if both have no room.
+    pub fn sink(
+        &self,
+        room: Room,
+        size: Option<u64>,
+        input: &Source,
+        options: &Options,
+        progress: &Progress,
+    ) -> Result<Sized> {
+        let target = if self.is_block { Target::Device(self.path.clone()) } else { Target::File(self.path.clone()) };
+        input.refuse(&target)?;
+        size.map(|size| room.fit(size)).transpose()?;
+        if !self.is_block && held(&self.path) > 0 && usable(free(&self.path)?, self.overhead) < size.unwrap_or(u64::MAX)
+        {
+            fs::remove_file(&self.path)
+                .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
+        }
+        let how = FileOptions { preallocate: self.preallocate, ..FileOptions::default() };
+        Ok(Sized { room, sink: target.sink(how, options, progress)? })
+    }
+}
+
+/// What is read, as far as it matters for what is written.
+pub struct Source(Option<File>);
+
+impl Source {
+    /// Remembers `input`, if it is a file.
+    pub fn of(input: &Input) -> Self {
+        Self(if let Input::File(file) = input { file.try_clone().ok() } else { None })
+    }
+
+    fn refuse(&self, target: &Target) -> Result<()> {
+        match &self.0 {
+            Some(file) => {
+                let file = file.try_clone().map_err(|error| Error::reading(0, error))?;
+                target.refuse_source(&Input::File(file))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Room {
+    /// The size that a disk of `unpacked` bytes gets, if it fits.
+    pub fn fit(&self, unpacked: u64) -> Result<u64> {
+        let both = |bytes: u64| format!("{bytes} bytes ({})", iec(bytes));
+        let refuse = |has: String| Error::Target {
+            code: "too-small",
+            what: format!("the disk takes {}, {has}", both(unpacked)),
+        };
+        match self.stated {
+            Some(stated) if unpacked > stated => return Err(refuse(format!("{} were asked for", both(stated)))),
+            _ if unpacked > self.most && self.is_file => {
+                return Err(refuse(format!("the volume has room for one of {}", both(self.most))));
+            }
+            _ if unpacked > self.most => return Err(refuse(format!("the volume has {}", both(self.most)))),
+            _ => {}
+        }
+        let wanted = self.stated.filter(|_| self.is_file).unwrap_or(unpacked);
+        if wanted <= self.most {
+            return Ok(wanted);
+        }
+        // A volume of the size that was asked for has always less room than that.
+        Ok(unpacked.max(self.most - self.most % ALIGNMENT))
+    }
+
+    /// That the disk may have bytes up to `end`.
+    fn check(&self, end: u64) -> Result<()> {
+        self.fit(end).map(|_| ())
+    }
+}
+
+/// Whether it fits is asked before anything is written, and with every write of a disk whose size nobody knew.
+pub struct Sized {
+    room: Room,
+    sink: Box<dyn Sink>,
+}
+
+impl Sink for Sized {
+    fn prepare(&self, size: Option<u64>) -> Result<()> {
+        let size = size.map(|size| self.room.fit(size)).transpose()?;
+        self.sink.prepare(size)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.room.check(offset.saturating_add(data.len() as u64))?;
+        self.sink.write_at(data, offset)
+    }
+
+    fn zero(&self, offset: u64, len: u64) -> Result<()> {
+        self.room.check(offset.saturating_add(len))?;
+        self.sink.zero(offset, len)
+    }
+
+    fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
+        self.room.check(offset.saturating_add(len))?;
+        self.sink.copy_from(file, at, offset, len)
+    }
+
+    fn order(&self) -> Sequence {
+        self.sink.order()
+    }
+
+    fn finish(&self, size: u64) -> Result<()> {
+        self.sink.finish(self.room.fit(size)?)
+    }
+
+    fn spooled(&self) -> u64 {
+        self.sink.spooled()
+    }
+}
+
+/// What of `free` bytes a disk may take.
+fn usable(free: u64, overhead: u32) -> u64 {
+    let part = u128::from(free) * u128::from(1_000_000 - overhead.min(1_000_000)) / 1_000_000;
+    u64::try_from(part).unwrap_or(u64::MAX)
+}
+
+/// Free bytes of the filesystem that `path` is to lie on.
+fn free(path: &Path) -> Result<u64> {
+    let dir = dir(path);
+    let stat = statvfs(dir).map_err(|error| Error::Target {
+        code: "cannot-create",
+        what: format!("cannot create a file in {}: {error}", dir.display()),
+    })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Bytes that the file at `path` holds, which are free when it is replaced.
+fn held(path: &Path) -> u64 {
+    const BLOCK: u64 = 512;
+    fs::symlink_metadata(path).map_or(0, |file| if file.is_file() { file.blocks().saturating_mul(BLOCK) } else { 0 })
+}
+
+fn dir(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Takes away what attempts that were killed have left beside the disk.
+fn remove_leftovers(path: &Path) {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let start = format!(".{name}.");
+    for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
+        let is_ours =
+            entry.file_name().to_str().is_some_and(|name| name.starts_with(&start) && name.ends_with(TEMPORARY));
+        if is_ours {
+            // Whatever keeps it from being removed will be said when there is no room.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_disk_has_the_size_of_its_image_unless_another_is_stated() {
+        let room = |most, stated, is_file| Room { most, stated, is_file };
+        assert_eq!(room(10 * GIB, None, true).fit(2 * GIB).unwrap(), 2 * GIB);
+        assert_eq!(room(10 * GIB, Some(5 * GIB), true).fit(2 * GIB).unwrap(), 5 * GIB);
+        // A device cannot be made larger.
+        assert_eq!(room(10 * GIB, Some(5 * GIB), false).fit(2 * GIB).unwrap(), 2 * GIB);
+        // A filesystem takes some of the volume for itself.
+        let less = 5 * GIB - (300 << 20) - 7;
+        assert_eq!(room(less, Some(5 * GIB), true).fit(2 * GIB).unwrap(), less - less % ALIGNMENT);
+        assert_eq!(room(2 * GIB + 5, Some(5 * GIB), true).fit(2 * GIB + 5).unwrap(), 2 * GIB + 5);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_fit_is_refused_with_both_sizes() {
+        for (room, has) in [
+            (Room { most: GIB, stated: None, is_file: false }, "the volume has 1073741824 bytes (1 GiB)"),
+            (Room { most: GIB, stated: None, is_file: true }, "has room for one of 1073741824 bytes (1 GiB)"),
+            (Room { most: 9 * GIB, stated: Some(GIB), is_file: true }, "1073741824 bytes (1 GiB) were asked for"),
+        ] {
+            let error = room.fit(2 * GIB).unwrap_err();
+            assert_eq!(error.code(), "target-too-small");
+            let text = error.to_string();
+            assert!(text.starts_with("the disk takes 2147483648 bytes (2 GiB), ") && text.ends_with(has), "{text}");
+        }
+    }
+
+    #[test]
+    fn leftovers_of_the_same_disk_go_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [".disk.img.abcdef.diskferry", ".disk.img.x", "disk.img", ".other.img.abcdef.diskferry"] {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        remove_leftovers(&dir.path().join("disk.img"));
+        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".disk.img.x", ".other.img.abcdef.diskferry", "disk.img"]);
+    }
+
+    #[test]
+    fn overhead_is_a_part_of_what_is_free() {
+        assert_eq!((usable(1000, 60_000), usable(1000, 0), usable(u64::MAX, 500_000)), (940, 1000, u64::MAX / 2));
+    }
+}

@@ -1,0 +1,24 @@
+//! The command line of the worker.
+
+use std::process::ExitCode;
+
+use clap::Command;
+use diskferry_worker::{import, settings};
+
+fn main() -> ExitCode {
+    let import = Command::new("import").about("Bring an image from its source to a registry or a volume");
+    let command = Command::new("diskferry-worker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Brings one disk image to its store or volume, for a platform that starts it in a container")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(settings::command(import, import::table::GROUPS));
+    let typed = command.get_matches();
+    // What is not text is no setting of ours.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    match typed.subcommand() {
+        Some(("import", typed)) => ExitCode::from(import::run(typed, &environment.collect())),
+        _ => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,478 @@
+//! Imports as platforms start them: with variables, against real servers and real volumes.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Pod, SECRET, names};
+use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::serve::fault::{Answer, End, File, Server};
+use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
+use diskferry_testkit::serve::registry::{Registry, RunningRegistry, USER};
+use diskferry_testkit::serve::tls::Authority;
+use diskferry_testkit::wrap;
+
+const MIB: usize = 1 << 20;
+
+fn qcow2() -> (Vec<u8>, Vec<u8>) {
+    let image = Qcow2::new(8 << 20).fill(1);
+    (image.clone().build().image, image.disk())
+}
+
+fn nginx(files: &[(&str, &[u8])]) -> RunningNginx {
+    let nginx = Nginx::new().start();
+    for (name, bytes) in files {
+        fs::write(nginx.root().join(name), bytes).unwrap();
+    }
+    nginx
+}
+
+/// From a server to a registry without TLS.
+fn to_registry(url: &str, registry: &RunningRegistry, name: &str) -> Pod {
+    let endpoint = format!("{}/vi/team/{name}:uid-1", registry.host());
+    Pod::new(&[
+        ("IMPORTER_SOURCE", "http"),
+        ("IMPORTER_ENDPOINT", url),
+        ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+        ("DESTINATION_INSECURE_TLS", "true"),
+    ])
+}
+
+/// From a registry without TLS to a file.
+fn to_file(registry: &RunningRegistry, name: &str) -> Pod {
+    let endpoint = format!("docker://{}/vi/team/{name}:uid-1", registry.host());
+    let pod = Pod::new(&[("IMPORTER_SOURCE", "registry"), ("IMPORTER_ENDPOINT", &endpoint), ("INSECURE_TLS", "true")]);
+    file_of(pod)
+}
+
+/// With a filesystem as the destination.
+fn file_of(pod: Pod) -> Pod {
+    fs::create_dir(pod.path("data")).unwrap();
+    let path = pod.text("data/disk.img");
+    pod.with(&[("DISKFERRY_DESTINATION", "filesystem"), ("DISKFERRY_DESTINATION_PATH", &path)])
+}
+
+fn from_url(url: &str) -> Pod {
+    file_of(Pod::new(&[("IMPORTER_SOURCE", "http"), ("IMPORTER_ENDPOINT", url)]))
+}
+
+#[test]
+fn an_image_goes_to_a_registry_and_from_there_to_a_volume() {
+    let (image, disk) = qcow2();
+    let packed = wrap::xz(&image, &[]);
+    let (nginx, registry) = (nginx(&[("debian.qcow2.xz", &packed)]), Registry::default().start());
+    let ended = to_registry(&nginx.url(Origin::Plain, "/debian.qcow2.xz"), &registry, "debian").import();
+    ended.assert_good();
+    let left = &ended.termination;
+    assert_eq!(left["source-image-size"], packed.len());
+    assert_eq!(left["source-image-virtual-size"], disk.len());
+    assert_eq!(left["source-image-format"], "qcow2");
+    assert!(left["duration"].as_u64().unwrap() > 0 && left["average-speed"].as_u64().unwrap() > 0);
+    assert!(left["digest"].as_str().unwrap().starts_with("sha256:"));
+    let phases: Vec<_> = ended.events.iter().map(|event| event["phase"].as_str().unwrap()).collect();
+    assert_eq!((phases.first(), phases.last()), (Some(&"Provisioning"), Some(&"Ready")));
+
+    let pod = to_file(&registry, "debian");
+    let ended = pod.import();
+    ended.assert_good();
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    assert_eq!(ended.termination["source-image-virtual-size"], disk.len());
+    assert_eq!(pod.status()["phase"], "Ready");
+    assert_eq!(pod.status()["unpacked-size-human"], "8 MiB");
+}
+
+#[test]
+fn a_container_image_is_copied_from_registry_to_registry_as_it_is() {
+    let (image, _) = qcow2();
+    let (nginx, registry, other) =
+        (nginx(&[("a.qcow2", &image)]), Registry::default().start(), Registry::default().start());
+    let first = to_registry(&nginx.url(Origin::Plain, "/a.qcow2"), &registry, "a").import();
+    first.assert_good();
+    let source = format!("{}/vi/team/a:uid-1", registry.host());
+    // Within a registry, and to another one.
+    for target in [format!("{}/vi/team/b:uid-2", registry.host()), format!("{}/cvi/c:uid-3", other.host())] {
+        let pod = Pod::new(&[
+            ("IMPORTER_SOURCE", "dvcr"),
+            ("IMPORTER_ENDPOINT", &source),
+            ("IMPORTER_DESTINATION_ENDPOINT", &target),
+            ("DESTINATION_INSECURE_TLS", "true"),
+        ]);
+        let ended = pod.import();
+        ended.assert_good();
+        for key in ["digest", "source-image-size", "source-image-virtual-size", "source-image-format"] {
+            assert_eq!(ended.termination[key], first.termination[key], "{key}");
+        }
+    }
+    // What is not there is not there.
+    let gone = format!("{}/vi/team/none:1", registry.host());
+    let pod = Pod::new(&[
+        ("IMPORTER_SOURCE", "dvcr"),
+        ("IMPORTER_ENDPOINT", &gone),
+        ("IMPORTER_DESTINATION_ENDPOINT", &source),
+        ("DESTINATION_INSECURE_TLS", "true"),
+    ]);
+    pod.import().assert_bad(4, "source-not-found");
+}
+
+#[test]
+fn credentials_and_certificates_come_from_the_environment_and_from_files() {
+    let (image, _) = qcow2();
+    let authority = Authority::new();
+    let identity = || authority.server(&["127.0.0.1"]);
+    let nginx = Nginx::new().tls(identity()).user(USER.0, USER.1).start();
+    fs::write(nginx.root().join("a.qcow2"), &image).unwrap();
+    let registry = Registry::default().tls(identity()).locked().start();
+    let endpoint = format!("{}/vi/a:1", registry.host());
+    let url = nginx.url(Origin::Tls, "/a.qcow2");
+    let pod = || {
+        let pod = Pod::new(&[("IMPORTER_ENDPOINT", &url), ("IMPORTER_DESTINATION_ENDPOINT", &endpoint)]);
+        let certificates = pod.text("certificates");
+        fs::create_dir(&certificates).unwrap();
+        fs::write(format!("{certificates}/ca.crt"), authority.certificate()).unwrap();
+        pod.with(&[
+            ("IMPORTER_CERT_DIR", &certificates),
+            ("DISKFERRY_DESTINATION_CERT_DIR", &certificates),
+            ("IMPORTER_ACCESS_KEY_ID", USER.0),
+            ("IMPORTER_SECRET_KEY", USER.1),
+        ])
+    };
+    let by_name = [("IMPORTER_DESTINATION_ACCESS_KEY_ID", USER.0), ("IMPORTER_DESTINATION_SECRET_KEY", USER.1)];
+    pod().with(&by_name).import().assert_good();
+    let by_file = pod();
+    let auth = by_file.write(
+        "config.json",
+        format!(r#"{{"auths":{{"{}":{{"username":"{}","password":"{}"}}}}}}"#, registry.host(), USER.0, USER.1)
+            .as_bytes(),
+    );
+    by_file.with(&[("IMPORTER_DESTINATION_AUTH_CONFIG", &auth)]).import().assert_good();
+    pod().import().assert_bad(5, "target-denied");
+    let wrong = [("IMPORTER_DESTINATION_ACCESS_KEY_ID", "you"), ("IMPORTER_DESTINATION_SECRET_KEY", SECRET)];
+    pod().with(&wrong).import().assert_bad(5, "target-denied");
+    pod().with(&by_name).with(&[("IMPORTER_SECRET_KEY", "other")]).import().assert_bad(4, "source-denied");
+    pod().with(&by_name).with(&[("IMPORTER_CERT_DIR", "")]).import().assert_bad(4, "source-tls");
+    let believing = [("IMPORTER_CERT_DIR", ""), ("INSECURE_TLS", "true")];
+    pod().with(&by_name).with(&believing).import().assert_good();
+}
+
+#[test]
+fn flags_go_before_variables_and_these_before_the_file() {
+    let (image, disk) = qcow2();
+    let nginx = nginx(&[("a.qcow2", &image)]);
+    let pod = from_url("http://127.0.0.1:1/wrong");
+    let url = nginx.url(Origin::Plain, "/a.qcow2");
+    let config =
+        pod.write("worker.toml", format!("source = \"dvcr\"\nimage-size = \"16Mi\"\nendpoint = {url:?}\n").as_bytes());
+    let child = pod.command(&["import", "--endpoint", &url, "--config", &config]).spawn().unwrap();
+    pod.end(child).assert_good();
+    let found = fs::read(pod.path("data/disk.img")).unwrap();
+    assert_eq!(found.len(), 16 * MIB, "what the file says holds where nobody else says anything");
+    assert!(found.starts_with(&disk) && found[disk.len()..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn settings_that_are_not_understood_are_a_verdict_that_names_them() {
+    for (name, value) in [("PREALLOCATION", "maybe"), ("IMPORTER_IMAGE_SIZE", "2 GB"), ("IMPORTER_SOURCE", "gcs")] {
+        let pod = from_url("http://127.0.0.1:1/a").with(&[(name, value)]);
+        let ended = pod.import();
+        assert!(ended.assert_bad(2, "usage").starts_with(&format!("{name}: ")), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_does_not_fit_is_refused_before_a_byte_is_written() {
+    let (image, _) = qcow2();
+    let nginx = nginx(&[("a.qcow2", &image), ("a.raw.gz", &wrap::gzip(&vec![7; 8 * MIB]))]);
+    let pod = from_url(&nginx.url(Origin::Plain, "/a.qcow2")).with(&[("IMPORTER_IMAGE_SIZE", "4Mi")]);
+    let text = pod.import().assert_bad(5, "target-too-small").to_owned();
+    assert_eq!(text, "the disk takes 8388608 bytes (8 MiB), 4194304 bytes (4 MiB) were asked for");
+    assert!(names(&pod.path("data")).is_empty());
+    // Nobody knows how large this one is before it has been unpacked.
+    let pod = from_url(&nginx.url(Origin::Plain, "/a.raw.gz")).with(&[("IMPORTER_IMAGE_SIZE", "4Mi")]);
+    pod.import().assert_bad(5, "target-too-small");
+    assert!(names(&pod.path("data")).is_empty());
+}
+
+#[test]
+fn a_hopeless_image_is_permanent_and_leaves_nothing_behind() {
+    let (mut image, _) = qcow2();
+    let checksum = "IMPORTER_CHECKSUM";
+    let nginx = nginx(&[("a.qcow2", &image)]);
+    let url = nginx.url(Origin::Plain, "/a.qcow2");
+    let pod = from_url(&url).with(&[(checksum, "md5:900150983cd24fb0d6963f7d28e17f72")]);
+    let ended = pod.import();
+    ended.assert_bad(6, "mismatch");
+    assert!(ended.termination["message"].as_str().unwrap().contains("checksum mismatch"));
+    assert!(names(&pod.path("data")).is_empty());
+    // A restart policy that looks at nothing but this.
+    let pod = from_url(&url)
+        .with(&[(checksum, "md5:900150983cd24fb0d6963f7d28e17f72"), ("DISKFERRY_PERMANENT_EXIT", "zero")]);
+    let ended = pod.import();
+    assert_eq!((ended.code, &ended.termination["verdict"]), (Some(0), &"permanent".into()), "{ended:?}");
+
+    from_url(&nginx.url(Origin::Plain, "/none")).import().assert_bad(4, "source-not-found");
+    image.truncate(image.len() / 2);
+    fs::write(nginx.root().join("half.qcow2"), &image).unwrap();
+    from_url(&nginx.url(Origin::Plain, "/half.qcow2")).import().assert_bad(3, "qcow2-ends-early");
+    let registry = Registry::default().start();
+    to_registry(&nginx.url(Origin::Plain, "/half.qcow2"), &registry, "half").import().assert_bad(3, "qcow2-ends-early");
+    let server = Server::start();
+    server.put("/a", File::new(vec![]).gets_then([], Answer::html()));
+    from_url(&server.url("/a")).import().assert_bad(4, "source-web-page");
+}
+
+#[test]
+fn a_source_that_fails_is_waited_out_and_read_on() {
+    let (image, disk) = qcow2();
+    let server = Server::start();
+    let file = File::new(image).gets([
+        Answer::status(503).header("Retry-After", "0"),
+        Answer::right().cut(100_000, End::Reset),
+        Answer::right().cut(200_000, End::Reset),
+    ]);
+    server.put("/a.qcow2", file);
+    let pod = from_url(&server.url("/a.qcow2")).with(&[("DISKFERRY_PATIENCE", "60s")]);
+    let ended = pod.import();
+    ended.assert_good();
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    assert!(
+        ended.events.iter().any(|event| event["message"].as_str().unwrap().starts_with("a server has failed: try"))
+    );
+    // In the end patience ends, and that is no verdict on the image.
+    server.put("/b", File::new(vec![]).gets_then([], Answer::status(503)));
+    let began = Instant::now();
+    let ended = from_url(&server.url("/b")).import();
+    ended.assert_bad(75, "source-http-status");
+    assert!(began.elapsed() >= Duration::from_secs(3), "{ended:?}");
+}
+
+#[test]
+fn a_block_of_a_guest_is_raw_whatever_it_looks_like() {
+    // A disk with a qcow2 header on it, which a guest could have written.
+    let (mut disk, _) = qcow2();
+    disk.resize(disk.len().next_multiple_of(512), 0);
+    let pod = Pod::new(&[("IMPORTER_SOURCE", "blockDevice")]);
+    let device = pod.write("device", &disk);
+    let pod = file_of(pod.with(&[("IMPORTER_ENDPOINT", &device)]));
+    let ended = pod.import();
+    ended.assert_good();
+    assert_eq!(ended.termination["source-image-format"], "raw");
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+
+    let cd = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/cd.iso");
+    let pod = file_of(Pod::new(&[("IMPORTER_SOURCE", "blockDevice"), ("IMPORTER_ENDPOINT", cd)]));
+    let ended = pod.import();
+    ended.assert_good();
+    assert_eq!(
+        (&ended.termination["source-image-format"], &ended.termination["source-image-cdrom"]),
+        (&"iso".into(), &true.into())
+    );
+}
+
+#[test]
+fn a_disk_on_a_filesystem_may_be_of_any_format() {
+    let (image, disk) = qcow2();
+    let pod = Pod::new(&[("IMPORTER_SOURCE", "filesystem")]);
+    let file = pod.write("source.img", &image);
+    let registry = Registry::default().start();
+    let endpoint = format!("{}/vd/a:1", registry.host());
+    let pod = pod.with(&[
+        ("IMPORTER_ENDPOINT", &file),
+        ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+        ("DISKFERRY_DESTINATION_PLAIN_HTTP", "true"),
+        ("DISKFERRY_STORE_AS", "raw-zstd"),
+    ]);
+    let ended = pod.import();
+    ended.assert_good();
+    let endpoint = format!("docker://{endpoint}");
+    let back = file_of(Pod::new(&[
+        ("IMPORTER_SOURCE", "registry"),
+        ("IMPORTER_ENDPOINT", &endpoint),
+        ("DISKFERRY_PLAIN_HTTP", "true"),
+        ("PREALLOCATION", "true"),
+    ]));
+    let ended = back.import();
+    ended.assert_good();
+    assert_eq!(ended.termination["preallocationApplied"], true);
+    assert!(fs::read(back.path("data/disk.img")).unwrap() == disk);
+}
+
+#[test]
+fn a_signal_ends_an_import_cleanly_and_a_restart_begins_anew() {
+    let (image, disk) = qcow2();
+    let slow = Nginx::new().rate(100_000).start();
+    fs::write(slow.root().join("a.qcow2"), &image).unwrap();
+    let pod = from_url(&slow.url(Origin::Plain, "/a.qcow2"));
+    let child = pod.command(&["import"]).spawn().unwrap();
+    pod.wait_for(|status| status["passed"].as_u64() > Some(0));
+    let began = Instant::now();
+    kill(&child, "TERM");
+    let ended = pod.end(child);
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(ended.termination["message"], "stopped by a signal");
+    assert!(ended.termination.get("error-message").is_none(), "that is no verdict");
+    assert!(names(&pod.path("data")).is_empty());
+
+    // Nobody can clean up after this.
+    let child = pod.command(&["import"]).spawn().unwrap();
+    pod.wait_for(|_| !names(&pod.path("data")).is_empty());
+    kill(&child, "KILL");
+    assert_eq!(pod.end(child).code, None);
+    assert_eq!(names(&pod.path("data")).len(), 1);
+    let fast = nginx(&[("a.qcow2", &image)]);
+    let url = fast.url(Origin::Plain, "/a.qcow2");
+    let again = pod.with(&[("IMPORTER_ENDPOINT", &url)]);
+    again.import().assert_good();
+    assert!(fs::read(again.path("data/disk.img")).unwrap() == disk);
+    assert_eq!(names(&again.path("data")), ["disk.img"]);
+}
+
+fn kill(child: &std::process::Child, signal: &str) {
+    let status = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn metrics_are_served_with_tls_while_the_import_runs() {
+    let (image, _) = qcow2();
+    let slow = Nginx::new().rate(200_000).start();
+    fs::write(slow.root().join("a.qcow2"), &image).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("127.0.0.1:{port}");
+    let pod = from_url(&slow.url(Origin::Plain, "/a.qcow2")).with(&[("DISKFERRY_LISTEN", &listen)]);
+    let child = pod.command(&["import"]).spawn().unwrap();
+    pod.wait_for(|status| status["percent"].as_f64() > Some(0.0));
+    let get = |path: &str| {
+        let output = Command::new("curl")
+            .args(["-sSk", "--max-time", "5", &format!("https://{listen}{path}")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let metrics = get("/metrics");
+    let progress = |name: &str| {
+        let start = format!("{name}{{ownerUID=\"b856691e-1038\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("{metrics}"));
+        line.parse::<f64>().unwrap()
+    };
+    assert!((1.0..100.0).contains(&progress("registry_progress")), "{metrics}");
+    assert_eq!(progress("registry_progress"), progress("kubevirt_cdi_import_progress_total"));
+    assert!(progress("registry_average_speed") > 0.0 && progress("registry_current_speed") > 0.0);
+    assert_eq!(progress("diskferry_stored_bytes"), image.len() as f64);
+    assert!(get("/status").contains("\"phase\":\"Provisioning\""));
+    assert_eq!(get("/healthz"), "ok\n");
+    kill(&child, "TERM");
+    assert_eq!(pod.end(child).code, Some(143));
+}
+
+mod device {
+    use std::path::{Path, PathBuf};
+
+    use diskferry_testkit::{Scratch, raw_of, sample_disk};
+
+    use super::*;
+
+    /// A loop device, which stands for a volume in block mode.
+    struct Volume(PathBuf);
+
+    impl Volume {
+        fn new(dir: &Path, size: usize) -> Self {
+            let file = dir.join("volume");
+            fs::write(&file, vec![0xA5; size]).unwrap();
+            let mut said = String::new();
+            for _ in 0..20 {
+                let output = Command::new("losetup").args(["--show", "-f"]).arg(&file).output().unwrap();
+                if output.status.success() {
+                    return Self(String::from_utf8(output.stdout).unwrap().trim().into());
+                }
+                said = String::from_utf8_lossy(&output.stderr).into_owned();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            panic!("no loop device (these tests need root): {said}");
+        }
+
+        fn text(&self) -> &str {
+            self.0.to_str().unwrap()
+        }
+    }
+
+    impl Drop for Volume {
+        fn drop(&mut self) {
+            let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+        }
+    }
+
+    #[test]
+    fn the_whole_story_ends_with_the_disk_that_it_began_with() {
+        let scratch = Scratch::new();
+        let raw = sample_disk(scratch.dir(), 64 << 20, 7);
+        let image = scratch.path("story.qcow2");
+        diskferry_testkit::qemu_img(&["convert", "-c", "-O", "qcow2", raw.to_str().unwrap(), image.to_str().unwrap()]);
+        let disk = raw_of(&image, "qcow2");
+        let stored = fs::read(&image).unwrap();
+        let (nginx, registry) = (nginx(&[("story.qcow2", &stored)]), Registry::default().start());
+        to_registry(&nginx.url(Origin::Plain, "/story.qcow2"), &registry, "story").import().assert_good();
+
+        let volume = Volume::new(scratch.dir(), disk.len() + MIB);
+        let endpoint = format!("docker://{}/vi/team/story:uid-1", registry.host());
+        let pod = Pod::new(&[
+            ("IMPORTER_SOURCE", "registry"),
+            ("IMPORTER_ENDPOINT", &endpoint),
+            ("INSECURE_TLS", "true"),
+            ("DISKFERRY_DESTINATION", "block"),
+            ("DISKFERRY_DESTINATION_PATH", volume.text()),
+        ]);
+        let ended = pod.import();
+        ended.assert_good();
+        let found = fs::read(&volume.0).unwrap();
+        assert!(found[..disk.len()] == disk, "the device has the disk");
+        assert!(found[disk.len()..].iter().all(|byte| *byte == 0xA5), "and behind it what it had");
+        assert_eq!(ended.termination["source-image-size"], stored.len());
+
+        // And back: a disk of a machine becomes an image.
+        let endpoint = format!("{}/vi/team/golden:1", registry.host());
+        let pod = Pod::new(&[
+            ("IMPORTER_SOURCE", "blockDevice"),
+            ("IMPORTER_ENDPOINT", volume.text()),
+            ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+            ("DESTINATION_INSECURE_TLS", "true"),
+        ]);
+        let ended = pod.import();
+        ended.assert_good();
+        assert_eq!(ended.termination["source-image-virtual-size"], disk.len() + MIB);
+    }
+
+    #[test]
+    fn a_device_that_is_too_small_keeps_every_byte() {
+        let (image, _) = qcow2();
+        let (scratch, nginx) = (Scratch::new(), nginx(&[("a.qcow2", &image)]));
+        let volume = Volume::new(scratch.dir(), 4 * MIB);
+        let url = nginx.url(Origin::Plain, "/a.qcow2");
+        let pod = Pod::new(&[
+            ("IMPORTER_ENDPOINT", &url),
+            ("DISKFERRY_DESTINATION", "block"),
+            ("DISKFERRY_DESTINATION_PATH", volume.text()),
+        ]);
+        let text = pod.import().assert_bad(5, "target-too-small").to_owned();
+        assert_eq!(text, "the disk takes 8388608 bytes (8 MiB), the volume has 4194304 bytes (4 MiB)");
+        assert!(fs::read(&volume.0).unwrap().iter().all(|byte| *byte == 0xA5));
+    }
+
+    #[test]
+    fn the_source_itself_is_no_destination() {
+        let scratch = Scratch::new();
+        let volume = Volume::new(scratch.dir(), 4 * MIB);
+        let pod = Pod::new(&[
+            ("IMPORTER_SOURCE", "blockDevice"),
+            ("IMPORTER_ENDPOINT", volume.text()),
+            ("DISKFERRY_DESTINATION", "block"),
+            ("DISKFERRY_DESTINATION_PATH", volume.text()),
+        ]);
+        pod.import().assert_bad(5, "target-is-source");
+    }
+}
