@@ -19,6 +19,7 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::sleep;
 use url::Url;
 
@@ -255,8 +256,6 @@ impl Upload {
                     let url = self.location(&url, &answer)?;
                     Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0 }, LARGEST.min(least)))
                 }
-                // Not now: registries are read-only while they collect their garbage.
-                StatusCode::METHOD_NOT_ALLOWED => Err(Failure::later(refused(answer).await.error)),
                 _ => Err(refused(answer).await),
             }
         })
@@ -496,12 +495,18 @@ struct Reason {
     code: String,
     #[serde(default)]
     message: String,
+    #[serde(default)]
+    detail: Value,
 }
 
 /// Why an answer is no success, with the registry's own reason if it gives one.
 async fn refused(mut answer: Response) -> Failure {
     const PATIENCE: Duration = Duration::from_secs(5);
     let mut failure = refusal(answer.status(), answer.headers());
+    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        // Not now: registries are read-only while they collect their garbage.
+        failure = Failure::later(failure.error);
+    }
     let mut bytes = Vec::new();
     let reading = async {
         while let Ok(Some(chunk)) = answer.chunk().await {
@@ -513,10 +518,31 @@ async fn refused(mut answer: Response) -> Failure {
     };
     let _ = tokio::time::timeout(PATIENCE, reading).await;
     let reason = serde_json::from_slice::<Reasons>(&bytes).ok().and_then(|reasons| reasons.errors.into_iter().next());
-    if let (Some(Reason { code, message }), Error::Source { what, .. }) = (reason, &mut failure.error) {
+    let Some(Reason { code, message, detail }) = reason else { return failure };
+    if answer.status().is_server_error() && is_full(&detail) {
+        // Controllers look for the host, the method and the number of the error.
+        let what = format!(
+            "the registry {} has no space left on its device (Err:{ENOSPC}), and takes no POST until there is some",
+            Host(answer.url())
+        );
+        return Failure { error: Error::Target { code: "no-space", what }, again: failure.again };
+    }
+    if let Error::Source { what, .. } = &mut failure.error {
         what.push_str(&manifest::short(&format!(": {code}: {message}")));
     }
     failure
+}
+
+/// What Linux says of a full device, and a registry that keeps its blobs in files repeats.
+const ENOSPC: u64 = 28;
+
+/// Whether what a registry says of an error of its own is that its device is full.
+fn is_full(detail: &Value) -> bool {
+    match detail {
+        Value::Object(map) => map.get("Err").and_then(Value::as_u64) == Some(ENOSPC) || map.values().any(is_full),
+        Value::Array(list) => list.iter().any(is_full),
+        _ => false,
+    }
 }
 
 /// The same, of an upload that was begun, which the registry may have given up: Docker's does (2.8), when what it has is not as much as
@@ -535,12 +561,28 @@ async fn given_up(answer: Response) -> Failure {
 
 /// An error of a server that is written to.
 fn target(error: Error) -> Error {
-    let Error::Source { code, what, .. } = error else { return error };
+    let Error::Source { code, what, transient } = error else { return error };
     match code {
         "denied" | "credentials" | "proxy" => Error::Target { code: "denied", what },
         "forbidden-host" => Error::Target { code: "forbidden-host", what },
         "tls" => Error::Target { code: "tls", what },
         "unreachable" | "stalled" | "interrupted" => Error::Target { code: "unreachable", what },
+        _ if transient => Error::Target { code: "busy", what },
         _ => Error::Target { code: "refused", what },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_registry_that_is_full_says_so_somewhere_within() {
+        let detail = json!({ "DriverName": "filesystem", "Enclosed": { "Op": "mkdir", "Path": "/x", "Err": 28 } });
+        assert!(is_full(&detail) && is_full(&json!([detail])));
+        for other in [json!(null), json!("Err:28"), json!({ "Err": 5 }), json!({ "Err": "28" })] {
+            assert!(!is_full(&other), "{other}");
+        }
     }
 }

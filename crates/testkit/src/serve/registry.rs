@@ -17,6 +17,7 @@ pub struct Registry {
     locked: bool,
     desk: Option<TokenDesk>,
     deletes: bool,
+    read_only: bool,
 }
 
 /// A running registry. It ends when it is dropped.
@@ -60,6 +61,13 @@ impl Registry {
         self
     }
 
+    /// Takes nothing, as while its garbage is collected.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
     /// Starts it on a loopback port.
     ///
     /// # Panics
@@ -84,8 +92,8 @@ impl Registry {
         let path = |name: &str, text: &str| scratch.write(name, text.as_bytes()).display().to_string();
         let data = scratch.path("data").display().to_string();
         let mut config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: {}}}}}\n",
-            self.deletes
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {data}}}, delete: {{enabled: {}}}, maintenance: {{readonly: {{enabled: {}}}}}}}\n",
+            self.deletes, self.read_only
         );
         if self.locked {
             let file = path("htpasswd", HTPASSWD);
