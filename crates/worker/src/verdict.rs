@@ -39,7 +39,8 @@ pub const EXIT_SETTINGS: u8 = 2;
 
 /// Codes of errors that say of themselves no more than that the target did not do it, and go away by themselves: the registry is
 /// read-only or starts again, somebody makes room.
-const PASSING: [&str; 6] = [
+const PASSING: [&str; 7] = [
+    "target-busy",
     "target-in-use",
     "target-layout-locked",
     "target-no-space",
@@ -48,13 +49,18 @@ const PASSING: [&str; 6] = [
     "target-write",
 ];
 
+/// Options that errors name, as the command calls them and as the worker does.
+const OPTIONS: [(&str, &str); 3] =
+    [("--retries", "--patience"), ("--cacert", "--cert-dir"), ("-f raw", "--format raw")];
+
 impl Verdict {
     /// The verdict on a job that ended with `error`.
     pub fn of(error: &Error) -> Self {
         let code = error.code();
         let passes = error.is_transient() || PASSING.contains(&code.as_str()) || is_read_error(error);
         let verdict = if passes { Lasting::Transient } else { Lasting::Permanent };
-        Self { code, message: error.to_string(), verdict, kind: Some(error.kind()) }
+        let message = OPTIONS.iter().fold(error.to_string(), |text, (other, ours)| text.replace(other, ours));
+        Self { code, message, verdict, kind: Some(error.kind()) }
     }
 
     /// The verdict on settings that cannot be meant.
@@ -140,6 +146,12 @@ mod tests {
             assert_eq!(verdict.reason(), reason);
         }
         assert_eq!(Verdict::settings("x").exit_code(), EXIT_SETTINGS);
+    }
+
+    #[test]
+    fn options_are_called_as_the_worker_calls_them() {
+        let verdict = Verdict::of(&Error::source("unreachable", "nobody is there (tried again once; --retries)"));
+        assert_eq!(verdict.message, "nobody is there (tried again once; --patience)");
     }
 
     #[test]

@@ -249,6 +249,60 @@ fn a_source_that_fails_is_waited_out_and_read_on() {
     assert!(began.elapsed() >= Duration::from_secs(3), "{ended:?}");
 }
 
+/// Passes connections on to a server that may change.
+fn relay(to: std::sync::Arc<std::sync::Mutex<String>>) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, Ok(mut server)) = (client.unwrap(), std::net::TcpStream::connect(&*to.lock().unwrap()))
+            else {
+                continue;
+            };
+            let (mut back, mut forth) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut back, &mut forth);
+                let _ = forth.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_registry_that_is_read_only_is_waited_out() {
+    let (image, _) = qcow2();
+    let nginx = nginx(&[("a.qcow2", &image)]);
+    let (collecting, working) = (Registry::default().read_only().start(), Registry::default().start());
+    let place = std::sync::Arc::new(std::sync::Mutex::new(collecting.host()));
+    let endpoint = format!("{}/vi/a:1", relay(place.clone()));
+    let url = nginx.url(Origin::Plain, "/a.qcow2");
+    let pod = || {
+        Pod::new(&[
+            ("IMPORTER_ENDPOINT", &url),
+            ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+            ("DISKFERRY_DESTINATION_PLAIN_HTTP", "true"),
+        ])
+    };
+    // As long as patience lasts; and then that is no verdict on the image.
+    let ended = pod().import();
+    assert!(ended.assert_bad(75, "target-busy").contains("405"), "{ended:?}");
+    let pod = pod().with(&[("DISKFERRY_PATIENCE", "60s")]);
+    let child = pod.command(&["import"]).spawn().unwrap();
+    pod.wait_for(|status| {
+        status["message"].as_str().is_some_and(|text| text.starts_with("a server has failed: try 3"))
+    });
+    *place.lock().unwrap() = working.host();
+    drop(collecting);
+    let ended = pod.end(child);
+    ended.assert_good();
+    assert_eq!(ended.events.last().unwrap()["attempt"], 1, "the source was read once");
+}
+
 #[test]
 fn a_block_of_a_guest_is_raw_whatever_it_looks_like() {
     // A disk with a qcow2 header on it, which a guest could have written.
