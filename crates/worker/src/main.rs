@@ -12,13 +12,18 @@ fn main() -> ExitCode {
         .about("Brings one disk image to its store or volume, for a platform that starts it in a container")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(settings::command(import, import::table::GROUPS));
+        .subcommand(settings::command(import, import::table::GROUPS))
+        .subcommand(Command::new("reference").about("Print the settings as docs/worker.md has them").hide(true));
     let typed = command.get_matches();
     // What is not text is no setting of ours.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match typed.subcommand() {
         Some(("import", typed)) => ExitCode::from(import::run(typed, &environment.collect())),
+        Some(("reference", _)) => {
+            print!("{}", settings::markdown(import::table::GROUPS));
+            ExitCode::SUCCESS
+        }
         _ => ExitCode::FAILURE,
     }
 }

@@ -101,7 +101,8 @@ pub fn command(mut command: Command, groups: &[Group]) -> Command {
         .arg(config.help(format!("File of settings, in TOML, keys as the flags are called [{CONFIG_VARIABLE}]")));
     for group in groups {
         for setting in group.settings {
-            let mut help = setting.what.to_owned();
+            // On a terminal the marks of the page are in the way.
+            let mut help = setting.what.replace('`', "");
             if !setting.default.is_empty() {
                 let _ = write!(help, " [default: {}]", setting.default);
             }
