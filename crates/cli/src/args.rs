@@ -97,8 +97,8 @@ pub struct ConvertArgs {
 
     /// Digest that the source must have, as in sha256:9f86…; may be repeated
     ///
-    /// Of the bytes as they are stored or transferred, before any wrapping is taken off. Algorithms: md5, sha1, sha256, sha512. A
-    /// mismatch publishes nothing.
+    /// Of the bytes as they are stored or transferred, before any wrapping is taken off. Algorithms: md5, sha1, sha256, sha512, streebog256,
+    /// streebog512. A mismatch publishes nothing.
     #[arg(long, value_name = "ALGO:HEX")]
     pub checksum: Vec<Checksum>,
 

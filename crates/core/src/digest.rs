@@ -7,6 +7,7 @@ use md5::Md5;
 use sha1::Sha1;
 use sha2::digest::DynDigest;
 use sha2::{Sha256, Sha512};
+use streebog::{Streebog256, Streebog512};
 
 use crate::error::{Error, Result};
 
@@ -18,13 +19,19 @@ pub enum Algorithm {
     Sha1,
     Sha256,
     Sha512,
+    /// GOST R 34.11-2012, as [RFC 6986](https://www.rfc-editor.org/rfc/rfc6986) has it.
+    Streebog256,
+    /// The same with 512 bits.
+    Streebog512,
 }
 
-const ALGORITHMS: [(Algorithm, &str, usize); 4] = [
+const ALGORITHMS: [(Algorithm, &str, usize); 6] = [
     (Algorithm::Md5, "md5", 16),
     (Algorithm::Sha1, "sha1", 20),
     (Algorithm::Sha256, "sha256", 32),
     (Algorithm::Sha512, "sha512", 64),
+    (Algorithm::Streebog256, "streebog256", 32),
+    (Algorithm::Streebog512, "streebog512", 64),
 ];
 
 impl Algorithm {
@@ -34,6 +41,8 @@ impl Algorithm {
             Self::Sha1 => Box::new(Sha1::default()),
             Self::Sha256 => Box::new(Sha256::default()),
             Self::Sha512 => Box::new(Sha512::default()),
+            Self::Streebog256 => Box::new(Streebog256::default()),
+            Self::Streebog512 => Box::new(Streebog512::default()),
         }
     }
 }
@@ -148,6 +157,19 @@ mod tests {
         digester.update(b"bc");
         let sums: Vec<_> = digester.finish().iter().map(Checksum::to_string).collect();
         assert_eq!(sums, [ABC, "md5:900150983cd24fb0d6963f7d28e17f72"]);
+    }
+
+    #[test]
+    fn streebog_is_that_of_its_standard() {
+        // RFC 6986, section 10.1, whose numbers have their first byte last.
+        let mut digester = Digester::new([Algorithm::Streebog256, Algorithm::Streebog512]);
+        digester.update(b"012345678901234567890123456789012345678901234567890123456789012");
+        let sums: Vec<_> = digester.finish().iter().map(Checksum::to_string).collect();
+        let expected = [
+            "streebog256:9d151eefd8590b89daa6ba6cb74af9275dd051026bb149a452fd84e5e57b5500",
+            "streebog512:1b54d01a4af5b9d5cc3d86d68d285462b19abc2475222f35c085122be4ba1ffa00ad30f8767b3a82384c6574f024c311e2a481332b08ef7f41797891c1646f48",
+        ];
+        assert_eq!(sums, expected);
     }
 
     #[test]

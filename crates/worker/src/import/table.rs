@@ -274,7 +274,7 @@ pub const SOURCE: Group = Group {
             &["IMPORTER_CHECKSUM", "IMPORTER_CHECKSUMS"],
             "ALGO:HEX,…",
             "",
-            "Digests that the source must have: md5, sha1, sha256, sha512",
+            "Digests that the source must have: md5, sha1, sha256, sha512, streebog256, streebog512",
         ),
         secret(
             "headers",
