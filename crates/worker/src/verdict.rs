@@ -50,8 +50,7 @@ const PASSING: [&str; 7] = [
 ];
 
 /// Options that errors name, as the command calls them and as the worker does.
-const OPTIONS: [(&str, &str); 3] =
-    [("--retries", "--patience"), ("--cacert", "--cert-dir"), ("-f raw", "--format raw")];
+const OPTIONS: [(&str, &str); 2] = [("retries", "patience"), ("cacert", "cert-dir")];
 
 impl Verdict {
     /// The verdict on a job that ended with `error`.
@@ -59,7 +58,9 @@ impl Verdict {
         let code = error.code();
         let passes = error.is_transient() || PASSING.contains(&code.as_str()) || is_read_error(error);
         let verdict = if passes { Lasting::Transient } else { Lasting::Permanent };
-        let message = OPTIONS.iter().fold(error.to_string(), |text, (other, ours)| text.replace(other, ours));
+        let rename =
+            |text: String, (other, ours): &(&str, &str)| text.replace(&format!("--{other}"), &format!("--{ours}"));
+        let message = OPTIONS.iter().fold(error.to_string(), rename);
         Self { code, message, verdict, kind: Some(error.kind()) }
     }
 
