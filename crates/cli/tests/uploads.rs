@@ -226,7 +226,7 @@ fn an_upload_goes_on_at_the_registrys_own_offset() {
     drop(state);
 
     // What is not kept any more cannot be sent again, and the layer is sent anew; but not for ever.
-    let twice = [Fault::Busy, Fault::Lose(0), Fault::Lose(0), Fault::Lose(24_000_000)];
+    let twice = [Fault::Busy, Fault::Lose(0), Fault::Lose(0), Fault::Lose(30_000_000)];
     let (host, state) = Faulty::start(&twice[..]);
     lab.pushes(&host, &[]);
     let state = state.lock().unwrap();

@@ -338,12 +338,17 @@ impl Target {
         Ok(Layer { diff: manifest::finish(digested.digester)?, blob, form })
     }
 
-    fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+    fn blob(&self, reader: &mut (dyn Read + Send), progress: &Progress) -> Result<Sent> {
         self.blob_of(reader, Algorithm::Sha256, progress)
     }
 
     /// Stores a blob whose digest is of this algorithm.
-    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
+    pub(super) fn blob_of(
+        &self,
+        reader: &mut (dyn Read + Send),
+        algorithm: Algorithm,
+        progress: &Progress,
+    ) -> Result<Sent> {
         match self {
             Self::Layout(stow) => stow.blob_of(reader, algorithm, progress),
             Self::Registry(upload) => upload.blob_of(reader, algorithm, progress),
@@ -460,7 +465,7 @@ fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress)
     }
 }
 
-fn unexpected() -> Error {
+pub(super) fn unexpected() -> Error {
     let source = io::Error::other("the thread that stores the layer has ended");
     Error::Io { side: Side::Target, doing: "storing the layer", at: None, source }
 }

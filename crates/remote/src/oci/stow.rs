@@ -71,7 +71,12 @@ impl Stow {
     }
 
     /// Writes a blob whose digest is of this algorithm.
-    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
+    pub(super) fn blob_of(
+        &self,
+        reader: &mut (dyn Read + Send),
+        algorithm: Algorithm,
+        progress: &Progress,
+    ) -> Result<Sent> {
         let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (file, path) = ready.map_or_else(|| temporary(&self.dir), Ok)?.into_parts();
         let failed = |error| writing("writing the layout", &path, error);
@@ -262,7 +267,7 @@ fn write_run(file: &File, bytes: &[u8], run: std::ops::Range<usize>, at: u64) ->
 }
 
 /// Reads until `buffer` is full or the reader ends.
-pub(super) fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn fill(reader: &mut (dyn Read + Send), buffer: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match reader.read(rest) {

@@ -9,6 +9,8 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::pin::pin;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +29,7 @@ use super::below::Below;
 use super::desk::Desk;
 use super::keys::Keys;
 use super::manifest;
-use super::push::{Publication, Sent};
+use super::push::{Publication, Sent, unexpected};
 use super::reference::Reference;
 use super::registry::Registry;
 use super::stow::fill;
@@ -37,8 +39,8 @@ use crate::http::{Patience, Tries, document, refusal};
 use crate::runtime::{Runtime, unless_stopped};
 use crate::shown::Host;
 
-/// What is sent with one request. Each takes the registry a moment; and it is kept until it has arrived.
-const CHUNK: usize = 8 << 20;
+/// What is sent with one request. Each takes the registry a moment, since some sync what they have got; and three are in memory.
+const CHUNK: usize = 16 << 20;
 
 /// Largest chunk, where the registry wants large ones.
 const LARGEST: usize = 32 << 20;
@@ -174,14 +176,19 @@ impl Upload {
     }
 
     /// Sends what `reader` gives as a blob.
-    pub fn blob(&self, reader: &mut dyn Read, progress: &Progress) -> Result<Sent> {
+    pub fn blob(&self, reader: &mut (dyn Read + Send), progress: &Progress) -> Result<Sent> {
         self.blob_of(reader, Algorithm::Sha256, progress)
     }
 
     /// The same, with a digest of this algorithm.
-    pub(super) fn blob_of(&self, reader: &mut dyn Read, algorithm: Algorithm, progress: &Progress) -> Result<Sent> {
+    pub(super) fn blob_of(
+        &self,
+        reader: &mut (dyn Read + Send),
+        algorithm: Algorithm,
+        progress: &Progress,
+    ) -> Result<Sent> {
         let mut digester = Digester::new([algorithm]);
-        let mut chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
+        let chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
             let digest = manifest::finish(digester)?;
@@ -195,16 +202,38 @@ impl Upload {
             return Ok(Sent { digest, size, uploaded: size });
         }
         let (mut session, least) = self.begin(progress)?;
-        let len = CHUNK.max(least);
-        let mut size = 0;
-        while !chunk.is_empty() {
-            size += chunk.len() as u64;
+        let digest = thread::scope(|scope| {
+            // The next chunk is read while one is on its way. No more than that: each is memory.
+            let (send, receive) = sync_channel(0);
+            let first = chunk.len() as u64;
+            let reading = scope.spawn(move || self.chunks(reader, CHUNK.max(least), first, digester, &send));
             self.transfer(&mut session, chunk, progress)?;
-            chunk = self.chunk(reader, len, size, &mut digester)?;
-        }
-        let digest = manifest::finish(digester)?;
+            for chunk in receive {
+                self.transfer(&mut session, chunk, progress)?;
+            }
+            reading.join().unwrap_or_else(|_| Err(unexpected()))
+        })?;
+        let size = session.end();
         self.complete(&mut session, &digest, size, progress)?;
         Ok(Sent { digest, size, uploaded: size })
+    }
+
+    /// Hands on chunks of `len` bytes from byte `at` to the end, and has their digest then. Ends early if nobody takes them.
+    fn chunks(
+        &self,
+        reader: &mut (dyn Read + Send),
+        len: usize,
+        mut at: u64,
+        mut digester: Digester,
+        chunks: &SyncSender<Bytes>,
+    ) -> Result<Checksum> {
+        loop {
+            let chunk = self.chunk(reader, len, at, &mut digester)?;
+            at = at.saturating_add(chunk.len() as u64);
+            if chunk.is_empty() || chunks.send(chunk).is_err() {
+                return manifest::finish(digester);
+            }
+        }
     }
 
     /// Names an image.
@@ -236,7 +265,7 @@ impl Upload {
         })
     }
 
-    fn chunk(&self, reader: &mut dyn Read, len: usize, at: u64, digester: &mut Digester) -> Result<Bytes> {
+    fn chunk(&self, reader: &mut (dyn Read + Send), len: usize, at: u64, digester: &mut Digester) -> Result<Bytes> {
         let mut chunk = vec![0; len];
         let got = fill(reader, &mut chunk).map_err(|error| Error::reading(at, error))?;
         chunk.truncate(got);
