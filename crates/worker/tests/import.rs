@@ -327,6 +327,47 @@ fn a_block_of_a_guest_is_raw_whatever_it_looks_like() {
 }
 
 #[test]
+fn an_object_comes_from_a_store_that_speaks_s3() {
+    let (image, disk) = qcow2();
+    let server = Server::start();
+    server.put("/bucket/a.qcow2", File::new(image));
+    let url = server.url("/bucket/a.qcow2");
+    let pod = from_url(&url).with(&[
+        ("IMPORTER_SOURCE", "s3"),
+        ("IMPORTER_ACCESS_KEY_ID", "AKID"),
+        ("IMPORTER_SECRET_KEY", SECRET),
+    ]);
+    pod.import().assert_good();
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    assert!(server.requests().iter().all(|request| format!("{request:?}").contains("X-Amz-Signature")));
+}
+
+#[test]
+fn headers_and_proxies_come_from_the_environment() {
+    let (image, _) = qcow2();
+    let server = Server::start();
+    server.put("/a.qcow2", File::new(image));
+    let pod = from_url(&server.url("/a.qcow2"))
+        .with(&[("IMPORTER_EXTRA_HEADER_0", "X-One: 1"), ("DISKFERRY_HEADERS", "X-Two: 2")]);
+    pod.import().assert_good();
+    let request = format!("{:?}", server.requests()[0]).to_lowercase();
+    assert!(request.contains("x-one") && request.contains("x-two"), "{request}");
+    // Nobody listens there, so that a proxy that is used is one that fails.
+    for variable in ["http_proxy", "HTTP_PROXY"] {
+        let pod =
+            from_url("http://images.example/a").with(&[(variable, "http://127.0.0.1:1"), ("DISKFERRY_PATIENCE", "0s")]);
+        let ended = pod.import();
+        assert!(
+            ended.assert_bad(75, "source-unreachable").contains("through the proxy http://127.0.0.1:1"),
+            "{ended:?}"
+        );
+    }
+    let pod =
+        from_url(&server.url("/a.qcow2")).with(&[("http_proxy", "http://127.0.0.1:1"), ("no_proxy", "127.0.0.1")]);
+    pod.import().assert_good();
+}
+
+#[test]
 fn a_disk_on_a_filesystem_may_be_of_any_format() {
     let (image, disk) = qcow2();
     let pod = Pod::new(&[("IMPORTER_SOURCE", "filesystem")]);
@@ -528,5 +569,66 @@ mod device {
             ("DISKFERRY_DESTINATION_PATH", volume.text()),
         ]);
         pod.import().assert_bad(5, "target-is-source");
+    }
+}
+
+mod full {
+    use super::*;
+
+    /// A filesystem of its own.
+    struct Mounted(String);
+
+    impl Mounted {
+        fn new(path: &str, megabytes: usize) -> Self {
+            let status = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs", path])
+                .status()
+                .unwrap();
+            assert!(status.success(), "these tests need root");
+            Self(path.to_owned())
+        }
+    }
+
+    impl Drop for Mounted {
+        fn drop(&mut self) {
+            let _ = Command::new("umount").arg(&self.0).status();
+        }
+    }
+
+    #[test]
+    fn a_volume_that_runs_full_is_waited_for() {
+        let disk: Vec<u8> = (0..8 * MIB).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let nginx = Nginx::new().rate(2 << 20).start();
+        fs::write(nginx.root().join("a.raw"), &disk).unwrap();
+        let pod = from_url(&nginx.url(Origin::Plain, "/a.raw"))
+            .with(&[("DISKFERRY_PATIENCE", "60s"), ("FILESYSTEM_OVERHEAD", "0")]);
+        let mounted = Mounted::new(&pod.text("data"), 12);
+        let child = pod.command(&["import"]).spawn().unwrap();
+        // Somebody else takes the room while it comes.
+        pod.wait_for(|_| !names(&pod.path("data")).is_empty());
+        let _ = fs::write(pod.path("data/other"), vec![1; 12 * MIB]);
+        pod.wait_for(|status| status["reason"] == "QuotaExceeded" && status["attempt"].as_u64() > Some(1));
+        fs::remove_file(pod.path("data/other")).unwrap();
+        let ended = pod.end(child);
+        ended.assert_good();
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+        drop(mounted);
+    }
+
+    #[test]
+    fn a_disk_goes_first_where_there_is_no_room_for_two() {
+        let (image, disk) = qcow2();
+        let nginx = nginx(&[("a.qcow2", &image)]);
+        let pod = from_url(&nginx.url(Origin::Plain, "/a.qcow2")).with(&[("FILESYSTEM_OVERHEAD", "0.05")]);
+        let mounted = Mounted::new(&pod.text("data"), 10);
+        fs::write(pod.path("data/disk.img"), vec![1; 9 * MIB]).unwrap();
+        let ended = pod.import();
+        ended.assert_good();
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+        // A disk that cannot fit whatever goes leaves what is there alone.
+        let small = pod.with(&[("FILESYSTEM_OVERHEAD", "0.5")]);
+        small.import().assert_bad(5, "target-too-small");
+        assert!(fs::read(small.path("data/disk.img")).unwrap() == disk);
+        drop(mounted);
     }
 }

@@ -25,6 +25,8 @@ const TEMPORARY: &str = ".diskferry";
 pub struct Room {
     /// Bytes that a disk may have.
     most: u64,
+    /// Bytes that it might have, if nothing else were there.
+    whole: u64,
     /// Bytes that were asked for.
     stated: Option<u64>,
     /// Whether it is a filesystem, on which a disk can have any size.
@@ -40,11 +42,13 @@ impl Volume {
                 code: "cannot-open",
                 what: format!("{} cannot be opened: {error}", self.path.display()),
             })?;
-            return Ok(Room { most: size, stated: self.size, is_file: false });
+            return Ok(Room { most: size, whole: size, stated: self.size, is_file: false });
         }
         remove_leftovers(&self.path);
-        let free = free(&self.path)?.saturating_add(held(&self.path));
-        Ok(Room { most: usable(free, self.overhead), stated: self.size, is_file: true })
+        let (free, whole) = space(&self.path)?;
+        let free = free.saturating_add(held(&self.path)).min(whole);
+        let [most, whole] = [free, whole].map(|bytes| usable(bytes, self.overhead));
+        Ok(Room { most, whole, stated: self.size, is_file: true })
     }
 
     /// Where the disk of `size` bytes is written to, once it is known that it fits. A disk that is there goes first, if both have no room.
@@ -59,7 +63,9 @@ impl Volume {
         let target = if self.is_block { Target::Device(self.path.clone()) } else { Target::File(self.path.clone()) };
         input.refuse(&target)?;
         size.map(|size| room.fit(size)).transpose()?;
-        if !self.is_block && held(&self.path) > 0 && usable(free(&self.path)?, self.overhead) < size.unwrap_or(u64::MAX)
+        if !self.is_block
+            && held(&self.path) > 0
+            && usable(space(&self.path)?.0, self.overhead) < size.unwrap_or(u64::MAX)
         {
             fs::remove_file(&self.path)
                 .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
@@ -92,17 +98,30 @@ impl Source {
 impl Room {
     /// The size that a disk of `unpacked` bytes gets, if it fits.
     pub fn fit(&self, unpacked: u64) -> Result<u64> {
+        self.fit_for(unpacked, "")
+    }
+
+    /// The same for a disk of so many bytes, or `more`.
+    fn fit_for(&self, unpacked: u64, more: &str) -> Result<u64> {
         let both = |bytes: u64| format!("{bytes} bytes ({})", iec(bytes));
         let refuse = |has: String| Error::Target {
             code: "too-small",
-            what: format!("the disk takes {}, {has}", both(unpacked)),
+            what: format!("the disk takes {more}{}, {has}", both(unpacked)),
         };
         match self.stated {
             Some(stated) if unpacked > stated => return Err(refuse(format!("{} were asked for", both(stated)))),
-            _ if unpacked > self.most && self.is_file => {
-                return Err(refuse(format!("the volume has room for one of {}", both(self.most))));
+            _ if unpacked > self.whole && self.is_file => {
+                return Err(refuse(format!("the volume has room for one of {}", both(self.whole))));
             }
-            _ if unpacked > self.most => return Err(refuse(format!("the volume has {}", both(self.most)))),
+            _ if unpacked > self.whole => return Err(refuse(format!("the volume has {}", both(self.whole)))),
+            // Something else is there, which may go.
+            _ if unpacked > self.most => {
+                let has = format!("the volume has room for one of {} at the moment", both(self.most));
+                return Err(Error::Target {
+                    code: "no-space",
+                    what: format!("the disk takes {more}{}, {has}", both(unpacked)),
+                });
+            }
             _ => {}
         }
         let wanted = self.stated.filter(|_| self.is_file).unwrap_or(unpacked);
@@ -115,7 +134,7 @@ impl Room {
 
     /// That the disk may have bytes up to `end`.
     fn check(&self, end: u64) -> Result<()> {
-        self.fit(end).map(|_| ())
+        self.fit_for(end, "at least ").map(|_| ())
     }
 }
 
@@ -165,14 +184,14 @@ fn usable(free: u64, overhead: u32) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// Free bytes of the filesystem that `path` is to lie on.
-fn free(path: &Path) -> Result<u64> {
+/// Free bytes of the filesystem that `path` is to lie on, and all of its bytes.
+fn space(path: &Path) -> Result<(u64, u64)> {
     let dir = dir(path);
     let stat = statvfs(dir).map_err(|error| Error::Target {
         code: "cannot-create",
         what: format!("cannot create a file in {}: {error}", dir.display()),
     })?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
 
 /// Bytes that the file at `path` holds, which are free when it is replaced.
@@ -207,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_disk_has_the_size_of_its_image_unless_another_is_stated() {
-        let room = |most, stated, is_file| Room { most, stated, is_file };
+        let room = |most, stated, is_file| Room { most, whole: most, stated, is_file };
         assert_eq!(room(10 * GIB, None, true).fit(2 * GIB).unwrap(), 2 * GIB);
         assert_eq!(room(10 * GIB, Some(5 * GIB), true).fit(2 * GIB).unwrap(), 5 * GIB);
         // A device cannot be made larger.
@@ -221,15 +240,28 @@ mod tests {
     #[test]
     fn a_disk_that_does_not_fit_is_refused_with_both_sizes() {
         for (room, has) in [
-            (Room { most: GIB, stated: None, is_file: false }, "the volume has 1073741824 bytes (1 GiB)"),
-            (Room { most: GIB, stated: None, is_file: true }, "has room for one of 1073741824 bytes (1 GiB)"),
-            (Room { most: 9 * GIB, stated: Some(GIB), is_file: true }, "1073741824 bytes (1 GiB) were asked for"),
+            (Room { most: GIB, whole: GIB, stated: None, is_file: false }, "the volume has 1073741824 bytes (1 GiB)"),
+            (
+                Room { most: GIB, whole: GIB, stated: None, is_file: true },
+                "has room for one of 1073741824 bytes (1 GiB)",
+            ),
+            (
+                Room { most: 9 * GIB, whole: 9 * GIB, stated: Some(GIB), is_file: true },
+                "1073741824 bytes (1 GiB) were asked for",
+            ),
         ] {
             let error = room.fit(2 * GIB).unwrap_err();
             assert_eq!(error.code(), "target-too-small");
             let text = error.to_string();
             assert!(text.starts_with("the disk takes 2147483648 bytes (2 GiB), ") && text.ends_with(has), "{text}");
         }
+    }
+
+    #[test]
+    fn a_filesystem_that_is_full_of_something_else_may_have_room_later() {
+        let error = Room { most: GIB, whole: 9 * GIB, stated: None, is_file: true }.fit(2 * GIB).unwrap_err();
+        assert_eq!(error.code(), "target-no-space");
+        assert!(error.to_string().ends_with("has room for one of 1073741824 bytes (1 GiB) at the moment"), "{error}");
     }
 
     #[test]
