@@ -24,8 +24,10 @@ fn the_manual_pages_are_those_of_this_program() {
     let dir = tempfile::tempdir().unwrap();
     assert!(run(["man", dir.path().to_str().unwrap()]).status.success());
     let committed = root().join("docs/man");
-    assert_eq!(names(dir.path()), names(&committed));
-    for name in names(&committed) {
+    // The worker's are another program's.
+    let ours: Vec<_> = names(&committed).into_iter().filter(|name| !name.starts_with("diskferry-worker")).collect();
+    assert_eq!(names(dir.path()), ours);
+    for name in ours {
         let (generated, committed) =
             (fs::read(dir.path().join(&name)).unwrap(), fs::read(committed.join(&name)).unwrap());
         assert!(generated == committed, "docs/man/{name} is out of date: cargo run -- man docs/man");

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Command;
+use clap::{Arg, Command};
 use diskferry_worker::{import, settings};
 
 fn main() -> ExitCode {
@@ -13,8 +13,9 @@ fn main() -> ExitCode {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(settings::command(import, import::table::GROUPS))
-        .subcommand(Command::new("reference").about("Print the settings as docs/worker.md has them").hide(true));
-    let typed = command.get_matches();
+        .subcommand(Command::new("reference").about("Print the settings as docs/worker.md has them").hide(true))
+        .subcommand(Command::new("man").about("Write the manual pages").hide(true).arg(Arg::new("dir").required(true)));
+    let typed = command.clone().get_matches();
     // What is not text is no setting of ours.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -24,6 +25,19 @@ fn main() -> ExitCode {
             print!("{}", settings::markdown(import::table::GROUPS));
             ExitCode::SUCCESS
         }
+        Some(("man", typed)) => man(command, typed.get_one::<String>("dir").map_or("", String::as_str)),
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// Writes the manual pages, from the same table as everything else.
+fn man(command: Command, dir: &str) -> ExitCode {
+    // As for the command itself, which has no page for `help`.
+    match clap_mangen::generate_to(command.disable_help_subcommand(true), dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("diskferry-worker: {dir}: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -28,6 +28,26 @@ fn the_settings_of_the_page_are_those_of_the_program() {
 }
 
 #[test]
+fn the_manual_pages_are_those_of_this_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_diskferry-worker")).arg("man").arg(dir.path()).status().unwrap();
+    assert!(status.success());
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().join("docs/man");
+    let names = |dir: &Path| -> BTreeSet<String> {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("diskferry-worker")).collect()
+    };
+    assert_eq!(names(dir.path()), names(&committed));
+    for name in names(&committed) {
+        let [generated, committed] = [dir.path(), &committed].map(|dir| fs::read(dir.join(&name)).unwrap());
+        assert!(
+            generated == committed,
+            "docs/man/{name} is out of date: cargo run -p diskferry-worker -- man docs/man"
+        );
+    }
+}
+
+#[test]
 fn every_metric_is_on_the_page() {
     let board = Board::new("", Outlets::none(Work::Import));
     board.learn(Facts { stored_size: Some(1), unpacked_size: Some(1), ..Facts::default() });

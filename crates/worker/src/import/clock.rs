@@ -12,6 +12,9 @@ use crate::status::{Board, Facts, Phase, Reason};
 /// How often is looked.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Before the process is ended in the midst of something, there is so much time to say that it will be.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
 /// What runs at the moment.
 #[derive(Default)]
 struct Job {
@@ -21,6 +24,8 @@ struct Job {
     passed: u64,
     moved: Option<Instant>,
     retrying: u32,
+    /// Since when it is to stop.
+    stopped: Option<Instant>,
 }
 
 /// Looks at the job. Clones are the same clock.
@@ -30,14 +35,16 @@ pub struct Clock {
     /// What signals stop. Attempts have their own, since bytes are counted from 0 in each.
     master: Progress,
     job: Arc<Mutex<Job>>,
+    /// How long it may take to stop: then the process ends, whatever it does.
+    grace: Duration,
     /// Whether what passes is the image: of a container image that is copied, the layers are more than that.
     is_image: bool,
 }
 
 impl Clock {
-    /// A clock for the jobs that `board` tells of, which end when `master` is stopped.
-    pub fn new(board: &Board, master: &Progress, is_image: bool) -> Self {
-        Self { board: board.clone(), master: master.clone(), job: Arc::default(), is_image }
+    /// A clock for the jobs that `board` tells of, which end when `master` is stopped, and in `grace`.
+    pub fn new(board: &Board, master: &Progress, grace: Duration, is_image: bool) -> Self {
+        Self { board: board.clone(), master: master.clone(), job: Arc::default(), grace, is_image }
     }
 
     /// Runs `work`, and looks at it meanwhile.
@@ -96,6 +103,11 @@ impl Clock {
         let mut job = self.lock();
         if self.master.is_stopped() {
             job.progress.stop();
+            let since = *job.stopped.get_or_insert_with(Instant::now);
+            if since.elapsed() + LAST_WORDS >= self.grace {
+                // It may have come to its end in between, or said so already.
+                let _ = self.board.enter(Reason::Terminating, "stopped by a signal, and not in time");
+            }
         }
         let (passed, total) = (job.progress.source(), job.progress.total());
         if passed > job.passed {
@@ -135,7 +147,7 @@ mod tests {
     #[test]
     fn a_signal_stops_the_attempt_that_runs_and_those_after_it() {
         let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
-        let clock = Clock::new(&board, &master, true);
+        let clock = Clock::new(&board, &master, Duration::from_secs(60), true);
         let progress = clock.attempt();
         clock.during(|| {
             master.stop();
@@ -149,9 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_does_not_stop_in_time_is_told_of_before_the_process_ends() {
+        let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
+        let clock = Clock::new(&board, &master, Duration::from_millis(400), true);
+        board.begin("begun").unwrap();
+        clock.attempt();
+        master.stop();
+        clock.look();
+        assert_eq!(board.phase(), Phase::Provisioning);
+        thread::sleep(Duration::from_millis(200));
+        clock.look();
+        assert_eq!(board.phase(), Phase::Terminating);
+    }
+
+    #[test]
     fn a_source_that_is_asked_again_is_told_of_once() {
         let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
-        let clock = Clock::new(&board, &master, true);
+        let clock = Clock::new(&board, &master, Duration::from_secs(60), true);
         board.begin("begun").unwrap();
         let progress = clock.attempt();
         progress.set_activity(Activity::Retrying { at: Instant::now() + Duration::from_secs(60), attempt: 1 });

@@ -122,7 +122,7 @@ fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result
     let _server = serve(values, board).map_err(unusable)?;
     let master = Progress::default();
     signals::watch(&master, grace).map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
-    let clock = Clock::new(board, &master, !job::is_copy(&order));
+    let clock = Clock::new(board, &master, grace, !job::is_copy(&order));
     let work = || clock.during(|| attempts(&order, board, &clock));
     // The panic's own message has gone to stderr by then.
     catch_unwind(AssertUnwindSafe(work))
