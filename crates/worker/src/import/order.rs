@@ -111,6 +111,10 @@ const HEADER_VARIABLE: &str = "IMPORTER_EXTRA_HEADER_";
 /// Part of a filesystem that is not for the disk, in millionths.
 const OVERHEAD: u32 = 60_000;
 
+/// Memory for windows and dictionaries: the largest of `xz -9`. With more, blocks of an xz file are unpacked at the same time, and pods
+/// have little memory.
+const WINDOW: u64 = 64 << 20;
+
 /// How long what may pass is waited out.
 const PATIENCE: Duration = Duration::from_secs(17 * 60);
 
@@ -407,7 +411,7 @@ fn options(values: &Values, destination: &Destination) -> Result<Options, Unusab
         table: size("limit-table", usual.table)?,
         unit: size("limit-unit", usual.unit)?,
         layers: values.read("limit-layers", parse::number)?.unwrap_or(usual.layers),
-        window: size("limit-window", usual.window)?,
+        window: size("limit-window", WINDOW)?,
         spool_memory: size("limit-spool-memory", usual.spool_memory)?,
         spool: size("spool-limit", usual.spool)?,
     };

@@ -89,8 +89,8 @@ pub const WORK: Group = Group {
             "limit-window",
             &["DISKFERRY_LIMIT_WINDOW"],
             "SIZE",
-            "128Mi",
-            "xz dictionaries and zstd windows, together",
+            "64Mi",
+            "xz dictionaries and zstd windows, together; from 128Mi on, blocks of an xz file are unpacked at the same time",
         ),
         open(
             "limit-spool-memory",
