@@ -570,6 +570,8 @@ fn is_full(detail: &Value) -> bool {
     match detail {
         Value::Object(map) => map.get("Err").and_then(Value::as_u64) == Some(ENOSPC) || map.values().any(is_full),
         Value::Array(list) => list.iter().any(is_full),
+        // Of a write that has failed there is only what Go says of it.
+        Value::String(text) => text.ends_with("no space left on device"),
         _ => false,
     }
 }
@@ -610,6 +612,7 @@ mod tests {
     fn a_registry_that_is_full_says_so_somewhere_within() {
         let detail = json!({ "DriverName": "filesystem", "Enclosed": { "Op": "mkdir", "Path": "/x", "Err": 28 } });
         assert!(is_full(&detail) && is_full(&json!([detail])));
+        assert!(is_full(&json!("write /var/lib/registry/x/data: no space left on device")));
         for other in [json!(null), json!("Err:28"), json!({ "Err": 5 }), json!({ "Err": "28" })] {
             assert!(!is_full(&other), "{other}");
         }
