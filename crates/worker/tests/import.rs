@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Pod, SECRET, names};
 use diskferry_testkit::qcow2::Qcow2;
-use diskferry_testkit::serve::fault::{Answer, End, File, Server};
+use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Server};
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use diskferry_testkit::serve::registry::{Registry, RunningRegistry, USER};
 use diskferry_testkit::serve::tls::Authority;
@@ -107,6 +107,11 @@ fn a_container_image_is_copied_from_registry_to_registry_as_it_is() {
             assert_eq!(ended.termination[key], first.termination[key], "{key}");
         }
     }
+    // A volume gets the disk in it.
+    let volume =
+        file_of(Pod::new(&[("IMPORTER_SOURCE", "dvcr"), ("IMPORTER_ENDPOINT", &source), ("INSECURE_TLS", "true")]));
+    volume.import().assert_good();
+    assert_eq!(fs::metadata(volume.path("data/disk.img")).unwrap().len(), 8 << 20);
     // What is not there is not there.
     let gone = format!("{}/vi/team/none:1", registry.host());
     let pod = Pod::new(&[
@@ -115,7 +120,9 @@ fn a_container_image_is_copied_from_registry_to_registry_as_it_is() {
         ("IMPORTER_DESTINATION_ENDPOINT", &source),
         ("DESTINATION_INSECURE_TLS", "true"),
     ]);
-    pod.import().assert_bad(4, "source-not-found");
+    let ended = pod.import();
+    ended.assert_bad(4, "source-not-found");
+    assert_eq!(ended.events.last().unwrap()["reason"], "ImagePullFailed");
 }
 
 #[test]
@@ -324,6 +331,25 @@ fn a_block_of_a_guest_is_raw_whatever_it_looks_like() {
         (&ended.termination["source-image-format"], &ended.termination["source-image-cdrom"]),
         (&"iso".into(), &true.into())
     );
+}
+
+#[test]
+fn a_source_without_a_length_is_carried_and_shows_no_percentage() {
+    let (image, disk) = qcow2();
+    let server = Server::start();
+    server.put(
+        "/a",
+        File::new(image.clone()).gets_then([], Answer::right().framing(Framing::Chunked(10_000, Chunks::Clean))),
+    );
+    let pod = from_url(&server.url("/a"));
+    let ended = pod.import();
+    ended.assert_good();
+    assert_eq!(ended.termination["source-image-size"], image.len());
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    let registry = Registry::default().start();
+    let ended = to_registry(&server.url("/a"), &registry, "a").import();
+    ended.assert_good();
+    assert_eq!(ended.termination["source-image-size"], image.len());
 }
 
 #[test]
@@ -612,6 +638,21 @@ mod full {
         let ended = pod.end(child);
         ended.assert_good();
         assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+        drop(mounted);
+    }
+
+    #[test]
+    fn a_registry_that_is_full_says_so_in_words_that_controllers_look_for() {
+        let (image, _) = qcow2();
+        let (nginx, registry) = (nginx(&[("a.qcow2", &image)]), Registry::default().start());
+        let data = registry.blobs().ancestors().nth(4).unwrap().to_owned();
+        fs::create_dir_all(&data).unwrap();
+        let mounted = Mounted::new(data.to_str().unwrap(), 1);
+        fs::write(data.join("other"), vec![1; MIB - 4096]).unwrap_or_default();
+        let ended = to_registry(&nginx.url(Origin::Plain, "/a.qcow2"), &registry, "a").import();
+        let text = ended.assert_bad(75, "target-no-space");
+        assert!(text.contains(&registry.host()) && text.contains("POST") && text.contains("Err:28)"), "{text}");
+        drop(registry);
         drop(mounted);
     }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
-use diskferry::{Error, Progress};
+use diskferry::{Error, Kind, Progress};
 use diskferry_remote::signals;
 
 use self::clock::Clock;
@@ -50,7 +50,8 @@ pub fn run(typed: &ArgMatches, environment: &Environment) -> u8 {
         None => prepared(&values, environment, &board),
     };
     let is_zero = values.text("permanent-exit") == Some("zero");
-    ended(&board, verdict, is_zero)
+    let is_pull = matches!(values.text("source"), Some("registry" | "dvcr"));
+    ended(&board, verdict, is_pull, is_zero)
 }
 
 /// Where a board is shown, as settings say. What cannot be understood of them is refused later.
@@ -91,8 +92,8 @@ pub fn serve(values: &Values, board: &Board) -> Result<Option<Server>, Unusable>
     }
 }
 
-/// Tells the board how the job ended, and gives the exit code.
-pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_zero: bool) -> u8 {
+/// Tells the board how the job ended, and gives the exit code. `is_pull` says that the source was a container image.
+pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_pull: bool, is_zero: bool) -> u8 {
     match outcome {
         Ok(facts) => {
             // Only a signal can have been faster, and the image is there all the same.
@@ -105,7 +106,9 @@ pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_zero: bool) -> u
         }
         Err(verdict) => {
             eprintln!("diskferry-worker: {}", verdict.message);
-            let _ = board.fail(&verdict);
+            let reason =
+                if is_pull && verdict.kind == Some(Kind::Source) { Reason::ImagePullFailed } else { verdict.reason() };
+            let _ = board.fail_for(reason, &verdict);
             if is_zero && !verdict.is_transient() { 0 } else { verdict.exit_code() }
         }
     }
