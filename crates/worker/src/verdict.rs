@@ -37,9 +37,10 @@ pub const EXIT_TRANSIENT: u8 = 75;
 /// Exit code of settings that are not understood.
 pub const EXIT_SETTINGS: u8 = 2;
 
-/// Codes of errors that say of themselves no more than that the target did not do it, and go away by themselves: the registry is
-/// read-only or starts again, somebody makes room.
-const PASSING: [&str; 7] = [
+/// Codes of errors that go away by themselves, or with another attempt, though they do not say so: the image was replaced while it was read, the
+/// registry is read-only or starts again, somebody makes room.
+const PASSING: [&str; 8] = [
+    "source-changed",
     "target-busy",
     "target-in-use",
     "target-layout-locked",

@@ -353,6 +353,20 @@ fn a_source_without_a_length_is_carried_and_shows_no_percentage() {
 }
 
 #[test]
+fn an_image_that_is_replaced_while_it_is_read_is_read_anew() {
+    let (old, _) = qcow2();
+    let new = Qcow2::new(8 << 20).fill(2);
+    let server = Server::start();
+    let file = File::new(old).version(new.clone().build().image);
+    server.put("/a", file.gets_then([Answer::right().cut(1_000_000, End::Reset)], Answer::right().version(1)));
+    let pod = from_url(&server.url("/a")).with(&[("DISKFERRY_PATIENCE", "60s")]);
+    let ended = pod.import();
+    ended.assert_good();
+    assert_eq!(ended.events.last().unwrap()["attempt"], 2);
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == new.disk());
+}
+
+#[test]
 fn an_object_comes_from_a_store_that_speaks_s3() {
     let (image, disk) = qcow2();
     let server = Server::start();
@@ -617,7 +631,7 @@ mod full {
 
     impl Drop for Mounted {
         fn drop(&mut self) {
-            let _ = Command::new("umount").arg(&self.0).status();
+            let _ = Command::new("umount").args(["-l", &self.0]).status();
         }
     }
 

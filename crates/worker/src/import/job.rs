@@ -98,7 +98,7 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
 fn open<'a>(order: &'a Order, progress: &Progress) -> Result<(Source<'a>, Input)> {
     let opened = |plain_http| -> Result<_> {
         let reading = Reading { plain_http, ..order.reading.clone() };
-        let source = Source::new(&order.location, reading, |name| order.s3.get(name).cloned())?;
+        let source = Source::new(&order.location, reading, |name| order.s3.get(name))?;
         let input = source.open(progress)?.ok_or_else(terminal)?;
         Ok((source, input))
     };

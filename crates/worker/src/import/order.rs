@@ -19,6 +19,23 @@ use crate::settings::{Unusable, Values, parse};
 /// Variables, as the environment has them.
 pub type Environment = BTreeMap<String, String>;
 
+/// Variables that may be secret, and are printed without their values.
+#[derive(Default)]
+pub struct Hidden(Environment);
+
+impl Hidden {
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
 /// What kind of source there is, where that makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -40,7 +57,7 @@ pub struct Order {
     /// How it is read.
     pub reading: Reading,
     /// What a store that speaks S3 is told.
-    pub s3: Environment,
+    pub s3: Hidden,
     /// Whether a registry that has no TLS may be read without.
     pub source_may_be_plain: bool,
     /// Where it goes.
@@ -163,6 +180,7 @@ impl Order {
             how: How { format: None, ..how.clone() },
         };
         let reading = Reading { how, wish, access, keys, plain_http };
+        let s3 = Hidden(s3);
         Ok(Self { origin, location, reading, s3, source_may_be_plain: may_be_plain, destination, options, patience })
     }
 
@@ -336,7 +354,9 @@ fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable
 }
 
 fn login(values: &Values, user: &str, password: &str) -> Option<Login> {
-    let (user, password) = (values.text(user), values.text(password));
+    // What was encoded for a secret by hand often has the end of its line.
+    let text = |name| values.text(name).map(|text| text.trim_end_matches(['\n', '\r']));
+    let (user, password) = (text(user), text(password));
     (user.is_some() || password.is_some()).then(|| Login::Basic {
         user: user.unwrap_or_default().to_owned(),
         password: Secret::new(password.unwrap_or_default()),
@@ -539,6 +559,19 @@ mod tests {
         assert_eq!(place("filesystem", "/x/y"), (Origin::Anywhere, "/x/y".into()));
         assert_eq!(place("s3", "https://store.example/b/a/c%20d"), (Origin::Anywhere, "s3://b/a/c d".into()));
         assert_eq!(place("s3", "s3://b/a"), (Origin::Anywhere, "s3://b/a".into()));
+    }
+
+    #[test]
+    fn what_a_store_is_told_is_not_printed() {
+        let order = order(&[
+            ("IMPORTER_SOURCE", "s3"),
+            ("IMPORTER_ENDPOINT", "s3://b/a"),
+            ("IMPORTER_ACCESS_KEY_ID", "AKID"),
+            ("IMPORTER_SECRET_KEY", "hunter2"),
+        ])
+        .unwrap();
+        assert_eq!(order.s3.get("AWS_SECRET_ACCESS_KEY").as_deref(), Some("hunter2"));
+        assert!(!format!("{order:?}").contains("hunter2"));
     }
 
     #[test]
