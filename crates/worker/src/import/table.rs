@@ -70,7 +70,7 @@ pub const WORK: Group = Group {
             &["DISKFERRY_PATIENCE"],
             "TIME",
             "17m",
-            "How long what may pass is waited out: a network that is gone, a registry that takes nothing, a volume that is full",
+            "How long what may pass is waited out at least, and twice that at most: a network that is gone, a registry that takes nothing, a volume that is full",
         ),
         open("stall-timeout", &["DISKFERRY_STALL_TIMEOUT"], "TIME", "30s", "How long a server may say nothing"),
         open("threads", &["DISKFERRY_THREADS"], "N", "0", "Threads that unpack and write; 0 for one per core, up to 8"),
