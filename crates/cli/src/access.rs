@@ -110,7 +110,7 @@ impl AccessArgs {
             login,
             headers,
             netrc,
-            trust: Trust { ca: self.cacert.clone(), identity, insecure: self.insecure },
+            trust: Trust { ca: self.cacert.clone(), pem: None, identity, insecure: self.insecure },
             proxies: Proxies::from_variables(&variable)?,
             guard: Guard { allow_hosts: self.allow_hosts.clone(), deny_private: self.deny_private },
         })

@@ -20,6 +20,8 @@ const MOST: u64 = 16 << 20;
 pub struct Trust {
     /// Files of PEM certificates, and directories of such files, that are believed besides the system's.
     pub ca: Vec<PathBuf>,
+    /// The same, as PEM itself.
+    pub pem: Option<String>,
     /// What proves who we are.
     pub identity: Option<Identity>,
     /// Believe everybody.
@@ -90,6 +92,11 @@ impl Trust {
             for certificate in certificates {
                 roots.add(certificate).map_err(|error| bad(path, error))?;
             }
+        }
+        for certificate in CertificateDer::pem_slice_iter(self.pem.as_deref().unwrap_or_default().as_bytes()) {
+            let bad = |what: String| Error::source("access", format!("a certificate that was given: {what}"));
+            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
         }
         Ok(roots)
     }

@@ -9,4 +9,5 @@ pub mod import;
 pub mod serve;
 pub mod settings;
 pub mod status;
+pub mod upload;
 pub mod verdict;

@@ -3,16 +3,19 @@
 use std::process::ExitCode;
 
 use clap::{Arg, Command};
-use diskferry_worker::{import, settings};
+use diskferry_worker::{import, settings, upload};
 
 fn main() -> ExitCode {
     let import = Command::new("import").about("Bring an image from its source to a registry or a volume");
+    let upload =
+        Command::new("upload").about("Take an image from whoever sends it, and bring it to a registry or a volume");
     let command = Command::new("diskferry-worker")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Brings one disk image to its store or volume, for a platform that starts it in a container")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(settings::command(import, import::table::GROUPS))
+        .subcommand(settings::command(upload, upload::table::GROUPS))
         .subcommand(Command::new("reference").about("Print the settings as docs/worker.md has them").hide(true))
         .subcommand(Command::new("man").about("Write the manual pages").hide(true).arg(Arg::new("dir").required(true)));
     let typed = command.clone().get_matches();
@@ -21,8 +24,13 @@ fn main() -> ExitCode {
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match typed.subcommand() {
         Some(("import", typed)) => ExitCode::from(import::run(typed, &environment.collect())),
+        Some(("upload", typed)) => ExitCode::from(upload::run(typed, &environment.collect())),
         Some(("reference", _)) => {
+            let own = upload::table::GROUPS
+                .iter()
+                .filter(|group| !import::table::GROUPS.iter().any(|other| other.title == group.title));
             print!("{}", settings::markdown(import::table::GROUPS));
+            print!("{}", settings::markdown(&own.copied().collect::<Vec<_>>()));
             ExitCode::SUCCESS
         }
         Some(("man", typed)) => man(command, typed.get_one::<String>("dir").map_or("", String::as_str)),

@@ -55,20 +55,49 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
     })
 }
 
+/// Brings an image, which cannot be had twice, to its destination.
+pub fn deliver(
+    input: Input,
+    destination: &Destination,
+    options: &Options,
+    board: &Board,
+    progress: &Progress,
+) -> Result<Facts> {
+    match destination {
+        Destination::Registry(store) => {
+            let mut first = Some(input);
+            let lost = "the registry has lost what it had, and the image does not come again: send it anew";
+            let open = || first.take().ok_or_else(|| Error::Target { code: "upload-lost", what: lost.into() });
+            into_registry(open, store, options, progress, |report| report)
+        }
+        Destination::Volume(volume) => onto_volume(input, volume, options, board, progress, |report| report),
+    }
+}
+
 /// Puts an image into a registry.
 fn pushed(order: &Order, store: &Store, board: &Board, progress: &Progress) -> Result<Facts> {
     let (source, input) = open(order, progress)?;
     board.opened();
     let options = options(order, &input)?;
-    let runtime = Runtime::new()?;
-    let target = Target::Registry(Box::new(upload(&runtime, store, None, progress)?));
     let mut first = Some(input);
     let open = || match first.take() {
         Some(input) => Ok(input),
         None => source.open(progress)?.ok_or_else(terminal),
     };
-    let pushed = target.push::<Error>(open, &store.plan, &options, progress)?;
-    Ok(Facts { digest: Some(pushed.manifest.to_string()), ..facts(&source.correct(pushed.report)) })
+    into_registry(open, store, &options, progress, |report| source.correct(report))
+}
+
+fn into_registry(
+    open: impl FnMut() -> Result<Input>,
+    store: &Store,
+    options: &Options,
+    progress: &Progress,
+    correct: impl Fn(Report) -> Report,
+) -> Result<Facts> {
+    let runtime = Runtime::new()?;
+    let target = Target::Registry(Box::new(upload(&runtime, store, None, progress)?));
+    let pushed = target.push::<Error>(open, &store.plan, options, progress)?;
+    Ok(Facts { digest: Some(pushed.manifest.to_string()), ..facts(&correct(pushed.report)) })
 }
 
 /// Writes a disk to a volume.
@@ -76,9 +105,20 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
     let (source, input) = open(order, progress)?;
     board.opened();
     let options = options(order, &input)?;
+    onto_volume(input, volume, &options, board, progress, |report| source.correct(report))
+}
+
+fn onto_volume(
+    input: Input,
+    volume: &Volume,
+    options: &Options,
+    board: &Board,
+    progress: &Progress,
+    correct: impl Fn(Report) -> Report,
+) -> Result<Facts> {
     let room = volume.room()?;
     let read_from = volume::Source::of(&input);
-    let mut opened = diskferry::open(input, &options, progress)?;
+    let mut opened = diskferry::open(input, options, progress)?;
     opened.look_for_unpacked_size()?;
     let found = opened.inspection();
     board.learn(found_out(&found));
@@ -88,8 +128,8 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
         return Err(Error::Unsupported { format, code, what });
     }
     let size = found.image.virtual_size;
-    let sink = volume.sink(room, size, &read_from, &options, progress)?;
-    let report = source.correct(opened.convert(&sink)?);
+    let sink = volume.sink(room, size, &read_from, options, progress)?;
+    let report = correct(opened.convert(&sink)?);
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
 }

@@ -1,8 +1,8 @@
 //! `diskferry-worker import`: settings, then attempts until one succeeds or trying again cannot help, then a verdict.
 
-mod clock;
-mod job;
-mod order;
+pub(crate) mod clock;
+pub(crate) mod job;
+pub(crate) mod order;
 pub mod table;
 mod volume;
 
@@ -29,7 +29,7 @@ const TERMINATION: &str = "/dev/termination-log";
 const PORT: u16 = 8443;
 
 /// How long a job may take to stop.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// The first pause between two attempts, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -114,12 +114,18 @@ pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_pull: bool, is_z
     }
 }
 
+/// That what is said of how an end is told can be understood.
+pub(crate) fn check(values: &Values) -> Result<(), Unusable> {
+    values.read("events", parse::switch)?;
+    if values.text("permanent-exit").is_some_and(|text| !matches!(text, "code" | "zero")) {
+        return Err(values.unusable("permanent-exit", "expected code or zero"));
+    }
+    Ok(())
+}
+
 fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result<Facts, Verdict> {
     let unusable = |refused: Unusable| Verdict::settings(refused.0);
-    values.read("events", parse::switch).map_err(unusable)?;
-    if values.text("permanent-exit").is_some_and(|text| !matches!(text, "code" | "zero")) {
-        return Err(unusable(values.unusable("permanent-exit", "expected code or zero")));
-    }
+    check(values).map_err(unusable)?;
     let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
     let order = Order::new(values, environment).map_err(unusable)?;
     let _server = serve(values, board).map_err(unusable)?;

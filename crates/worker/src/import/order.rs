@@ -133,7 +133,7 @@ const OVERHEAD: u32 = 60_000;
 const WINDOW: u64 = 64 << 20;
 
 /// How long what may pass is waited out.
-const PATIENCE: Duration = Duration::from_secs(17 * 60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(17 * 60);
 
 impl Order {
     /// Understands `values`; `environment` has the variables with headers, whose number nobody knows before.
@@ -191,7 +191,7 @@ impl Order {
 }
 
 /// How often is tried again until about `patience` has passed, when pauses double from a second to a minute.
-fn retries(patience: Duration) -> u32 {
+pub(crate) fn retries(patience: Duration) -> u32 {
     let mut left = patience.as_secs();
     let mut pause = 1;
     let mut retries = 0_u32;
@@ -203,7 +203,7 @@ fn retries(patience: Duration) -> u32 {
     retries
 }
 
-fn stall(values: &Values) -> Result<Patience, Unusable> {
+pub(crate) fn stall(values: &Values) -> Result<Patience, Unusable> {
     let stall = values.read("stall-timeout", parse::span)?.unwrap_or(Patience::default().stall);
     if stall.is_zero() {
         return Err(values.unusable("stall-timeout", "a server needs some time"));
@@ -279,7 +279,7 @@ fn object(values: &Values, text: &str) -> Result<(Location, Environment), String
     }
 }
 
-fn destination(values: &Values, patience: Patience) -> Result<Destination, Unusable> {
+pub(crate) fn destination(values: &Values, patience: Patience) -> Result<Destination, Unusable> {
     let endpoint = values.text("destination-endpoint");
     let usual = match endpoint {
         Some(_) => "registry",
@@ -314,10 +314,17 @@ fn store(values: &Values, endpoint: &str, patience: Patience) -> Result<Store, U
         return Err(bad("a digest is what comes of it: name a tag".into()));
     }
     let insecure = values.is_on("destination-insecure-tls")?;
-    let ca = values.path("destination-cert-dir").into_iter().collect();
+    // Some platforms put the certificates themselves there.
+    let pem = values.text("destination-cert-dir").filter(|text| text.trim_start().starts_with("-----BEGIN"));
+    let ca = values.path("destination-cert-dir").filter(|_| pem.is_none()).into_iter().collect();
+    let pem = pem.map(str::to_owned);
     let login = login(values, "destination-access-key-id", "destination-secret-key");
-    let access =
-        Access { login, trust: Trust { ca, identity: None, insecure }, proxies: proxies(values)?, ..Access::default() };
+    let access = Access {
+        login,
+        trust: Trust { ca, pem, identity: None, insecure },
+        proxies: proxies(values)?,
+        ..Access::default()
+    };
     let form = match values.text("store-as").unwrap_or("stored") {
         "stored" => Form::Stored,
         "raw" => Form::Raw,
@@ -346,7 +353,7 @@ fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable
     Ok(Access {
         login: login(values, "access-key-id", "secret-key"),
         headers: headers(values, environment)?,
-        trust: Trust { ca, identity: None, insecure: values.is_on("insecure-tls")? },
+        trust: Trust { ca, insecure: values.is_on("insecure-tls")?, ..Trust::default() },
         proxies: proxies(values)?,
         guard: Guard { allow_hosts: values.read("allow-hosts", hosts)?, deny_private: values.is_on("deny-private")? },
         ..Access::default()
@@ -423,7 +430,7 @@ fn platform(values: &Values) -> Result<Option<Platform>, Unusable> {
     Ok(whole.or(processor))
 }
 
-fn options(values: &Values, destination: &Destination) -> Result<Options, Unusable> {
+pub(crate) fn options(values: &Values, destination: &Destination) -> Result<Options, Unusable> {
     let usual = Limits::default();
     let size = |name, usual| Ok(values.read(name, parse::quantity)?.unwrap_or(usual));
     let limits = Limits {

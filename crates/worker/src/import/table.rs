@@ -2,7 +2,8 @@
 
 use crate::settings::{Group, Kind, Setting};
 
-const fn open(
+/// A setting that anybody may see.
+pub(crate) const fn open(
     name: &'static str,
     variables: &'static [&'static str],
     value: &'static str,
@@ -12,9 +13,18 @@ const fn open(
     Setting { name, variables, value, default, kind: Kind::Open, what }
 }
 
-const fn secret(name: &'static str, variables: &'static [&'static str], what: &'static str) -> Setting {
+/// A setting that nobody may see.
+pub(crate) const fn secret(name: &'static str, variables: &'static [&'static str], what: &'static str) -> Setting {
     Setting { name, variables, value: "TEXT", default: "", kind: Kind::Secret, what }
 }
+
+/// The ways to servers, of whatever is asked.
+pub(crate) const HTTP_PROXY: Setting = secret("http-proxy", &["http_proxy", "HTTP_PROXY"], "Proxy for http://");
+pub(crate) const HTTPS_PROXY: Setting = secret("https-proxy", &["https_proxy", "HTTPS_PROXY"], "Proxy for https://");
+pub(crate) const ALL_PROXY: Setting =
+    secret("all-proxy", &["all_proxy", "ALL_PROXY"], "Proxy for what has none of its own");
+pub(crate) const NO_PROXY: Setting =
+    open("no-proxy", &["no_proxy", "NO_PROXY"], "HOST,…", "", "Hosts that are reached without a proxy");
 
 /// How an end is told and watched, of imports and uploads alike.
 pub const TELLING: Group = Group {
@@ -129,30 +139,38 @@ pub const DESTINATION: Group = Group {
         ),
         open(
             "destination-endpoint",
-            &["IMPORTER_DESTINATION_ENDPOINT"],
+            &["IMPORTER_DESTINATION_ENDPOINT", "UPLOADER_DESTINATION_ENDPOINT"],
             "REFERENCE",
             "",
             "The container image, as in `registry.example/vi/team/debian:uid`",
         ),
         open(
             "destination-path",
-            &["DISKFERRY_DESTINATION_PATH"],
+            &["DISKFERRY_DESTINATION_PATH", "DESTINATION"],
             "PATH",
             "/dev/cdi-block-volume or /data/disk.img",
             "The block device, or the file for a raw disk",
         ),
-        secret("destination-access-key-id", &["IMPORTER_DESTINATION_ACCESS_KEY_ID"], "User of the registry"),
-        secret("destination-secret-key", &["IMPORTER_DESTINATION_SECRET_KEY"], "Password of that user"),
+        secret(
+            "destination-access-key-id",
+            &["IMPORTER_DESTINATION_ACCESS_KEY_ID", "UPLOADER_DESTINATION_ACCESS_KEY_ID"],
+            "User of the registry",
+        ),
+        secret(
+            "destination-secret-key",
+            &["IMPORTER_DESTINATION_SECRET_KEY", "UPLOADER_DESTINATION_SECRET_KEY"],
+            "Password of that user",
+        ),
         open(
             "destination-auth-config",
-            &["IMPORTER_DESTINATION_AUTH_CONFIG"],
+            &["IMPORTER_DESTINATION_AUTH_CONFIG", "UPLOADER_DESTINATION_AUTH_CONFIG"],
             "FILE",
             "",
             "Docker's config.json with them",
         ),
         open(
             "destination-cert-dir",
-            &["DISKFERRY_DESTINATION_CERT_DIR"],
+            &["DISKFERRY_DESTINATION_CERT_DIR", "UPLOADER_DESTINATION_CA_BUNDLE"],
             "DIR|FILE",
             "",
             "Certificates that are believed besides the system's",
@@ -181,7 +199,7 @@ pub const DESTINATION: Group = Group {
         open("name", &["DISKFERRY_NAME"], "NAME", "disk.img", "The image's name under disk/ in the container image"),
         open(
             "image-size",
-            &["IMPORTER_IMAGE_SIZE"],
+            &["IMPORTER_IMAGE_SIZE", "UPLOAD_IMAGE_SIZE"],
             "QUANTITY",
             "the unpacked size",
             "Size of the disk on a volume; one that is smaller than the image's is refused",
@@ -288,10 +306,10 @@ pub const SOURCE: Group = Group {
             "/extraheaders, where it exists",
             "Directory of files with such headers",
         ),
-        secret("http-proxy", &["http_proxy", "HTTP_PROXY"], "Proxy for http://"),
-        secret("https-proxy", &["https_proxy", "HTTPS_PROXY"], "Proxy for https://"),
-        secret("all-proxy", &["all_proxy", "ALL_PROXY"], "Proxy for what has none of its own"),
-        open("no-proxy", &["no_proxy", "NO_PROXY"], "HOST,…", "", "Hosts that are reached without a proxy"),
+        HTTP_PROXY,
+        HTTPS_PROXY,
+        ALL_PROXY,
+        NO_PROXY,
         open("s3-region", &["AWS_REGION"], "REGION", "us-east-1", "Region of a store that speaks S3"),
         open(
             "allow-hosts",

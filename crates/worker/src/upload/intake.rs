@@ -1,0 +1,376 @@
+//! The one image that is taken: how much of it has come, who is sending, and what became of it.
+//!
+//! Bytes go from whoever sends through a bounded channel to the thread that carries the image. When a sender breaks off, the other end just
+//! waits: the next one goes on at the byte that is missing. One who begins anew has the job begin anew.
+
+use std::io::{self, Read};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use diskferry::Error;
+use tokio::sync::{mpsc, watch};
+
+use crate::verdict::Verdict;
+
+/// Pieces that may wait for the job. Each is what one read of a connection gave.
+const PIECES: usize = 16;
+
+/// The image that is taken. Clones are the same.
+#[derive(Clone)]
+pub struct Intake(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Jobs, for the thread that carries images.
+    jobs: std::sync::mpsc::SyncSender<Job>,
+    /// Counts changes that somebody may be waiting for.
+    changed: watch::Sender<u64>,
+    times: Times,
+    began: Instant,
+}
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// For somebody to begin.
+    pub first: Duration,
+    /// For the next bytes of somebody who is sending.
+    pub stall: Duration,
+    /// For somebody to go on with what broke off.
+    pub resume: Duration,
+    /// For all of it.
+    pub whole: Option<Duration>,
+}
+
+/// What somebody has begun to send.
+pub struct Job {
+    /// Its bytes.
+    pub feed: Feed,
+    /// How many they will be, if that is known.
+    pub len: Option<u64>,
+}
+
+struct State {
+    stage: Stage,
+    /// How often it was begun. What belongs to an earlier beginning is over.
+    round: u64,
+}
+
+enum Stage {
+    /// Nobody has come.
+    Waiting,
+    /// Bytes are coming, or should.
+    Taking(Taking),
+    /// All bytes are there, and are being dealt with.
+    Working { len: u64 },
+    /// It has ended.
+    Ended(Outcome),
+}
+
+struct Taking {
+    sender: mpsc::Sender<Bytes>,
+    gone: Gone,
+    is_whole: Arc<AtomicBool>,
+    offset: u64,
+    total: Option<u64>,
+    /// Whether somebody is sending, and if not, since when.
+    broken: Option<Instant>,
+}
+
+/// How it has ended.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The image is where it belongs.
+    Good,
+    /// It is not.
+    Bad(Verdict),
+}
+
+/// Why somebody cannot send now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Somebody else is sending.
+    Busy,
+    /// There is an image already, or a verdict on one.
+    Over,
+    /// What was sent begins elsewhere than where bytes are missing.
+    Elsewhere {
+        /// Where they are missing.
+        offset: u64,
+    },
+    /// The whole has another length than was said before.
+    OtherLength {
+        /// What was said before.
+        total: u64,
+    },
+}
+
+/// Who is sending. When this is dropped before the end, somebody else may go on.
+pub struct Ticket {
+    intake: Intake,
+    sender: mpsc::Sender<Bytes>,
+    round: u64,
+    is_done: bool,
+}
+
+/// What is known of it, for those who ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes that have come.
+    pub offset: u64,
+    /// How many they will be.
+    pub total: Option<u64>,
+    /// Whether somebody is sending.
+    pub is_busy: bool,
+}
+
+/// Why the bytes have come to no end. Empty while they come.
+type Gone = Arc<Mutex<Option<Error>>>;
+
+/// The bytes as they come. They end when all are there, and fail with the reason when no more will come.
+pub struct Feed {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    gone: Gone,
+    is_whole: Arc<AtomicBool>,
+}
+
+impl Intake {
+    /// Takes an image, with `jobs` for whoever carries it.
+    pub fn new(times: Times) -> (Self, std::sync::mpsc::Receiver<Job>) {
+        let (jobs, next) = std::sync::mpsc::sync_channel(1);
+        let state = Mutex::new(State { stage: Stage::Waiting, round: 0 });
+        let shared = Shared { state, jobs, changed: watch::channel(0).0, times, began: Instant::now() };
+        (Self(Arc::new(shared)), next)
+    }
+
+    /// How long is waited for what.
+    pub fn times(&self) -> Times {
+        self.0.times
+    }
+
+    /// Somebody wants to send the bytes from `start` on, of `total` if that is known. With 0 everything begins anew, if it may.
+    pub fn enter(&self, start: u64, total: Option<u64>, may_begin: bool) -> Result<Ticket, Refusal> {
+        let mut state = self.lock();
+        let goes_on = match &state.stage {
+            Stage::Working { .. } => return Err(Refusal::Busy),
+            Stage::Ended(_) => return Err(Refusal::Over),
+            Stage::Taking(taking) if taking.broken.is_none() => return Err(Refusal::Busy),
+            Stage::Waiting if start > 0 => return Err(Refusal::Elsewhere { offset: 0 }),
+            Stage::Waiting => false,
+            Stage::Taking(taking) if (start > 0 || !may_begin) && start != taking.offset => {
+                return Err(Refusal::Elsewhere { offset: taking.offset });
+            }
+            Stage::Taking(Taking { total: Some(before), .. })
+                if start > 0 && total.is_some_and(|now| now != *before) =>
+            {
+                return Err(Refusal::OtherLength { total: *before });
+            }
+            // Of what was made room for and not begun, the length that was said stays.
+            Stage::Taking(taking) => start == taking.offset && (start > 0 || total.is_none() || total == taking.total),
+        };
+        let round = state.round;
+        match &mut state.stage {
+            Stage::Taking(taking) if goes_on => {
+                taking.broken = None;
+                taking.total = taking.total.or(total);
+                Ok(Ticket { intake: self.clone(), sender: taking.sender.clone(), round, is_done: false })
+            }
+            _ => self.begin(&mut state, total),
+        }
+    }
+
+    fn begin(&self, state: &mut State, total: Option<u64>) -> Result<Ticket, Refusal> {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        let (gone, is_whole) = (Gone::default(), Arc::<AtomicBool>::default());
+        let feed = Feed { pieces, piece: Bytes::new(), gone: Arc::clone(&gone), is_whole: Arc::clone(&is_whole) };
+        // One that was begun before has been taken by the job's thread, or it is still here, and then somebody is very fast.
+        if self.0.jobs.try_send(Job { feed, len: total }).is_err() {
+            return Err(Refusal::Busy);
+        }
+        state.round += 1;
+        let (round, taken) = (state.round, sender.clone());
+        // The sender of the one before goes, so that its job ends.
+        state.stage = Stage::Taking(Taking { sender, gone, is_whole, offset: 0, total, broken: None });
+        self.tell();
+        Ok(Ticket { intake: self.clone(), sender: taken, round, is_done: false })
+    }
+
+    /// Makes room for an image of `total` bytes, of which nothing is sent yet.
+    pub fn create(&self, total: Option<u64>) -> Result<(), Refusal> {
+        self.enter(0, total, true).map(drop)
+    }
+
+    /// What is known of it.
+    pub fn place(&self) -> Place {
+        match &self.lock().stage {
+            Stage::Taking(taking) => {
+                Place { offset: taking.offset, total: taking.total, is_busy: taking.broken.is_none() }
+            }
+            Stage::Working { len } => Place { offset: *len, total: Some(*len), is_busy: true },
+            Stage::Waiting | Stage::Ended(_) => Place { offset: 0, total: None, is_busy: false },
+        }
+    }
+
+    /// How it has ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.lock().stage {
+            Stage::Ended(outcome) => Some(outcome.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits for how it ends; `None` if it is begun anew meanwhile.
+    pub async fn ended(&self, round: u64) -> Option<Outcome> {
+        let mut changes = self.0.changed.subscribe();
+        loop {
+            {
+                let state = self.lock();
+                match &state.stage {
+                    Stage::Ended(outcome) => return Some(outcome.clone()),
+                    _ if state.round != round => return None,
+                    _ => {}
+                }
+            }
+            if changes.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// It has ended.
+    pub fn end(&self, outcome: Outcome) {
+        self.lock().stage = Stage::Ended(outcome);
+        self.tell();
+    }
+
+    /// Gives up what takes too long, or what has been stopped, and says why. To be called now and then.
+    pub fn look(&self, is_stopped: bool) -> Option<Error> {
+        let mut state = self.lock();
+        let late = |what: &str, time: Duration| {
+            Some(Error::source("stalled", format!("{what} {} s", time.as_secs())).for_now())
+        };
+        let Times { first, resume, whole, .. } = self.0.times;
+        let whole = whole.filter(|whole| self.0.began.elapsed() > *whole);
+        let why = || match &state.stage {
+            Stage::Ended(_) | Stage::Working { .. } => None,
+            _ if is_stopped => Some(Error::Stopped),
+            _ if whole.is_some() => late("all of the image was not there after", whole.unwrap_or_default()),
+            Stage::Waiting if self.0.began.elapsed() > first => late("nobody has sent an image for", first),
+            Stage::Taking(Taking { broken: Some(since), .. }) if since.elapsed() > resume => {
+                late("nobody has gone on with an upload that broke off for", resume)
+            }
+            _ => None,
+        };
+        let (why, told) = (why()?, why());
+        if let Stage::Taking(taking) = &mut state.stage {
+            taking.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+            // Nobody sends any more, and the job hears of it.
+            taking.sender = mpsc::channel(1).0;
+            state.round += 1;
+            self.tell();
+        }
+        told
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+}
+
+impl Ticket {
+    /// Which beginning it belongs to.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Hands on bytes; false if nobody wants them any more.
+    pub async fn send(&mut self, bytes: Bytes) -> bool {
+        let len = bytes.len() as u64;
+        let mut changes = self.intake.0.changed.subscribe();
+        let mut sending = pin!(self.sender.send(bytes));
+        let sent = loop {
+            tokio::select! {
+                sent = &mut sending => break sent.is_ok(),
+                _ = changes.changed() => if self.intake.lock().round != self.round { break false },
+            }
+        };
+        let mut state = self.intake.lock();
+        let is_ours = state.round == self.round;
+        match &mut state.stage {
+            Stage::Taking(taking) if sent && is_ours => {
+                taking.offset = taking.offset.saturating_add(len);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until nobody wants its bytes any more.
+    pub async fn over(&self) {
+        let mut changes = self.intake.0.changed.subscribe();
+        while self.intake.lock().round == self.round {
+            tokio::select! {
+                () = self.sender.closed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// What was sent has come to its end. Says whether that is the end of the image: it is with the last byte of what was promised.
+    pub fn finish(mut self) -> bool {
+        let mut state = self.intake.lock();
+        let Stage::Taking(taking) = &state.stage else { return false };
+        if state.round != self.round || taking.total.is_some_and(|total| total != taking.offset) {
+            return false;
+        }
+        taking.is_whole.store(true, Ordering::Release);
+        state.stage = Stage::Working { len: taking.offset };
+        drop(state);
+        self.is_done = true;
+        self.intake.tell();
+        true
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut state = self.intake.lock();
+        let round = state.round;
+        if let Stage::Taking(taking) = &mut state.stage
+            && round == self.round
+        {
+            taking.broken = Some(Instant::now());
+        }
+    }
+}
+
+impl Read for Feed {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None if self.is_whole.load(Ordering::Acquire) => return Ok(0),
+                None => {
+                    let why = self.gone.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    return Err(why.unwrap_or(Error::Stopped).into());
+                }
+            }
+        }
+        let len = buf.len().min(self.piece.len());
+        if let Some(buf) = buf.get_mut(..len) {
+            self.piece.copy_to_slice(buf);
+        }
+        Ok(len)
+    }
+}

@@ -1,0 +1,138 @@
+//! What is to be done, made of settings.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use diskferry::Options;
+use diskferry_remote::http::Patience;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+
+use super::access::{Paths, clients};
+use super::intake::Times;
+use crate::import::order::{self, Destination, PATIENCE};
+use crate::serve::tls::Identity;
+use crate::settings::{Unusable, Values, parse};
+
+/// The ports that platforms use.
+const PORT: u16 = 8444;
+const HEALTHZ: u16 = 8080;
+
+const FIRST: Duration = Duration::from_secs(600);
+const STALL: Duration = Duration::from_secs(60);
+const RESUME: Duration = Duration::from_secs(600);
+const LINGER: Duration = Duration::from_secs(3);
+
+/// What is to be done.
+pub struct Order {
+    /// Where images are taken; the first that can be had.
+    pub listen: Vec<SocketAddr>,
+    /// Where health is told, if it is; likewise.
+    pub healthz: Vec<SocketAddr>,
+    /// With TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// The name that the certificate of a client must have.
+    pub client_name: Option<String>,
+    /// Which paths lead to it.
+    pub paths: Paths,
+    /// How long is waited for what.
+    pub times: Times,
+    /// How long is answered behind the end.
+    pub linger: Duration,
+    /// Where the image goes.
+    pub destination: Destination,
+    /// Digests that it must have, its format if that is stated, and limits.
+    pub options: Options,
+}
+
+impl Order {
+    /// Understands `values`.
+    pub fn new(values: &Values) -> Result<Self, Unusable> {
+        let patience = values.read("patience", parse::span)?.unwrap_or(PATIENCE);
+        let patient = Patience {
+            retries: order::retries(patience),
+            first_pause: Duration::from_secs(1),
+            ..order::stall(values)?
+        };
+        let destination = order::destination(values, patient)?;
+        let options = order::options(values, &destination)?;
+        let token = values.text("token").map(str::trim);
+        let is_open = values.is_on("open-path")?;
+        let tls = tls(values)?;
+        let client_name = values.text("client-name").map(str::to_owned);
+        if client_name.is_some() && values.text("client-ca-file").is_none() {
+            return Err(
+                values.unusable("client-name", "whoever comes can say so: name its authorities (CLIENT_CA_FILE)")
+            );
+        }
+        let port = |name, usual| Ok(values.read(name, parse::number::<u16>)?.unwrap_or(usual));
+        let healthz = port("healthz-port", HEALTHZ)?;
+        let time = |name, usual| Ok(values.read(name, parse::span)?.unwrap_or(usual));
+        Ok(Self {
+            listen: addresses(values, port("listen-port", PORT)?)?,
+            healthz: if healthz == 0 { Vec::new() } else { addresses(values, healthz)? },
+            tls,
+            client_name,
+            paths: Paths::new(token, is_open).map_err(|why| values.unusable("token", why))?,
+            times: Times {
+                first: time("first-byte-timeout", FIRST)?,
+                stall: time("upload-stall-timeout", STALL)?,
+                resume: time("resume-timeout", RESUME)?,
+                whole: values.read("deadline", deadline)?,
+            },
+            linger: time("linger", LINGER)?,
+            destination,
+            options,
+        })
+    }
+}
+
+/// The address that was stated; else all there are, of which not every machine has those of IPv6.
+fn addresses(values: &Values, port: u16) -> Result<Vec<SocketAddr>, Unusable> {
+    let stated = values.read("listen-address", |text| {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        bare.parse::<IpAddr>().map_err(|_| "expected an address, as in 0.0.0.0 or [::1]")
+    })?;
+    let usual = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    let all = stated.map_or_else(|| usual.to_vec(), |address| vec![address]);
+    Ok(all.into_iter().map(|address: IpAddr| (address, port).into()).collect())
+}
+
+/// What is left until a moment, or a time.
+fn deadline(text: &str) -> Result<Duration, String> {
+    match text.parse::<Timestamp>() {
+        Ok(moment) => {
+            let moment = SystemTime::from(moment);
+            moment.duration_since(SystemTime::now()).map_err(|_| format!("{text} has passed"))
+        }
+        Err(_) => parse::span(text),
+    }
+}
+
+fn tls(values: &Values) -> Result<Option<Arc<ServerConfig>>, Unusable> {
+    let (certificate, key) = (values.path("tls-cert-file"), values.path("tls-key-file"));
+    let authorities = values.path("client-ca-file");
+    let (certificate, key) = match (certificate, key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) if authorities.is_none() => return Ok(None),
+        _ => {
+            let what = "TLS_CERT_FILE (--tls-cert-file) and TLS_KEY_FILE (--tls-key-file) are needed for TLS, both";
+            return Err(Unusable(what.into()));
+        }
+    };
+    let clients = authorities.map(|path| {
+        let bad = |why: String| values.unusable("client-ca-file", format!("{}: {why}", path.display()));
+        let pem = read(&path).map_err(bad)?;
+        clients(&pem).map_err(bad)
+    });
+    let identity = Identity::read(&certificate, &key).map_err(|error| values.unusable("tls-cert-file", error))?;
+    let config = identity.config(clients.transpose()?);
+    config.map(Some).map_err(|error| values.unusable("tls-cert-file", error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| error.to_string())
+}

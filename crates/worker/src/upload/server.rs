@@ -1,0 +1,388 @@
+//! HTTP for whoever sends an image: one path, and every answer says what a person would want to know.
+//!
+//! `PUT` and `POST` take the image, with `Content-Length` or in chunks; with `Content-Range` they go on with one that broke off, at the offset
+//! that `HEAD` tells. The core of [tus](https://tus.io/protocols/resumable-upload) 1.0 with its creation is the same in other words.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::access::{Paths, is_named};
+use super::answer::{self, EXTENSION, LENGTH, OFFSET, RESUMABLE, TUS, VERSION};
+use super::intake::{Intake, Ticket};
+use super::page;
+use crate::serve::{Body, text};
+use crate::status::Board;
+
+/// How long a client may take for its handshake, and for the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections at one time. Those that say nothing are gone after [`PATIENCE`].
+const MOST: usize = 2048;
+
+/// Longest head of a request, and most bytes that wait in a connection.
+const BUFFER: usize = 64 << 10;
+
+/// What is read of a body that nobody wants, so that its sender comes to read the answer.
+const DRAINED: usize = 256 << 20;
+const DRAINING: Duration = Duration::from_secs(10);
+
+/// The type that tus has for bytes.
+const OFFSET_STREAM: &str = "application/offset+octet-stream";
+
+/// A stream that is one of CDI's clones and no image.
+const CDI_TYPE: HeaderName = HeaderName::from_static("x-cdi-content-type");
+
+/// What a server needs to know.
+pub struct Door {
+    /// Where bytes go.
+    pub intake: Intake,
+    /// What is told.
+    pub board: Board,
+    /// Which paths lead to it.
+    pub paths: Paths,
+    /// Who may come, if only one may.
+    pub client_name: Option<String>,
+}
+
+/// Serves connections until the runtime ends.
+pub async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
+    let room = Arc::new(Semaphore::new(MOST));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, or of memory: asking again at once would only burn the processor.
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (acceptor, door) = (acceptor.clone(), Arc::clone(&door));
+        tokio::spawn(async move {
+            converse(stream, acceptor, door).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
+    let Some(acceptor) = acceptor else { return connection(stream, door, true).await };
+    let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
+    let is_known = door.client_name.as_ref().is_none_or(|name| {
+        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        certificates.first().is_some_and(|certificate| is_named(certificate, name))
+    });
+    connection(stream, door, is_known).await;
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<Door>, is_known: bool) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let door = Arc::clone(&door);
+        async move {
+            let (head, body) = request.into_parts();
+            if !is_known {
+                drain(body);
+                let what = "the certificate of the client has another name";
+                return Ok(answer::error(StatusCode::UNAUTHORIZED, "wrong-client", what));
+            }
+            Ok::<_, Infallible>(door.answer(&head.method, head.uri.path(), &head.headers, body).await)
+        }
+    });
+    // A client that goes away is none of our trouble: what it has begun can be gone on with.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(BUFFER)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+/// What part of the image a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    start: u64,
+    /// Bytes of the request, if it says so.
+    len: Option<u64>,
+    /// Bytes of the image, if it says so.
+    total: Option<u64>,
+}
+
+impl Door {
+    async fn answer(&self, method: &Method, path: &str, headers: &HeaderMap, body: Incoming) -> Response<Body> {
+        if path == "/healthz" && (method == Method::GET || method == Method::HEAD) {
+            return text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n");
+        }
+        if !self.paths.leads(path) {
+            drain(body);
+            return answer::error(StatusCode::NOT_FOUND, "not-found", "nothing is here");
+        }
+        match *method {
+            Method::GET if wants_page(headers) => page(),
+            Method::GET | Method::HEAD => answer::status(&self.board, self.intake.place()),
+            Method::OPTIONS => options(),
+            Method::POST if headers.contains_key(RESUMABLE) => self.create(path, headers),
+            Method::PUT | Method::POST | Method::PATCH => match part(method, headers) {
+                Ok(part) => self.take(method, part, body).await,
+                Err((status, code, message)) => {
+                    drain(body);
+                    answer::error(status, code, message)
+                }
+            },
+            _ => {
+                drain(body);
+                let mut answer = answer::error(StatusCode::METHOD_NOT_ALLOWED, "method", "PUT or POST an image");
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, PATCH, POST, PUT"));
+                answer
+            }
+        }
+    }
+
+    /// Makes room for an image that is sent later.
+    fn create(&self, path: &str, headers: &HeaderMap) -> Response<Body> {
+        let total = number(headers, &LENGTH);
+        if total.is_none() && !headers.contains_key("upload-defer-length") {
+            return answer::error(StatusCode::BAD_REQUEST, "no-length", "Upload-Length is missing");
+        }
+        match self.intake.create(total) {
+            Ok(()) => {
+                let mut created = text(StatusCode::CREATED, "text/plain", "");
+                created.headers_mut().extend(HeaderValue::try_from(path).ok().map(|path| (LOCATION, path)));
+                answer::placed(created, self.intake.place())
+            }
+            Err(refusal) => answer::refusal(&refusal, self.intake.outcome().as_ref()),
+        }
+    }
+
+    /// Takes bytes, and answers when they are there, or when the image has come to its end.
+    async fn take(&self, method: &Method, part: Part, mut body: Incoming) -> Response<Body> {
+        let mut ticket = match self.intake.enter(part.start, part.total, method != Method::PATCH) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                drain(body);
+                return answer::refusal(&refusal, self.intake.outcome().as_ref());
+            }
+        };
+        let round = ticket.round();
+        let came = self.receive(&mut ticket, part, &mut body).await;
+        let end = match came {
+            Came::All => ticket.finish(),
+            Came::Unwanted => {
+                drop(ticket);
+                true
+            }
+            Came::Broken(answer) => {
+                drop(ticket);
+                // Who sends nothing has nothing that could be in the way.
+                if answer.status() != StatusCode::REQUEST_TIMEOUT {
+                    drain(body);
+                }
+                return answer;
+            }
+        };
+        if !end {
+            // A part of it, and more is to come.
+            let status = if method == Method::PATCH { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
+            let place = self.intake.place();
+            let mut partly = answer::status(&self.board, place);
+            if status == StatusCode::NO_CONTENT {
+                partly = answer::placed(text(status, "text/plain", ""), place);
+            }
+            *partly.status_mut() = status;
+            return partly;
+        }
+        if matches!(came, Came::Unwanted) {
+            drain(body);
+        }
+        match self.intake.ended(round).await {
+            Some(outcome) => {
+                let place = self.intake.place();
+                let mut answer = answer::outcome(&outcome, &self.board, place);
+                if method == Method::PATCH && answer.status() == StatusCode::OK {
+                    answer = text(StatusCode::NO_CONTENT, "text/plain", "");
+                    answer.headers_mut().insert(RESUMABLE, TUS);
+                    answer.headers_mut().extend(part.end().map(|end| (OFFSET, end.into())));
+                }
+                answer
+            }
+            None => answer::error(StatusCode::CONFLICT, "begun-anew", "somebody has begun to send an image anew"),
+        }
+    }
+
+    /// Reads the body to its end.
+    async fn receive(&self, ticket: &mut Ticket, part: Part, body: &mut Incoming) -> Came {
+        let stall = self.intake.times().stall;
+        let mut left = part.len;
+        loop {
+            let frame = tokio::select! {
+                frame = timeout(stall, body.frame()) => frame,
+                () = ticket.over() => return Came::Unwanted,
+            };
+            let frame = match frame {
+                Err(_) => {
+                    let what =
+                        format!("nothing has come for {} s: go on at the offset that HEAD tells", stall.as_secs());
+                    return Came::Broken(answer::error(StatusCode::REQUEST_TIMEOUT, "stalled", &what));
+                }
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(_))) => {
+                    let what = "the body breaks off: go on at the offset that HEAD tells";
+                    return Came::Broken(answer::error(StatusCode::BAD_REQUEST, "interrupted", what));
+                }
+                Ok(None) => return Came::All,
+            };
+            let Ok(bytes) = frame.into_data() else { continue };
+            if let Some(left) = &mut left {
+                let Some(less) = left.checked_sub(bytes.len() as u64) else {
+                    let what = "there are more bytes than was said";
+                    return Came::Broken(answer::error(StatusCode::BAD_REQUEST, "too-many", what));
+                };
+                *left = less;
+            }
+            if !bytes.is_empty() && !ticket.send(bytes).await {
+                return Came::Unwanted;
+            }
+        }
+    }
+}
+
+/// How a body has come to its end.
+enum Came {
+    All,
+    /// Whoever carries the image takes no more: there is a verdict, or there will be.
+    Unwanted,
+    Broken(Response<Body>),
+}
+
+impl Part {
+    fn end(self) -> Option<u64> {
+        self.len.and_then(|len| self.start.checked_add(len))
+    }
+}
+
+type Wrong = (StatusCode, &'static str, &'static str);
+
+/// What a request brings, by its head.
+fn part(method: &Method, headers: &HeaderMap) -> Result<Part, Wrong> {
+    let bad = |code, message| (StatusCode::BAD_REQUEST, code, message);
+    if headers.contains_key(CDI_TYPE) {
+        let what = "a clone is no image: send the image itself";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "clone", what));
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("multipart/") || kind.starts_with("application/x-www-form-urlencoded") {
+        let what = "a form is no image: send the bytes themselves, as by curl -T FILE";
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "form", what));
+    }
+    let len = number(headers, &CONTENT_LENGTH);
+    if *method == Method::PATCH {
+        if kind != OFFSET_STREAM {
+            let what = "PATCH takes application/offset+octet-stream";
+            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", what));
+        }
+        let start = number(headers, &OFFSET).ok_or(bad("no-offset", "Upload-Offset is missing"))?;
+        return Ok(Part { start, len, total: None });
+    }
+    let Some(range) = headers.get(CONTENT_RANGE) else { return Ok(Part { start: 0, len, total: len }) };
+    let wrong = bad("content-range", "Content-Range is not understood: expected bytes FIRST-LAST/TOTAL");
+    let (start, end, total) = range.to_str().ok().and_then(range_of).ok_or(wrong)?;
+    if len.is_some_and(|len| start.checked_add(len) != Some(end)) {
+        return Err(bad("content-range", "Content-Range and Content-Length contradict each other"));
+    }
+    Ok(Part { start, len: Some(end - start), total })
+}
+
+/// `bytes 5-9/10` is from 5 to 10 of 10; of a length that nobody knows it is `*`.
+fn range_of(text: &str) -> Option<(u64, u64, Option<u64>)> {
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (start, end) = (digits(first)?, digits(last)?.checked_add(1)?);
+    let total = if total == "*" { None } else { Some(digits(total)?) };
+    (start < end && total.is_none_or(|total| end <= total)).then_some((start, end, total))
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    digits(headers.get(name)?.to_str().ok()?.trim())
+}
+
+/// A browser wants a page, a program does not.
+fn wants_page(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("text/html"))
+}
+
+fn page() -> Response<Body> {
+    let mut answer = text(StatusCode::OK, "text/html; charset=utf-8", page::HTML);
+    let headers = answer.headers_mut();
+    headers.extend(HeaderValue::try_from(page::policy()).ok().map(|policy| (CONTENT_SECURITY_POLICY, policy)));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    // The path is a secret.
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    answer
+}
+
+fn options() -> Response<Body> {
+    let mut answer = text(StatusCode::NO_CONTENT, "text/plain", Bytes::new());
+    let headers = answer.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, PATCH, POST, PUT"));
+    headers.insert(RESUMABLE, TUS);
+    headers.insert(VERSION, TUS);
+    headers.insert(EXTENSION, HeaderValue::from_static("creation,creation-defer-length"));
+    answer
+}
+
+/// Reads on for a while. A connection that is closed with bytes unread would take the answer with it.
+fn drain(mut body: Incoming) {
+    tokio::spawn(timeout(DRAINING, async move {
+        let mut left = DRAINED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            if len > left {
+                return;
+            }
+            left -= len;
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_uploads_are_understood() {
+        assert_eq!(range_of("bytes 5-9/10"), Some((5, 10, Some(10))));
+        assert_eq!(range_of("bytes 0-0/*"), Some((0, 1, None)));
+        for bad in [
+            "",
+            "bytes",
+            "bytes 9-5/10",
+            "bytes 0-10/10",
+            "bytes */10",
+            "bytes +1-2/3",
+            "bytes 0-18446744073709551615/*",
+            "0-1/2",
+        ] {
+            assert_eq!(range_of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Uploads as people and platforms make them: with curl, to the real worker, into a real registry or onto a volume.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Ended, Pod, names};
+use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::serve::registry::{Registry, RunningRegistry};
+use diskferry_testkit::serve::tls::Authority;
+use diskferry_testkit::wrap;
+use serde_json::{Value, json};
+
+const TOKEN: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
+
+/// A worker that waits for an image.
+struct Door {
+    pod: Pod,
+    child: Option<Child>,
+    port: u16,
+}
+
+impl Door {
+    /// With a disk on a filesystem as the destination, and these variables.
+    fn open(variables: &[(&str, &str)]) -> Self {
+        let pod = Pod::new(&[]);
+        fs::create_dir(pod.path("data")).unwrap();
+        let path = pod.text("data/disk.img");
+        Self::with(
+            pod.with(&[("DISKFERRY_DESTINATION", "filesystem"), ("DISKFERRY_DESTINATION_PATH", &path)]),
+            variables,
+        )
+    }
+
+    fn to_registry(registry: &RunningRegistry, variables: &[(&str, &str)]) -> Self {
+        let endpoint = format!("{}/vi/team/a:uid-1", registry.host());
+        let pod = Pod::new(&[("UPLOADER_DESTINATION_ENDPOINT", &endpoint), ("DESTINATION_INSECURE_TLS", "true")]);
+        Self::with(pod, variables)
+    }
+
+    fn with(pod: Pod, variables: &[(&str, &str)]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let pod = pod
+            .with(&[("LISTEN_ADDRESS", "127.0.0.1"), ("LISTEN_PORT", &port.to_string()), ("HEALTHZ_PORT", "0")])
+            .with(&[("DISKFERRY_LINGER", "2s")])
+            .with(variables);
+        let child = pod.command(&["upload"]).spawn().unwrap();
+        pod.wait_for(|status| status["phase"] == "WaitForUserUpload" || status["phase"] == "Failed");
+        Self { pod, child: Some(child), port }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// What curl brings back: status and body.
+    fn curl(&self, args: &[&str], path: &str) -> (u16, String) {
+        let output = self.curl_command(args, path).output().unwrap();
+        parted(&output)
+    }
+
+    fn curl_command(&self, args: &[&str], path: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-m", "60", "-w", "\n%{http_code}"]).args(args).arg(self.url(path));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn offset(&self, path: &str) -> u64 {
+        let (_, head) = self.curl(&["-I"], path);
+        let line =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("upload-offset: ").map(str::to_owned));
+        line.unwrap().trim().parse().unwrap()
+    }
+
+    fn end(&mut self) -> Ended {
+        self.pod.end(self.child.take().unwrap())
+    }
+
+    /// Ends it, for tests that are about something else than its end.
+    fn kill(self) {
+        let mut child = self.child.unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+fn parted(output: &Output) -> (u16, String) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{output:?}"));
+    (status.parse().unwrap(), body.to_owned())
+}
+
+#[track_caller]
+fn assert_error(answer: &(u16, String), status: u16, code: &str) {
+    let (found, body) = answer;
+    let said: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {found} {body:?}"));
+    assert_eq!((*found, said["error"]["code"].as_str().unwrap()), (status, code), "{body}");
+}
+
+fn qcow2() -> (Vec<u8>, Vec<u8>) {
+    let image = Qcow2::new(8 << 20).fill(1);
+    (image.clone().build().image, image.disk())
+}
+
+/// Bytes that nothing makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
+}
+
+#[test]
+fn an_image_that_curl_sends_is_on_the_volume() {
+    let (image, disk) = qcow2();
+    for how in [
+        &["-T"][..],
+        &["-H", "Transfer-Encoding: chunked", "-T"],
+        &["-X", "POST", "-T"],
+        &["-H", "Expect: 100-continue", "-T"],
+    ] {
+        let mut door = Door::open(&[]);
+        let file = door.pod.write("a.qcow2.gz", &wrap::gzip(&image));
+        let (status, said) = door.curl(&[how, &[&file]].concat(), "/upload");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(status, 200, "{said}");
+        assert_eq!(
+            (&said["phase"], &said["format"], &said["unpacked-size"]),
+            (&json!("Ready"), &json!("qcow2"), &json!(8 << 20))
+        );
+        assert_error(&door.curl(&["-T", &file], "/upload"), 409, "already-done");
+        let data = door.pod.path("data");
+        let ended = door.end();
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.termination["message"], "Upload Complete");
+        assert_eq!(names(&data), ["disk.img"]);
+        assert!(fs::read(data.join("disk.img")).unwrap() == disk);
+    }
+}
+
+#[test]
+fn an_image_goes_to_a_registry_while_it_comes() {
+    let (image, _) = qcow2();
+    let registry = Registry::default().start();
+    let mut door = Door::to_registry(&registry, &[]);
+    let file = door.pod.write("a.qcow2.xz", &wrap::xz(&image, &[]));
+    let (status, said) = door.curl(&["-T", &file], "/upload");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((status, &said["unpacked-size"]), (200, &json!(8 << 20)), "{said}");
+    let stored = fs::metadata(&file).unwrap().len();
+    let ended = door.end();
+    assert_eq!((ended.code, &ended.termination["source-image-size"]), (Some(0), &json!(stored)));
+    assert_eq!(ended.termination["digest"], said["digest"]);
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_the_reason() {
+    let (image, _) = qcow2();
+    let cut = &image[..image.len() / 2];
+    let large = [b"<html>", &[b' '; 40 << 20][..]].concat();
+    for (bytes, status, code) in [(cut, 422, "qcow2-ends-early"), (&large, 422, "raw-no-disk")] {
+        let mut door = Door::open(&[]);
+        let file = door.pod.write("bad", bytes);
+        let (found, said) = door.curl(&["-T", &file], "/upload");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        if code != "raw-no-disk" {
+            assert_error(&(found, said.to_string()), status, code);
+        }
+        assert_eq!(found, status, "{said}");
+        assert_eq!(said["error"]["verdict"], "permanent");
+        let data = door.pod.path("data");
+        let ended = door.end();
+        assert_eq!(ended.code, Some(3));
+        assert_eq!(ended.termination["error-code"], said["error"]["code"]);
+        assert!(names(&data).is_empty());
+    }
+    let mut door = Door::open(&[("UPLOADER_CHECKSUMS", "md5:00000000000000000000000000000000")]);
+    let file = door.pod.write("a.qcow2", &image);
+    assert_error(&door.curl(&["-T", &file], "/upload"), 422, "mismatch");
+    assert_eq!(door.end().code, Some(6));
+    let mut door = Door::open(&[("UPLOAD_IMAGE_SIZE", "4Mi")]);
+    let file = door.pod.write("a.qcow2", &image);
+    assert_error(&door.curl(&["-T", &file], "/upload"), 413, "target-too-small");
+    assert_eq!(door.end().code, Some(5));
+}
+
+#[test]
+fn only_who_has_the_token_finds_the_path() {
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
+    let file = door.pod.write("a.qcow2", &image);
+    let right = format!("/upload/{TOKEN}");
+    for path in ["/upload", "/upload/", &format!("{right}x"), &right[..right.len() - 1], "/", "/status", "/metrics"] {
+        assert_error(&door.curl(&["-T", &file], path), 404, "not-found");
+        assert_error(&door.curl(&[], path), 404, "not-found");
+    }
+    assert_eq!(door.curl(&[], &right).0, 200);
+    assert_eq!(door.curl(&["-T", &file], &right).0, 200);
+    let data = door.pod.path("data/disk.img");
+    let ended = door.end();
+    assert!(fs::read(data).unwrap() == disk);
+    let said = format!("{ended:?}");
+    assert!(!said.contains(TOKEN), "{said}");
+    let weak = Pod::new(&[("DISKFERRY_UPLOAD_TOKEN", "guess-me")]);
+    let refused = weak.end(weak.command(&["upload"]).spawn().unwrap());
+    let message = refused.assert_bad(2, "usage");
+    assert!(message.starts_with("DISKFERRY_UPLOAD_TOKEN: ") && !message.contains("guess-me"), "{message}");
+}
+
+#[test]
+fn an_upload_that_broke_off_goes_on_where_it_was() {
+    let disk = noise(24 << 20);
+    let registry = Registry::default().start();
+    for volume in [true, false] {
+        let mut door = if volume { Door::open(&[]) } else { Door::to_registry(&registry, &[]) };
+        let file = door.pod.write("disk.img", &disk);
+        let mut curl = door.curl_command(&["--limit-rate", "20M", "-T", &file], "/upload").spawn().unwrap();
+        let begun = Instant::now();
+        while door.offset("/upload") < 3 << 20 {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(50));
+        }
+        curl.kill().unwrap();
+        curl.wait().unwrap();
+        let mut offset = 0;
+        // Until the worker has noticed.
+        while offset == 0 || door.offset("/upload") != offset {
+            offset = door.offset("/upload");
+            thread::sleep(Duration::from_millis(100));
+        }
+        assert!(offset > 0 && offset < 24 << 20);
+        // Elsewhere is wrong.
+        let wrong = (offset - 1).to_string();
+        let refused = door.curl(&["-C", &wrong, "-T", &file], "/upload");
+        assert_error(&refused, 409, "wrong-offset");
+        let (status, said) = door.curl(&["-C", &offset.to_string(), "-T", &file], "/upload");
+        assert_eq!(status, 200, "{said}");
+        let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+        assert_eq!((ended.code, &ended.termination["source-image-size"]), (Some(0), &json!(24 << 20)));
+        assert!(!volume || fs::read(data).unwrap() == disk);
+    }
+}
+
+#[test]
+fn an_upload_that_broke_off_may_be_begun_anew() {
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[]);
+    let file = door.pod.write("a.qcow2", &image);
+    let mut half = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+    write!(half, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+    half.write_all(&noise(1 << 20)).unwrap();
+    while door.offset("/upload") < 1 << 20 {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_error(&door.curl(&["-T", &file], "/upload"), 503, "busy");
+    drop(half);
+    let begun = Instant::now();
+    // -C - has no other offset for HTTP than 0.
+    let said = loop {
+        let (status, said) = door.curl(&["-C", "-", "-T", &file], "/upload");
+        if status != 503 || begun.elapsed() > Duration::from_secs(20) {
+            assert_eq!(status, 200, "{said}");
+            break said;
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert!(said.contains("\"format\":\"qcow2\""), "{said}");
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+#[test]
+fn the_words_of_tus_are_understood() {
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[]);
+    let (first, second) = image.split_at(image.len() / 2);
+    let (one, two) = (door.pod.write("1", first), door.pod.write("2", second));
+    let tus = ["-H", "Tus-Resumable: 1.0.0"];
+    let with = |more: &[&str]| door.curl(&[&tus[..], more].concat(), "/upload");
+    let options = door.curl(&["-i", "-X", "OPTIONS"], "/upload").1.to_ascii_lowercase();
+    assert!(options.contains("tus-version: 1.0.0") && options.contains("tus-extension: creation"), "{options}");
+    let length = format!("Upload-Length: {}", image.len());
+    let (status, created) = with(&["-i", "-X", "POST", "-H", &length]);
+    assert!(status == 201 && created.to_ascii_lowercase().contains("location: /upload"), "{created}");
+    let patch = ["-X", "PATCH", "-H", "Content-Type: application/offset+octet-stream"];
+    let part = |offset: usize, file: &str| {
+        with(&[&patch[..], &["-H", &format!("Upload-Offset: {offset}"), "--data-binary", &format!("@{file}")]].concat())
+    };
+    assert_eq!(part(0, &one).0, 204);
+    assert_eq!(door.offset("/upload"), first.len() as u64);
+    assert_error(&part(0, &one), 409, "wrong-offset");
+    assert_eq!(part(first.len(), &two).0, 204);
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+#[test]
+fn one_of_many_who_come_at_once_wins() {
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[]);
+    let file = door.pod.write("a.qcow2", &image);
+    let all: Vec<_> =
+        (0..50).map(|_| door.curl_command(&["--limit-rate", "4M", "-T", &file], "/upload").spawn().unwrap()).collect();
+    let statuses: Vec<_> = all.into_iter().map(|child| parted(&child.wait_with_output().unwrap()).0).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
+    assert!(statuses.iter().all(|status| [200, 409, 503].contains(status)), "{statuses:?}");
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+#[test]
+fn a_thousand_who_are_slow_do_not_keep_a_good_one_out() {
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
+    let file = door.pod.write("a.qcow2", &image);
+    let slow: Vec<_> = (0..800)
+        .map(|at| {
+            let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+            // Some say nothing, some begin a head, some send a body to nowhere.
+            let said = ["", "PUT /upl", "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\nx"][at % 3];
+            stream.write_all(said.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let (status, said) = door.curl(&["-T", &file], &format!("/upload/{TOKEN}"));
+    assert_eq!(status, 200, "{said}");
+    drop(slow);
+    let memory = fs::read_to_string(format!("/proc/{}/status", door.child.as_ref().unwrap().id())).unwrap();
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|text| text.trim().to_owned());
+    let kibibytes: Option<u64> = peak.and_then(|text| text.split(' ').next()?.parse().ok());
+    // It may have ended by now.
+    assert!(kibibytes.is_none_or(|peak| peak < 100 << 10), "{kibibytes:?}");
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+#[test]
+fn bodies_that_are_not_what_they_say_are_refused() {
+    let door = Door::open(&[]);
+    let raw = |text: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
+    };
+    let put = |more: &str| raw(&format!("PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n{more}\r\nabcd"));
+    assert_error(&put("Content-Range: bytes 0-9/10\r\n"), 400, "content-range");
+    assert_error(&put("Content-Range: nonsense\r\n"), 400, "content-range");
+    assert_error(&put("Content-Range: bytes 6-9/10\r\n"), 409, "wrong-offset");
+    assert_error(&put("Content-Type: multipart/form-data; boundary=x\r\n"), 415, "form");
+    assert_error(&put("x-cdi-content-type: blockdevice-clone\r\n"), 415, "clone");
+    assert_error(&door.curl(&["-X", "DELETE"], "/upload"), 405, "method");
+    assert_eq!(raw(&format!("GET /upload HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(200_000))).0, 431);
+    assert_eq!(door.curl(&[], "/healthz"), (200, "ok\n".into()));
+    let (_, said) = door.curl(&[], "/upload");
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["phase"], "WaitForUserUpload");
+    door.kill();
+}
+
+#[test]
+fn what_takes_too_long_ends() {
+    let mut door = Door::open(&[("DISKFERRY_FIRST_BYTE_TIMEOUT", "1s")]);
+    let ended = door.end();
+    assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")));
+    assert_eq!(ended.events.last().unwrap()["reason"], "WaitForUserUploadTimeout");
+
+    let begin = |door: &Door| {
+        let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+        write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+        stream.write_all(&noise(1 << 20)).unwrap();
+        stream
+    };
+    let mut door = Door::open(&[("DISKFERRY_UPLOAD_STALL_TIMEOUT", "1s"), ("DISKFERRY_RESUME_TIMEOUT", "1s")]);
+    let mut stream = begin(&door);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"stalled\""), "{answer}");
+    let ended = door.end();
+    assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
+
+    let mut door = Door::open(&[("DEADLINE", "2s")]);
+    let _stream = begin(&door);
+    assert_eq!(door.end().code, Some(75));
+    let late = Pod::new(&[("DEADLINE", "2020-01-01T00:00:00Z")]);
+    late.end(late.command(&["upload"]).spawn().unwrap()).assert_bad(2, "usage");
+}
+
+#[test]
+fn a_signal_ends_an_upload_and_leaves_nothing() {
+    for begun in [false, true] {
+        let mut door = Door::open(&[]);
+        let stream = begun.then(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+            write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+            stream.write_all(&noise(1 << 20)).unwrap();
+            door.pod.wait_for(|status| status["phase"] == "Provisioning");
+            stream
+        });
+        let id = door.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let (data, ended) = (door.pod.path("data"), door.end());
+        assert_eq!(ended.code, Some(143), "{ended:?}");
+        assert_eq!(ended.events.last().unwrap()["phase"], "Terminating");
+        assert!(names(&data).is_empty());
+        drop(stream);
+    }
+}
+
+#[test]
+fn clients_prove_who_they_are() {
+    let (image, disk) = qcow2();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pod = Pod::new(&[]);
+    let server = authority.server(&["127.0.0.1"]);
+    let file = |name: &str, text: &str| pod.write(name, text.as_bytes());
+    let (cert, key) = (file("cert", &server.certificate), file("key", &server.key));
+    let ca = file("ca", &authority.certificate());
+    let client = |name: &str, authority: &Authority, file_name: &str| {
+        let identity = authority.client(name);
+        file(file_name, &format!("{}{}", identity.certificate, identity.key))
+    };
+    let (good, bad) = (client("uploader", &authority, "good"), client("somebody", &authority, "bad"));
+    let stranger = client("uploader", &other, "stranger");
+    let image_file = pod.write("a.qcow2", &image);
+    let mut door = Door::open(&[
+        ("TLS_CERT_FILE", &cert),
+        ("TLS_KEY_FILE", &key),
+        ("CLIENT_CA_FILE", &ca),
+        ("CLIENT_NAME", "uploader"),
+    ]);
+    let curl = |cert: &str| {
+        let url = format!("https://127.0.0.1:{}/upload", door.port);
+        let mut command = Command::new("curl");
+        command.args([
+            "-sS",
+            "-m",
+            "60",
+            "-w",
+            "\n%{http_code}",
+            "--cacert",
+            &ca,
+            "--cert",
+            cert,
+            "-T",
+            &image_file,
+            &url,
+        ]);
+        command.output().unwrap()
+    };
+    assert_error(&parted(&curl(&bad)), 401, "wrong-client");
+    assert!(!curl(&stranger).status.success());
+    assert_eq!(parted(&curl(&good)).0, 200);
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
