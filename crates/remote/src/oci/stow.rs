@@ -38,11 +38,11 @@ pub struct Stow {
     staged: Mutex<Vec<Staged>>,
 }
 
-/// A blob that is complete and, mostly, has not got its name.
+/// A blob that is complete and, mostly, has not got its name yet.
 struct Staged {
     path: PathBuf,
-    /// `None` if it was there before. The file is open because it is locked.
-    file: Option<(File, TempPath)>,
+    /// Open because it is locked. Of a blob that was there before, it is another link to that.
+    file: (File, TempPath),
     sent: Sent,
 }
 
@@ -103,7 +103,7 @@ impl Stow {
         let place = self.dir.join(blob_path(&digest));
         // What is there already was compared with nothing: it is used only if its length is right.
         let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
-        let staged = Staged { path: place, file: Some((file, path)), sent: sent.clone() };
+        let staged = Staged { path: place, file: (file, path), sent: sent.clone() };
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
         Ok(sent)
     }
@@ -113,14 +113,27 @@ impl Stow {
         Ok(Layout::open(&self.dir)?.blobs()?.iter().any(|(_, _, len)| *len == size))
     }
 
-    /// Whether there is a blob of this digest and length, which the image will have then.
+    /// Whether there is a blob of this digest and length, which the image will have then, whoever removes it meanwhile.
     pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
         let path = self.dir.join(blob_path(digest));
         if !has_len(&path, size) || !Layout::open(&self.dir)?.lock(progress)?.renew(digest)? {
             return Ok(false);
         }
+        let link = |link: &Path| {
+            fs::hard_link(&path, link)?;
+            File::open(link)
+        };
+        // Where there are no links, or it has gone by now, it is written once more.
+        let Ok(link) = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).make_in(&self.dir, link) else {
+            return Ok(false);
+        };
+        let (file, link) = link.into_parts();
+        if file.try_lock_shared().is_err() || !has_len(&link, size) {
+            return Ok(false);
+        }
         let sent = Sent { digest: digest.clone(), size, uploaded: 0 };
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(Staged { path, file: None, sent });
+        let staged = Staged { path, file: (file, link), sent };
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
         Ok(true)
     }
 
@@ -134,10 +147,7 @@ impl Stow {
             if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
                 continue;
             }
-            let Some((_locked, file)) = file else {
-                let what = format!("somebody has removed {}: try again", path.display());
-                return Err(Error::Target { code: "changed", what });
-            };
+            let (_locked, file) = file;
             let dir = path.parent().unwrap_or(&self.dir);
             fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
             file.persist(&path).map_err(|error| writing("giving a blob its name", &path, error.error))?;
