@@ -301,7 +301,7 @@ mod container {
         assert_eq!(output.status.code(), Some(4), "{}", String::from_utf8_lossy(&output.stderr));
         let left: Value =
             serde_json::from_slice(&fs::read(container.dir.path().join("dev/termination-log")).unwrap()).unwrap();
-        assert_eq!((&left["error-code"], &left["verdict"]), (&"forbidden-host".into(), &"permanent".into()));
+        assert_eq!((&left["error-code"], &left["verdict"]), (&"source-forbidden-host".into(), &"permanent".into()));
     }
 
     #[test]
@@ -368,11 +368,12 @@ mod container {
             fs::write(&file, vec![0xA5; disk.len()]).unwrap();
             let output = Command::new("losetup").args(["--show", "-f"]).arg(&file).output().unwrap();
             let device = done(output).trim().to_owned();
-            // The runtime gives the device to the group of the pod; here that is done by hand, and undone.
+            // A runtime gives the device to the user of the pod, if it is told to; here that is done by hand, and undone.
             let before = fs::metadata(&device).unwrap();
-            chown(&device, None, Some(group(&container.spec))).unwrap();
+            let user = container.spec["securityContext"]["runAsUser"].as_u64().unwrap().try_into().unwrap();
+            chown(&device, Some(user), Some(group(&container.spec))).unwrap();
             let output = container.start(&device).wait_with_output().unwrap();
-            chown(&device, None, Some(before.gid())).unwrap();
+            chown(&device, Some(before.uid()), Some(before.gid())).unwrap();
             let detached = Command::new("losetup").args(["-d", &device]).output().unwrap();
             done(output);
             done(detached);
