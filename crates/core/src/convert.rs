@@ -54,6 +54,18 @@ pub struct Options {
     pub spool_dir: Option<PathBuf>,
 }
 
+/// How far a conversion has come before, and who wants to know how far it comes.
+///
+/// An image names the bytes of its disk always in the same order. So one number says what has been carried: how many of them were named.
+pub struct Course<'a> {
+    /// How many bytes of the disk were named, and carried, before; 0 for none. The sink must have them.
+    pub from: u64,
+    /// After how many stored bytes a mark is set.
+    pub every: u64,
+    /// Sets a mark: so many bytes of the disk have been named, and are durable in the sink.
+    pub mark: &'a (dyn Fn(u64) -> Result<()> + Sync),
+}
+
 /// Carries the image in `input` to `sink`, in one pass, and returns when the disk is durable and visible there.
 ///
 /// On an error nothing has been published; where syncing the directory fails after that, the error says so. `progress` may be polled, and the job stopped, from another thread.

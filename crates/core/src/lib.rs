@@ -70,7 +70,7 @@ mod spool;
 mod stated;
 pub mod store;
 
-pub use convert::{Input, Options, convert};
+pub use convert::{Course, Input, Options, convert};
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::convert::{Input, Options};
+use crate::convert::{Course, Input, Options};
 use crate::digest::{Checksum, verify};
 use crate::engine::{self, Carried, Job};
 use crate::error::{Error, Kind, Result};
@@ -125,9 +125,23 @@ impl Opened {
     }
 
     /// Carries the image to `sink`. An image with [refusals](format::ImageInfo::refusals) is refused before the sink is touched.
-    pub fn convert(mut self, sink: &dyn Sink) -> Result<Report> {
+    pub fn convert(self, sink: &dyn Sink) -> Result<Report> {
+        self.convert_along(sink, None)
+    }
+
+    /// Whether a conversion can go on where another one of the same image was interrupted: of a plain image of known size, of which
+    /// any byte can be had, and of which no digest is wanted.
+    pub fn is_resumable(&self) -> bool {
+        let is_plain = self.wrappings.is_empty() && self.digests.is_empty();
+        is_plain && self.image.info().virtual_size.is_some() && self.source.restartable()
+    }
+
+    /// Like [`convert`](Self::convert), but goes on where `course` says, and tells it how far it comes. The report counts what was
+    /// carried this time. Without effect unless it [is resumable](Self::is_resumable).
+    pub fn convert_along(mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Report> {
         self.refuse()?;
-        let read = self.carry(sink).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
+        let course = course.filter(|_| self.is_resumable() && sink.order() == Order::Source);
+        let read = self.carry(sink, course).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
         sink.finish(carried.size)?;
         Ok(self.report(carried, digests, sink.spooled()))
@@ -148,19 +162,19 @@ impl Opened {
     /// not walked, but its stored bytes are.
     pub fn verify(mut self) -> Result<Report> {
         let walked = self.image.info().refusals.is_empty();
-        let carried = if walked { self.carry(&Discard) } else { Ok(Carried::default()) };
+        let carried = if walked { self.carry(&Discard, None) } else { Ok(Carried::default()) };
         let read = carried.and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
         Ok(self.report(carried, digests, 0))
     }
 
     /// Walks the image.
-    fn carry(&mut self, sink: &dyn Sink) -> Result<Carried> {
+    fn carry(&mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Carried> {
         let order = if self.source.seekable() { sink.order() } else { Order::Source };
         self.image.plan(self.source.as_mut(), order)?;
         sink.prepare(self.image.info().virtual_size)?;
-        let job =
-            Job { sink, limits: &self.options.limits, workers: workers(sink, &self.options), progress: &self.progress };
+        let (limits, workers) = (&self.options.limits, workers(sink, &self.options));
+        let job = Job { sink, limits, workers, progress: &self.progress, course };
         let carried = engine::carry(self.image.as_mut(), self.source.as_mut(), &job)?;
         let info = self.image.info();
         match info.virtual_size {

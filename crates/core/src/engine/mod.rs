@@ -9,11 +9,12 @@ mod worker;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use self::reader::Reader;
 use self::worker::Worker;
+use crate::convert::Course;
 use crate::error::{Error, Result};
 use crate::format::Image;
 use crate::limits::Limits;
@@ -32,6 +33,8 @@ pub(crate) struct Job<'a> {
     /// Workers; the reader is a thread besides.
     pub(crate) workers: usize,
     pub(crate) progress: &'a Progress,
+    /// What was carried before, and who wants to know what is.
+    pub(crate) course: Option<&'a Course<'a>>,
 }
 
 /// What was carried.
@@ -77,6 +80,10 @@ struct Shared {
     failed: AtomicBool,
     error: Mutex<Option<Error>>,
     allocated: AtomicU64,
+    /// Batches that were handed over and are not done with.
+    pending: Mutex<usize>,
+    /// Told when there are none.
+    idle: Condvar,
     /// Buffers to be used again.
     spare: Mutex<Vec<Vec<u8>>>,
 }
@@ -85,11 +92,36 @@ impl Shared {
     /// Keeps the first error; the others follow from it.
     fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
+        self.give_up();
+    }
+
+    /// Lets everybody stop.
+    fn give_up(&self) {
         self.failed.store(true, Ordering::Relaxed);
+        // Whoever waits has looked before, or looks now.
+        drop(lock(&self.pending));
+        self.idle.notify_all();
     }
 
     fn failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    fn pending(&self, batches: impl FnOnce(usize) -> usize) {
+        let mut pending = lock(&self.pending);
+        *pending = batches(*pending);
+        if *pending == 0 {
+            self.idle.notify_all();
+        }
+    }
+
+    /// Waits until every batch that was handed over is done with. False if one of them failed.
+    fn wait_until_idle(&self) -> bool {
+        let mut pending = lock(&self.pending);
+        while *pending > 0 && !self.failed() {
+            pending = self.idle.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+        !self.failed()
     }
 
     fn buffer(&self) -> Vec<u8> {

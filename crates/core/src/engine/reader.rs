@@ -1,5 +1,6 @@
 //! The reading end: extents in, batches out.
 
+use std::mem::take;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
@@ -9,7 +10,7 @@ use super::{Job, STEP, Shared};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
 use crate::format::Image;
-use crate::source::{Source, ends_early, read_full};
+use crate::source::{BEHIND, Source, ends_early, read_full};
 
 /// Takes extents from the image and reads what they store.
 pub(super) struct Reader<'a> {
@@ -18,29 +19,101 @@ pub(super) struct Reader<'a> {
     format: &'static str,
     send: SyncSender<Batch>,
     batch: Batch,
+    /// Bytes of the disk that have been named.
     size: u64,
+    /// Where the extent begins that is being read, and how many bytes had been named before it.
+    extent: (u64, u64),
+    /// Stored bytes since the last mark.
+    passed: u64,
+    /// Whether the source has still to be told where what was not carried before begins.
+    begins: bool,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, send: SyncSender<Batch>) -> Self {
-        Self { job, shared, format, send, batch: Batch::default(), size: 0 }
+        let begins = job.course.is_some_and(|course| course.from > 0);
+        Self { job, shared, format, send, batch: Batch::default(), size: 0, extent: (0, 0), passed: 0, begins }
     }
 
     /// Reads to the end of the image, or until a worker fails. Returns how many bytes of the disk were named.
     pub(super) fn run(mut self, image: &mut dyn Image, source: &mut dyn Source) -> Result<u64> {
+        if let Some(course) = self.job.course.filter(|course| course.from > 0) {
+            self.size = image.pass(course.from);
+            if self.size > 0 {
+                self.begin(source, self.size)?;
+            }
+        }
         while !self.shared.failed()
             && let Some(extent) = image.next_extent(source)?
         {
             self.job.progress.check()?;
+            let before = self.size;
             self.count(&extent, image.info().virtual_size)?;
+            let Some(extent) = self.rest_of(extent, before) else { continue };
             match extent.body {
                 Body::Zero => self.zero(extent.start, extent.len),
-                Body::Data { at } => self.data(source, at, extent.start, extent.len)?,
-                Body::Packed { at, len, codec } => self.packed(source, extent, at, len, codec)?,
+                Body::Data { at } => {
+                    self.begin(source, at)?;
+                    self.data(source, at, extent.start, extent.len)?;
+                }
+                Body::Packed { at, len, codec } => {
+                    self.begin(source, at)?;
+                    self.packed(source, extent, at, len, codec)?;
+                    self.mark(self.size, len.into())?;
+                }
             }
         }
         self.hand_over();
         Ok(self.size)
+    }
+
+    /// What of `extent` was not carried before. `before` is how many bytes had been named when it was.
+    fn rest_of(&mut self, extent: Extent, before: u64) -> Option<Extent> {
+        let carried = self.job.course.map_or(0, |course| course.from).saturating_sub(before);
+        if carried > 0 && before.saturating_add(carried) >= self.size {
+            return None;
+        }
+        let rest = match extent.body {
+            Body::Data { at } => Extent {
+                start: extent.start.saturating_add(carried),
+                len: extent.len.saturating_sub(carried),
+                body: Body::Data { at: at.saturating_add(carried) },
+            },
+            // Zeroes cost nothing, and a unit is not parted.
+            Body::Zero | Body::Packed { .. } => return Some(extent),
+        };
+        self.extent = (rest.start, before.saturating_add(carried));
+        Some(rest)
+    }
+
+    /// Tells the source, once, that nothing before `at` is wanted but what shares a sector with it.
+    fn begin(&mut self, source: &mut dyn Source, at: u64) -> Result<()> {
+        match take(&mut self.begins) {
+            true => source.begin_at(at.saturating_sub(BEHIND)),
+            false => Ok(()),
+        }
+    }
+
+    /// Sets a mark behind the first `named` bytes of the disk, if enough has passed since the last one. `stored` bytes more have.
+    fn mark(&mut self, named: u64, stored: u64) -> Result<()> {
+        let Some(course) = self.job.course else { return Ok(()) };
+        self.passed = self.passed.saturating_add(stored);
+        if self.passed < course.every {
+            return Ok(());
+        }
+        self.passed = 0;
+        self.hand_over();
+        if self.shared.wait_until_idle() {
+            self.job.sink.sync()?;
+            (course.mark)(named)?;
+        }
+        Ok(())
+    }
+
+    /// The same behind the byte of the disk at `at`, which is in or at the end of the extent that is being read.
+    fn mark_at(&mut self, at: u64, stored: u64) -> Result<()> {
+        let (start, named) = self.extent;
+        self.mark(named.saturating_add(at.saturating_sub(start)), stored)
     }
 
     /// Adds up what has been named, none of which may lie outside of the disk. Only a stream's size is not known before.
@@ -87,11 +160,13 @@ impl<'a> Reader<'a> {
     fn stored(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Result<u64> {
         let len = range.end - range.start;
         let mut done = self.copied(source, &range, start)?;
+        self.mark_at(start.saturating_add(done), done)?;
         while done < len && !self.shared.failed() {
             self.job.progress.check()?;
             let at = range.start.saturating_add(done);
             if let Some(part) = self.lent(source, at..range.end, start.saturating_add(done)) {
                 done = done.saturating_add(part);
+                self.mark_at(start.saturating_add(done), part)?;
                 continue;
             }
             let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
@@ -102,6 +177,7 @@ impl<'a> Reader<'a> {
             }
             self.add(Piece { start: start.saturating_add(done), len: part as u64, what: What::Plain, stored });
             done = done.saturating_add(part as u64);
+            self.mark_at(start.saturating_add(done), part as u64)?;
         }
         Ok(len)
     }
@@ -170,9 +246,10 @@ impl<'a> Reader<'a> {
 
     fn hand_over(&mut self) {
         let next = Batch::new(self.shared.buffer());
+        self.shared.pending(|pending| pending.saturating_add(1));
         if self.send.send(std::mem::replace(&mut self.batch, next)).is_err() {
             // Every worker has panicked, which the end of their scope will say.
-            self.shared.failed.store(true, Ordering::Relaxed);
+            self.shared.give_up();
         }
     }
 }

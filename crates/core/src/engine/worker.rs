@@ -5,6 +5,7 @@ use std::mem::take;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::thread;
 
 use super::batch::{Batch, Piece, What};
 use super::unpack::Unpacker;
@@ -40,6 +41,7 @@ impl<'a> Worker<'a> {
     pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
         let mut gathered = Gathered::default();
         while let Ok(batch) = { lock(receive).recv() } {
+            let _done = Done(self.shared);
             if !self.shared.failed()
                 && let Err(error) = self.deliver(&batch, &mut gathered)
             {
@@ -143,6 +145,18 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Says that a batch is done with, however that came.
+struct Done<'a>(&'a Shared);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.give_up();
+        }
+        self.0.pending(|pending| pending.saturating_sub(1));
+    }
+}
+
 /// Unpacked bytes that follow one another on the disk.
 #[derive(Default)]
 struct Gathered {
@@ -170,7 +184,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[7; 1000]).unwrap();
         let (limits, progress) = (Limits::default(), Progress::default());
-        let job = Job { sink: &Discard, limits: &limits, workers: 1, progress: &progress };
+        let job = Job { sink: &Discard, limits: &limits, workers: 1, progress: &progress, course: None };
         let shared = Shared::default();
         let mut worker = Worker::new(&job, &shared, "raw", None);
         let file = std::sync::Arc::new(file);

@@ -118,6 +118,17 @@ impl Image for Raw {
         &self.info
     }
 
+    fn pass(&mut self, named: u64) -> u64 {
+        match (&mut self.rest, self.info.virtual_size) {
+            (Rest::Stream(at), Some(size)) => {
+                // Its end is looked at in any case.
+                *at = named.min(size.saturating_sub(CHUNK as u64));
+                *at
+            }
+            _ => 0,
+        }
+    }
+
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
         match self.rest {
             Rest::Known(len) => {

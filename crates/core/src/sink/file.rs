@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, open};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 use tempfile::TempPath;
@@ -91,6 +91,22 @@ impl FileSink {
         })
     }
 
+    /// The same with a disk that another sink has begun and that its process could not remove: `temporary`, as
+    /// [`temporary`](Self::temporary) named it. It is taken over, and removed like any other.
+    pub fn resume(path: impl AsRef<Path>, temporary: &Path, options: FileOptions) -> Result<Self> {
+        let sink = Self::create(path, options)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let cannot = |e: io::Error| Error::writing("opening the unfinished disk", None, e);
+        let file: File = open(temporary, flags, Mode::empty()).map_err(|e| cannot(e.into()))?.into();
+        if !file.metadata().map_err(cannot)?.is_file() {
+            return Err(cannot(ErrorKind::InvalidInput.into()));
+        }
+        let taken = TempPath::try_from_path(temporary).map_err(cannot)?;
+        // The new file goes, with the name that it had.
+        sink.lock().replace(taken);
+        Ok(Self { file, ..sink })
+    }
+
     /// Where the disk lies as long as it is not published: what is there has to be removed by whoever ends the process without
     /// dropping the sink.
     pub fn temporary(&self) -> Option<PathBuf> {
@@ -171,6 +187,10 @@ impl Sink for FileSink {
         }
         self.check_size(offset.saturating_add(len))?;
         self.sharing.share((file, at), (&self.file, offset), len, &self.directory)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::writing("making the disk durable", None, e))
     }
 
     fn finish(&self, size: u64) -> Result<()> {

@@ -43,6 +43,11 @@ pub trait Sink: Sync {
         Order::Source
     }
 
+    /// Makes durable what was written up to now, where that is of use before the disk is complete.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the disk of `size` bytes durable, then visible.
     fn finish(&self, size: u64) -> Result<()>;
 

@@ -4,14 +4,14 @@
 //! mirror that serves the stream whose digest is known and bends a table on the side. So what was read by a range is held
 //! against the stream, which is digested.
 
-use std::io;
+use std::io::{self, Read};
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::tap::Meter;
+use super::tap::{Digests, Meter, Tap};
 use super::{Source, copy};
 use crate::error::{Error, Result};
 
@@ -20,6 +20,17 @@ pub trait Ranges: Send {
     /// Fills `buf` with the bytes from `at` on, as far as the image goes, and says how many those are. `None`: after all,
     /// this image can only be read forward.
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>>;
+
+    /// What tells this image from every other one at the same place, and from its own later versions. `None` if nothing does.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+
+    /// All bytes from `at` on, in order, of the same version. `None`: they only come from the first one on.
+    fn forward(&mut self, at: u64) -> io::Result<Option<Box<dyn Read + Send>>> {
+        let _ = at;
+        Ok(None)
+    }
 }
 
 /// The least that is asked for at once: many tables are smaller, and their neighbours are wanted next.
@@ -91,6 +102,30 @@ impl Aside {
         let range = at..at.saturating_add(got as u64);
         self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: Sha256::new() });
         Ok(true)
+    }
+
+    /// Whether there is a way still.
+    pub(super) fn is_open(&self) -> bool {
+        self.ranges.is_some()
+    }
+
+    /// The stream anew, from the byte at `at` on. What was read ahead of what lies before will not be proved: that it is of this
+    /// version of the image, the server has said.
+    pub(super) fn forward(&mut self, at: u64) -> Result<Option<Box<dyn Read + Send>>> {
+        self.meter.check()?;
+        let Some(ranges) = self.ranges.as_mut() else { return Ok(None) };
+        let Some(reader) = ranges.forward(at).map_err(|error| Error::reading(at, error))? else { return Ok(None) };
+        self.unproved.retain(|piece| piece.range.start >= at);
+        Ok(Some(Box::new(Tap::new(reader, self.len, Arc::clone(&self.meter), Digests::default()).from(at))))
+    }
+
+    /// Reads bytes that a stream which began anew has left out, or 0 if they cannot be had.
+    pub(super) fn left_out(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.meter.check()?;
+        let Some(ranges) = self.ranges.as_mut() else { return Ok(0) };
+        let got = ranges.read_at(buf, at).map_err(|error| Error::reading(at, error))?.unwrap_or(0);
+        self.meter.add(got as u64);
+        Ok(got)
     }
 
     /// The stream has come to `bytes` at `at`, which follow those it came to before.

@@ -116,6 +116,10 @@ impl Source for FileSource {
         true
     }
 
+    fn restartable(&self) -> bool {
+        true
+    }
+
     fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
         self.meter.reach(range.start.min(self.len));
         if !self.maps_holes || (self.found.start <= range.start && range.end <= self.found.end) {

@@ -50,6 +50,17 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// Whether it can [begin](Self::begin_at) anywhere.
+    fn restartable(&self) -> bool {
+        false
+    }
+
+    /// Data before `at` has been carried at another time, and is hardly asked for: what lies between need not be read.
+    fn begin_at(&mut self, at: u64) -> Result<()> {
+        let _ = at;
+        Ok(())
+    }
+
     /// All metadata has been read: bytes jumped over from now on will not be asked for.
     fn settle(&mut self) {}
 

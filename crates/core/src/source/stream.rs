@@ -38,6 +38,8 @@ pub(crate) struct Stream {
     /// Every byte spooled lies before this one.
     spooled_to: u64,
     settled: bool,
+    /// Where it has begun; what lies before was left out.
+    began: u64,
 }
 
 impl Stream {
@@ -52,6 +54,7 @@ impl Stream {
             kept: 0..0,
             spooled_to: 0,
             settled: false,
+            began: 0,
         }
     }
 
@@ -111,6 +114,13 @@ impl Stream {
     }
 
     fn read_past(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        if let (Past::Spool(spool), Some(aside), true) = (&mut self.past, &mut self.aside, at < self.began) {
+            let spooled = spool.read(buf, at)?;
+            let got = if spooled == 0 { aside.left_out(buf, at)? } else { spooled };
+            if got > 0 {
+                return Ok(got);
+            }
+        }
         match &mut self.past {
             Past::File(file) => file.read_at(buf, at),
             Past::Spool(spool) => match spool.read(buf, at)? {
@@ -168,6 +178,21 @@ impl Source for Stream {
 
     fn seekable(&self) -> bool {
         matches!(self.past, Past::File(_))
+    }
+
+    fn restartable(&self) -> bool {
+        matches!(self.past, Past::Spool(_)) && self.aside.as_ref().is_some_and(Aside::is_open)
+    }
+
+    fn begin_at(&mut self, at: u64) -> Result<()> {
+        if at <= self.window.end().saturating_add(NEAR) {
+            return self.jump_to(at).map(drop);
+        }
+        let reader = self.aside.as_mut().map_or(Ok(None), |aside| aside.forward(at))?;
+        let none = || Error::source("changed", "the server gives no parts of the image any more").for_now();
+        self.window.begin_at(reader.ok_or_else(none)?, at);
+        (self.frontier, self.began) = (at, at);
+        Ok(())
     }
 
     fn keep(&mut self, range: Range<u64>) -> Result<()> {

@@ -106,6 +106,11 @@ impl<R: Read> Tap<R> {
         Self { copied, ..self }
     }
 
+    /// The same for a reader that begins with the byte at `at`.
+    pub(crate) fn from(self, at: u64) -> Self {
+        Self { count: at, ..self }
+    }
+
     /// More bytes than promised are as wrong as fewer.
     fn hold_to_promise(&self, ended: bool) -> Result<()> {
         match self.promised {

@@ -31,6 +31,11 @@ impl Window {
         Self { reader, limit, chunks: VecDeque::new(), pulled: 0, ended: false }
     }
 
+    /// One whose reader begins with the byte at `at`, in the place of this one.
+    pub(super) fn begin_at(&mut self, reader: Box<dyn Read + Send>, at: u64) {
+        *self = Self { reader, limit: self.limit, chunks: VecDeque::new(), pulled: at, ended: false };
+    }
+
     /// The bytes from `at` on, as far as one chunk goes; `None` where the window has none.
     pub(super) fn slice(&self, at: u64) -> Option<&[u8]> {
         let first = self.chunks.front()?.at;

@@ -1,10 +1,12 @@
 //! Metadata far ahead of the stream, by a request each.
 
-use std::io;
+use std::io::{self, Read};
 
 use diskferry::Error;
 use diskferry::source::Ranges;
 
+use super::answer::Answer;
+use super::forward::{Pace, Reader};
 use super::resource::{Resource, is_wrong_range};
 use crate::failure::{Again, Failure};
 use crate::runtime::{Runtime, unless_stopped};
@@ -19,6 +21,31 @@ impl Ranges for Elsewhere {
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
         let work = unless_stopped(&self.resource.progress, fetch(&self.resource, buf, at));
         Ok(self.runtime.block_on(work)???)
+    }
+
+    fn identity(&self) -> Option<String> {
+        let about = &self.resource.about;
+        let (validator, total) = (about.validator.as_ref().filter(|validator| validator.is_tag())?, about.total?);
+        Some(format!("{} of {total} bytes", validator.0.to_str().ok()?))
+    }
+
+    fn forward(&mut self, at: u64) -> io::Result<Option<Box<dyn Read + Send>>> {
+        let work = unless_stopped(&self.resource.progress, rest(&self.resource, at));
+        let Some(answer) = self.runtime.block_on(work)??? else { return Ok(None) };
+        let reader = Reader::start_at(&self.runtime, self.resource.clone(), answer, Pace::Whole, at)?;
+        Ok(Some(Box::new(reader)))
+    }
+}
+
+/// The answer that begins with the byte at `at`; `None` where the server gives no parts.
+async fn rest(resource: &Resource, at: u64) -> Result<Option<Answer>, Error> {
+    let mut tries = resource.tries();
+    loop {
+        match resource.again(Some(at..u64::MAX)).await {
+            Ok(answer) => return Ok((answer.is_part() && answer.at == at).then_some(answer)),
+            Err(failure) if is_wrong_range(&failure) || is_refusal(&failure) => return Ok(None),
+            Err(failure) => tries.pause_after(failure).await?,
+        }
     }
 }
 

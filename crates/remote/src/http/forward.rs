@@ -48,10 +48,22 @@ pub(super) struct Reader {
 impl Reader {
     /// Brings the image that begins with `first`.
     pub(super) fn start(runtime: &Runtime, resource: Resource, first: Answer, pace: Pace) -> io::Result<Self> {
+        Self::start_at(runtime, resource, first, pace, 0)
+    }
+
+    /// Brings what comes from the byte at `at` on, with which `first` begins. A server that begins anew after that has changed the
+    /// image, as far as can be told here.
+    pub(super) fn start_at(
+        runtime: &Runtime,
+        resource: Resource,
+        first: Answer,
+        pace: Pace,
+        at: u64,
+    ) -> io::Result<Self> {
         let room = if pace == Pace::Whole { PIECES } else { PARTS };
         let (out, pieces) = mpsc::channel(room);
         let tries = resource.tries();
-        let forward = Forward { resource, at: 0, passed: Xxh3::new(), tries, ranges_fail: false, out };
+        let forward = Forward { resource, at, passed: Xxh3::new(), tries, ranges_fail: false, out };
         runtime.spawn(forward.run(first, pace))?;
         Ok(Self { pieces, piece: Bytes::new(), ended: false, _runtime: runtime.clone() })
     }
@@ -78,7 +90,7 @@ impl Read for Reader {
 /// The other end.
 struct Forward {
     resource: Resource,
-    /// How many bytes have been handed on.
+    /// Up to which byte the image has been handed on.
     at: u64,
     /// Those bytes. It tells accidents, not attacks: who sends them can send what he likes anyway.
     passed: Xxh3,

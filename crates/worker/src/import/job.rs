@@ -1,14 +1,15 @@
 //! One attempt: from the source that was ordered to the destination.
 
 use diskferry::digest::{Algorithm, Checksum};
-use diskferry::{Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
+use diskferry::{Course, Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
 use diskferry_remote::{Client, Location, Runtime};
 
+use super::journal::Journal;
 use super::order::{Destination, Order, Origin, Store, Volume};
 use super::volume;
-use crate::status::{Board, Facts};
+use crate::status::{Board, Facts, Reason};
 
 /// Code of the errors by which a server shows that it speaks no TLS.
 const SOURCE_TLS: &str = "source-tls";
@@ -70,7 +71,7 @@ pub fn deliver(
             let open = || first.take().ok_or_else(|| Error::Target { code: "upload-lost", what: lost.into() });
             into_registry(open, store, options, progress, |report| report)
         }
-        Destination::Volume(volume) => onto_volume(input, volume, options, board, progress, |report| report),
+        Destination::Volume(volume) => onto_volume(input, volume, None, options, board, progress, |report| report),
     }
 }
 
@@ -105,18 +106,21 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
     let (source, input) = open(order, progress)?;
     board.opened();
     let options = options(order, &input)?;
-    onto_volume(input, volume, &options, board, progress, |report| source.correct(report))
+    let journal = Journal::of(order, volume, &options, &input);
+    onto_volume(input, volume, journal, &options, board, progress, |report| source.correct(report))
 }
 
 fn onto_volume(
     input: Input,
     volume: &Volume,
+    journal: Option<Journal>,
     options: &Options,
     board: &Board,
     progress: &Progress,
     correct: impl Fn(Report) -> Report,
 ) -> Result<Facts> {
-    let room = volume.room()?;
+    let begun = journal.as_ref().and_then(Journal::begun);
+    let room = volume.room(begun.as_ref().map(|begun| begun.path.as_path()))?;
     let read_from = volume::Source::of(&input);
     let mut opened = diskferry::open(input, options, progress)?;
     opened.look_for_unpacked_size()?;
@@ -128,8 +132,25 @@ fn onto_volume(
         return Err(Error::Unsupported { format, code, what });
     }
     let size = found.image.virtual_size;
-    let sink = volume.sink(room, size, &read_from, options, progress)?;
-    let report = correct(opened.convert(&sink)?);
+    let journal = journal.filter(|_| opened.is_resumable());
+    let begun = begun.filter(|begun| journal.is_some() && size == Some(begun.size));
+    let place = begun.as_ref().map(|begun| begun.path.as_path());
+    let sink = volume.sink(room, size, place, &read_from, options, progress)?;
+    let report = correct(match (&journal, sink.unfinished(), size) {
+        (Some(journal), Some(unfinished), Some(size)) => {
+            let from = begun.map_or(0, |begun| begun.named);
+            if from > 0 {
+                let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
+                // That it is stopped meanwhile is seen soon.
+                let _ = board.enter(Reason::Provisioning, message);
+            }
+            let mark = |named| journal.write(unfinished, size, named);
+            let carried = opened.convert_along(&sink, Some(&Course { from, every: journal.every(), mark: &mark }));
+            journal.forget();
+            carried?
+        }
+        _ => opened.convert(&sink)?,
+    });
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
 }

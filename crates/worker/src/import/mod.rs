@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod job;
+mod journal;
 pub(crate) mod order;
 pub mod table;
 mod volume;

@@ -109,7 +109,12 @@ pub struct Volume {
     pub overhead: u32,
     /// Whether room is reserved first.
     pub preallocate: bool,
+    /// After how many stored bytes the journal is written; 0 for never.
+    pub journal_every: u64,
 }
+
+/// What is written again at most after a kill. Making so much durable takes a disk the better part of a second.
+const JOURNAL_EVERY: u64 = 256 << 20;
 
 /// Where a platform mounts a volume: as a device, and as a filesystem.
 const BLOCK: &str = "/dev/cdi-block-volume";
@@ -301,6 +306,7 @@ pub(crate) fn destination(values: &Values, patience: Patience) -> Result<Destina
                 size: values.read("image-size", parse::quantity)?.filter(|size| *size > 0),
                 overhead: values.read("filesystem-overhead", parse::part)?.unwrap_or(OVERHEAD),
                 preallocate: values.is_on("preallocation")?,
+                journal_every: values.read("journal-every", parse::quantity)?.unwrap_or(JOURNAL_EVERY),
             }))
         }
         _ => Err(values.unusable("destination", "expected registry, block or filesystem")),
@@ -540,16 +546,30 @@ mod tests {
             Destination::Volume(volume) => volume,
             Destination::Registry(_) => panic!(),
         };
-        let usual = Volume { path: DISK.into(), is_block: false, size: None, overhead: OVERHEAD, preallocate: false };
+        let usual = Volume {
+            path: DISK.into(),
+            is_block: false,
+            size: None,
+            overhead: OVERHEAD,
+            preallocate: false,
+            journal_every: 256 << 20,
+        };
         assert_eq!(volume(&[]), usual);
         let stated = volume(&[
             ("DISKFERRY_DESTINATION", "block"),
             ("IMPORTER_IMAGE_SIZE", "2Gi"),
             ("FILESYSTEM_OVERHEAD", "0.055"),
             ("PREALLOCATION", "true"),
+            ("DISKFERRY_JOURNAL_EVERY", "0"),
         ]);
-        let expected =
-            Volume { path: BLOCK.into(), is_block: true, size: Some(2 << 30), overhead: 55_000, preallocate: true };
+        let expected = Volume {
+            path: BLOCK.into(),
+            is_block: true,
+            size: Some(2 << 30),
+            overhead: 55_000,
+            preallocate: true,
+            journal_every: 0,
+        };
         assert_eq!(stated, expected);
     }
 

@@ -117,6 +117,13 @@ pub const WORK: Group = Group {
             "Most that may wait, in memory and in a temporary file",
         ),
         open(
+            "journal-every",
+            &["DISKFERRY_JOURNAL_EVERY"],
+            "SIZE",
+            "256Mi",
+            "After how much of a plain image the journal is written by which an import that was killed goes on; 0 for never",
+        ),
+        open(
             "spool-dir",
             &["DISKFERRY_SPOOL_DIR"],
             "DIR",

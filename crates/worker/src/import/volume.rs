@@ -3,11 +3,12 @@
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diskferry::format::Order as Sequence;
-use diskferry::sink::{FileOptions, Sink};
+use diskferry::sink::{FileOptions, FileSink, Sink};
 use diskferry::{Error, Input, Options, Progress, Result};
+use diskferry_remote::signals;
 use diskferry_remote::target::Target;
 use rustix::fs::statvfs;
 
@@ -18,7 +19,7 @@ use crate::human::iec;
 const ALIGNMENT: u64 = 1 << 20;
 
 /// What the temporary file of a disk ends with, as docs/targets.md has it.
-const TEMPORARY: &str = ".diskferry";
+pub(super) const TEMPORARY: &str = ".diskferry";
 
 /// How large a disk may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,9 @@ pub struct Room {
 }
 
 impl Volume {
-    /// How large a disk may be. What an earlier attempt has left behind is taken away first: it was never anybody's disk.
-    pub fn room(&self) -> Result<Room> {
+    /// How large a disk may be. What an earlier attempt has left behind is taken away first: it was never anybody's disk. But the one
+    /// that was `begun` stays.
+    pub fn room(&self, begun: Option<&Path>) -> Result<Room> {
         if self.is_block {
             let size = File::open(&self.path).and_then(|mut device| device.seek(SeekFrom::End(0)));
             let size = size.map_err(|error| Error::Target {
@@ -44,18 +46,21 @@ impl Volume {
             })?;
             return Ok(Room { most: size, whole: size, stated: self.size, is_file: false });
         }
-        remove_leftovers(&self.path);
+        remove_leftovers(&self.path, begun);
         let (free, whole) = space(&self.path)?;
-        let free = free.saturating_add(held(&self.path)).min(whole);
+        let begun = begun.map_or(0, held);
+        let free = free.saturating_add(held(&self.path)).saturating_add(begun).min(whole);
         let [most, whole] = [free, whole].map(|bytes| usable(bytes, self.overhead));
         Ok(Room { most, whole, stated: self.size, is_file: true })
     }
 
-    /// Where the disk of `size` bytes is written to, once it is known that it fits. A disk that is there goes first, if both have no room.
+    /// Where the disk of `size` bytes is written to, once it is known that it fits: that which was `begun`, or a new one. A disk that is
+    /// there goes first, if both have no room.
     pub fn sink(
         &self,
         room: Room,
         size: Option<u64>,
+        begun: Option<&Path>,
         input: &Source,
         options: &Options,
         progress: &Progress,
@@ -63,15 +68,24 @@ impl Volume {
         let target = if self.is_block { Target::Device(self.path.clone()) } else { Target::File(self.path.clone()) };
         input.refuse(&target)?;
         size.map(|size| room.fit(size)).transpose()?;
-        if !self.is_block
-            && held(&self.path) > 0
-            && usable(space(&self.path)?.0, self.overhead) < size.unwrap_or(u64::MAX)
-        {
+        let free = |held: u64| Ok(usable(space(&self.path)?.0.saturating_add(held), self.overhead));
+        if !self.is_block && held(&self.path) > 0 && free(begun.map_or(0, held))? < size.unwrap_or(u64::MAX) {
             fs::remove_file(&self.path)
                 .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
         }
         let how = FileOptions { preallocate: self.preallocate, ..FileOptions::default() };
-        Ok(Sized { room, sink: target.sink(how, options, progress)? })
+        if self.is_block {
+            return Ok(Sized { room, sink: target.sink(how, options, progress)?, unfinished: None });
+        }
+        let (sink, unfinished) = signals::with_temporary(|| {
+            let sink = match begun {
+                Some(begun) => FileSink::resume(&self.path, begun, how)?,
+                None => FileSink::create(&self.path, how)?,
+            };
+            let unfinished = sink.temporary();
+            Ok::<_, Error>(((sink, unfinished.clone()), unfinished))
+        })?;
+        Ok(Sized { room, sink: Box::new(sink), unfinished })
     }
 }
 
@@ -142,6 +156,15 @@ impl Room {
 pub struct Sized {
     room: Room,
     sink: Box<dyn Sink>,
+    /// Where the disk lies until it is complete, if it is a file.
+    unfinished: Option<PathBuf>,
+}
+
+impl Sized {
+    /// Where the disk lies until it is complete, if it is a file.
+    pub fn unfinished(&self) -> Option<&Path> {
+        self.unfinished.as_deref()
+    }
 }
 
 impl Sink for Sized {
@@ -167,6 +190,10 @@ impl Sink for Sized {
 
     fn order(&self) -> Sequence {
         self.sink.order()
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.sink.sync()
     }
 
     fn finish(&self, size: u64) -> Result<()> {
@@ -200,18 +227,18 @@ fn held(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |file| if file.is_file() { file.blocks().saturating_mul(BLOCK) } else { 0 })
 }
 
-fn dir(path: &Path) -> &Path {
+pub(super) fn dir(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Takes away what attempts that were killed have left beside the disk.
-fn remove_leftovers(path: &Path) {
+fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
     let start = format!(".{name}.");
     for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
         let is_ours =
             entry.file_name().to_str().is_some_and(|name| name.starts_with(&start) && name.ends_with(TEMPORARY));
-        if is_ours {
+        if is_ours && begun != Some(&entry.path()) {
             // Whatever keeps it from being removed will be said when there is no room.
             let _ = fs::remove_file(entry.path());
         }
@@ -267,10 +294,18 @@ mod tests {
     #[test]
     fn leftovers_of_the_same_disk_go_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        for name in [".disk.img.abcdef.diskferry", ".disk.img.x", "disk.img", ".other.img.abcdef.diskferry"] {
+        for name in [
+            ".disk.img.abcdef.diskferry",
+            ".disk.img.fedcba.diskferry",
+            ".disk.img.x",
+            "disk.img",
+            ".other.img.abcdef.diskferry",
+        ] {
             fs::write(dir.path().join(name), "x").unwrap();
         }
-        remove_leftovers(&dir.path().join("disk.img"));
+        let begun = dir.path().join(".disk.img.fedcba.diskferry");
+        remove_leftovers(&dir.path().join("disk.img"), Some(&begun));
+        fs::remove_file(begun).unwrap();
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [".disk.img.x", ".other.img.abcdef.diskferry", "disk.img"]);
