@@ -165,6 +165,35 @@ fn an_image_goes_to_a_registry_while_it_comes() {
 }
 
 #[test]
+fn the_authority_of_the_registry_is_a_file_or_stands_in_the_variable() {
+    let (image, disk) = qcow2();
+    let authority = Authority::new();
+    let registry = Registry::default().tls(authority.server(&["127.0.0.1"])).start();
+    let endpoint = format!("{}/vi/team/a:uid-1", registry.host());
+    let pod = || Pod::new(&[("UPLOADER_DESTINATION_ENDPOINT", &endpoint)]);
+    let file = {
+        let pod = pod();
+        let path = pod.write("authority.pem", authority.certificate().as_bytes());
+        pod.with(&[("UPLOADER_DESTINATION_CA_BUNDLE", &path)])
+    };
+    let text = pod().with(&[("UPLOADER_DESTINATION_CA_BUNDLE", &authority.certificate())]);
+    for pod in [file, text] {
+        let mut door = Door::with(pod, &[]);
+        let body = door.pod.write("a.qcow2", &image);
+        let (status, said) = door.curl(&["-T", &body], "/upload");
+        assert_eq!(status, 200, "{said}");
+        let ended = door.end();
+        assert_eq!((ended.code, &ended.termination["source-image-virtual-size"]), (Some(0), &json!(disk.len())));
+    }
+    // Nobody is believed whose authority is unknown.
+    let mut door = Door::with(pod().with(&[("DISKFERRY_PATIENCE", "1s")]), &[]);
+    let body = door.pod.write("a.qcow2", &image);
+    let (status, said) = door.curl(&["-T", &body], "/upload");
+    assert_ne!(status, 200, "{said}");
+    door.end().assert_bad(5, "target-tls");
+}
+
+#[test]
 fn what_is_no_image_is_refused_with_the_reason() {
     let (image, _) = qcow2();
     let cut = &image[..image.len() / 2];
