@@ -148,9 +148,15 @@ fn a_conversion_that_goes_on_ends_with_the_same_disk() {
                 let report = opened().convert_along(&sink, Some(&course)).unwrap();
                 assert!(*sink.0.lock().unwrap() == disk, "{kind:?} from {from}");
                 assert!(report.transferred <= image.len() as u64, "{kind:?} from {from}");
-                // What has passed by then is not asked for again, but for metadata and what is read ahead.
-                let passed = (number as u64 + 1) * (2 << 20);
-                let most = image.len() as u64 - passed + (3 << 20);
+                // What has passed by then is not asked for again, but for metadata and what is read ahead. Packed units count as
+                // what they may take at most.
+                if kind.contains(&"subformat=streamOptimized") {
+                    continue; // it is read by the markers between its grains, which are everywhere
+                }
+                let is_last = number + 1 == marks.len();
+                let passed = if kind.len() == 2 { (number as u64 + 1) * (2 << 20) } else { 0 };
+                let rest = image.len() as u64 - passed + (3 << 20);
+                let most = if is_last { 6 << 20 } else { rest };
                 assert!(sent.load(Ordering::Relaxed) <= most, "{kind:?} from {from}: {sent:?} of {most}");
             }
         }
