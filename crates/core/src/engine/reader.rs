@@ -63,6 +63,10 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+        if let Some(len) = source.len() {
+            // Everything had been carried: only the end is to be seen.
+            self.begin(source, len)?;
+        }
         self.hand_over();
         Ok(self.size)
     }
