@@ -232,8 +232,9 @@ fn temporary(dir: &Path) -> Result<NamedTempFile> {
     }
 }
 
-/// Files that pushes have left behind that were killed, with their lengths.
-pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+/// Files that pushes have left behind that were killed, with their lengths. As long as one is open here, nobody who has just made it takes
+/// it for his own.
+pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64, File)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -245,7 +246,7 @@ pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
         // Gone, or somebody else's: then it is not for us.
         let Ok(file) = File::options().read(true).write(true).open(entry.path()) else { continue };
         if file.try_lock().is_ok() {
-            found.push((entry.path(), file.metadata()?.len()));
+            found.push((entry.path(), file.metadata()?.len(), file));
         }
     }
     Ok(found)

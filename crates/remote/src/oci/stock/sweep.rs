@@ -112,6 +112,7 @@ impl Stock {
         let dir = layout.path(Path::new(""));
         let left = left_behind(&dir).map_err(|error| writing("looking into the image layout", &dir, error))?;
         let unnamed = layout.blobs()?.into_iter().filter(|(_, digest, _)| !live.contains(digest));
+        let left = left.iter().map(|(path, size, _locked)| (path.clone(), *size));
         for (path, size) in unnamed.map(|(path, _, size)| (path, size)).chain(left) {
             progress.check()?;
             if !is_old(path.clone())? {
