@@ -120,7 +120,7 @@ fn an_import_that_is_killed_again_and_again_comes_to_its_end() {
     let pod = from(pod, &nginx);
     let mut furthest = 0;
     // At any moment: also between the two, while the journal is written.
-    for pause in [300, 410, 350, 520, 470, 390, 610, 440] {
+    for pause in [300, 40, 60, 90, 350, 150, 470, 80, 390, 130, 440] {
         let child = pod.command(&["import"]).spawn().unwrap();
         thread::sleep(Duration::from_millis(pause));
         // It may have ended by then.

@@ -131,6 +131,11 @@ impl Journal {
 /// What a journal's name ends with: that of a temporary file, so that it goes with these where it is of no use.
 const NAME: &str = "journal.diskferry";
 
+/// Whether it is a journal by its name.
+pub(super) fn is_journal(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(NAME))
+}
+
 /// Where the journal for the disk at `path` lies.
 fn path_for(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;

@@ -12,6 +12,7 @@ use diskferry_remote::signals;
 use diskferry_remote::target::Target;
 use rustix::fs::statvfs;
 
+use super::journal::is_journal;
 use super::order::Volume;
 use crate::human::iec;
 
@@ -231,16 +232,18 @@ pub(super) fn dir(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Takes away what attempts that were killed have left beside the disk.
+/// Takes away what attempts that were killed have left beside the disk, but for the one that was `begun`, and its journal.
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
     let start = format!(".{name}.");
     for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
         let is_ours =
             entry.file_name().to_str().is_some_and(|name| name.starts_with(&start) && name.ends_with(TEMPORARY));
-        if is_ours && begun != Some(&entry.path()) {
+        let path = entry.path();
+        let is_needed = begun.is_some_and(|begun| begun == path || is_journal(&path));
+        if is_ours && !is_needed {
             // Whatever keeps it from being removed will be said when there is no room.
-            let _ = fs::remove_file(entry.path());
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -297,6 +300,7 @@ mod tests {
         for name in [
             ".disk.img.abcdef.diskferry",
             ".disk.img.fedcba.diskferry",
+            ".disk.img.journal.diskferry",
             ".disk.img.x",
             "disk.img",
             ".other.img.abcdef.diskferry",
@@ -306,6 +310,11 @@ mod tests {
         let begun = dir.path().join(".disk.img.fedcba.diskferry");
         remove_leftovers(&dir.path().join("disk.img"), Some(&begun));
         fs::remove_file(begun).unwrap();
+        let journal = dir.path().join(".disk.img.journal.diskferry");
+        fs::remove_file(&journal).unwrap();
+        // Without the disk it is of no use.
+        fs::write(&journal, "x").unwrap();
+        remove_leftovers(&dir.path().join("disk.img"), None);
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [".disk.img.x", ".other.img.abcdef.diskferry", "disk.img"]);
