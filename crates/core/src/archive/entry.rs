@@ -164,6 +164,11 @@ impl Entries {
             (Kind::Directory, b'5') | (Kind::Link, _) | (Kind::Special, b'3' | b'4' | b'6') => 0,
             (Kind::Directory | Kind::Special, _) => pax.size.unwrap_or(size),
         };
+        // Writers leave the field empty where a pax header has the size, or have the same in both. Readers that look at different
+        // ones of two sizes would find different entries behind the data.
+        if pax.size.is_some_and(|stated| size != 0 && stated != size) {
+            return Err(self.corrupt_header("an entry has two sizes, which differ"));
+        }
         let at = self.at;
         self.expect(len)?;
         Ok(Entry { path, kind, len, at, sparse: pax.sparse })

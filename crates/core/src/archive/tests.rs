@@ -249,6 +249,86 @@ fn bent_headers_are_errors() {
 }
 
 #[test]
+fn a_pax_size_that_is_not_the_headers_is_an_error() {
+    // By the header alone, the data of the first entry would be a header of a second one: who looks at one size finds other files
+    // than who looks at the other.
+    let smuggled = [file("a", &"x".repeat(512)), file("disk/a", "hidden")].concat();
+    let carrier = entry("carrier", b'0', &smuggled);
+    for (size, kind) in [("512", b'0'), ("1", b'0'), ("99999", b'0'), ("512", b'5'), ("512", b'2'), ("7", b'Z')] {
+        let mut bytes = carrier.clone();
+        bytes[156] = kind;
+        seal(&mut bytes[..512]);
+        assert_eq!(under_disk(&[pax("size", size), bytes, file("disk/b", "x")]), "tar-entry-header", "{size}");
+    }
+    let same = smuggled.len().to_string();
+    assert_eq!(under_disk(&[pax("size", &same), carrier, file("disk/b", "x")]), "disk/b x");
+    // Both of them in one header: the last one counts for all readers, and is held against the field too.
+    let two = entry("pax", b'x', b"9 size=1\n9 size=2\n");
+    assert_eq!(under_disk(&[two.clone(), file("disk/a", "x")]), "tar-entry-header");
+    assert_eq!(under_disk(&[two, file("disk/a", "xy")]), "disk/a xy");
+}
+
+#[test]
+fn a_link_never_leads_to_the_disk() {
+    // Who unpacks would write where `disk` leads to. Here the bytes are those of the archive, wherever the link points.
+    let mut link = header("disk", b'2', "0");
+    link[157..161].copy_from_slice(b"/etc");
+    seal(&mut link);
+    assert_eq!(under_disk(&[link.clone()]), "-");
+    assert_eq!(under_disk(&[link.clone(), file("disk/passwd", "x")]), "disk/passwd x");
+    assert_eq!(under_disk(&[file("disk/a", "x"), link]), "disk/a x");
+    // A link beside, whose target is named in any way, and one that pax gives its place.
+    for target in ["../../etc/shadow", "/etc/shadow", "disk/a"] {
+        for kind in [b'1', b'2'] {
+            let long = entry("././@LongLink", b'K', format!("{target}\0").as_bytes());
+            for ahead in [pax("linkpath", target), long] {
+                assert_eq!(under_disk(&[ahead.clone(), header("disk/a", kind, "0")]), "tar-link");
+                assert_eq!(under_disk(&[ahead, header("beside", kind, "0"), file("disk/a", "x")]), "disk/a x");
+            }
+            assert_eq!(under_disk(&[pax("path", "disk/a"), header("beside", kind, "0")]), "tar-link");
+        }
+    }
+    // By a name, the same.
+    assert_eq!(named("disk/a", &[header("disk/a", b'2', "0")]), "tar-link");
+}
+
+#[test]
+fn names_in_pax_are_held_to_the_same_rules() {
+    for name in ["../a", "disk/../../etc/passwd", "disk/..", "/../disk/a", "..", "disk/a/../../.."] {
+        assert_eq!(under_disk(&[pax("path", name), file("disk/a", "x")]), "tar-entry-name", "{name}");
+        let long = entry("././@LongLink", b'L', format!("{name}\0").as_bytes());
+        assert_eq!(under_disk(&[long, file("disk/a", "x")]), "tar-entry-name", "{name}");
+    }
+    assert_eq!(under_disk(&[pax("path", "/disk/a"), file("elsewhere", "x")]), "disk/a x", "from the root of the image");
+    // A name with a zero in it is one name to some and another to others.
+    assert_eq!(under_disk(&[pax("path", "disk/a\0b"), file("c", "x")]), "tar-entry-name");
+    assert_eq!(under_disk(&[pax("path", ""), file("disk/a", "x")]), "-", "an empty name is the root");
+}
+
+#[test]
+fn every_way_to_store_holes_is_refused() {
+    let records = |records: &[(&str, &str)]| {
+        let all: Vec<u8> = records.iter().flat_map(|(key, value)| pax(key, value)[512..].to_vec()).collect();
+        let all: Vec<u8> = all.into_iter().filter(|&byte| byte != 0).collect();
+        entry("pax", b'x', &all)
+    };
+    for way in [
+        // The versions 0.0, 0.1 and 1.0 of GNU tar.
+        &[("GNU.sparse.size", "9"), ("GNU.sparse.numblocks", "1"), ("GNU.sparse.offset", "0")][..],
+        &[("GNU.sparse.size", "9"), ("GNU.sparse.numblocks", "1"), ("GNU.sparse.map", "0,1")],
+        &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "disk/a")],
+        &[("GNU.sparse.realsize", "9")],
+    ] {
+        assert_eq!(under_disk(&[records(way), file("disk/a", "x")]), "tar-sparse", "{way:?}");
+        // Its own name hides that it is one under disk/.
+        assert_eq!(under_disk(&[records(way), file("disk/GNUSparseFile.1/a", "x")]), "tar-sparse", "{way:?}");
+    }
+    // One that is given its name by the sparse record only.
+    let named = records(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "disk/a")]);
+    assert_eq!(under_disk(&[named, file("GNUSparseFile.1/a", "x")]), "-", "there is no image, and never a packed one");
+}
+
+#[test]
 fn an_archive_cut_within_an_entry_is_an_error() {
     let whole = archive(&[dir("disk/"), pax("path", "disk/a"), file("cut", "image"), file("b", "yy")]);
     let image = 512 + 1024 + 512;
