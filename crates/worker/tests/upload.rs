@@ -15,6 +15,8 @@ use diskferry_testkit::qcow2::Qcow2;
 use diskferry_testkit::serve::registry::{Registry, RunningRegistry};
 use diskferry_testkit::serve::tls::Authority;
 use diskferry_testkit::wrap;
+use rustix::net::sockopt::set_socket_linger;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
@@ -343,39 +345,176 @@ fn one_of_many_who_come_at_once_wins() {
     let file = door.pod.write("a.qcow2", &image);
     let all: Vec<_> =
         (0..50).map(|_| door.curl_command(&["--limit-rate", "4M", "-T", &file], "/upload").spawn().unwrap()).collect();
-    let statuses: Vec<_> = all.into_iter().map(|child| parted(&child.wait_with_output().unwrap()).0).collect();
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 1, "{statuses:?}");
-    assert!(statuses.iter().all(|status| [200, 409, 503].contains(status)), "{statuses:?}");
+    let answers: Vec<_> = all.into_iter().map(|child| parted(&child.wait_with_output().unwrap())).collect();
+    let (winners, others): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == 200);
+    assert_eq!((winners.len(), others.len()), (1, 49), "{answers:?}");
+    for answer in others {
+        let (status, code) = if answer.0 == 503 { (503, "busy") } else { (409, "already-done") };
+        assert_error(answer, status, code);
+    }
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0));
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+/// This process holds both ends of what it tries.
+fn more_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    assert!(limit.current.is_none_or(|most| most > 1200), "{limit:?}");
+}
+
+#[test]
+fn a_thousand_who_are_slow_do_not_keep_a_good_one_out() {
+    more_files();
+    let (image, disk) = qcow2();
+    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
+    let file = door.pod.write("a.qcow2", &image);
+    // Some say nothing, some begin a head, some send a body to nowhere.
+    let said = ["", "PUT /upl", "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\nx"];
+    let begun = Instant::now();
+    let mut slow: Vec<_> = (0..1000)
+        .map(|at| {
+            let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+            stream.write_all(said[at % 3].as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // All the while that they are let wait, and each sends another byte now and then.
+    let (path, mut longest) = (format!("/upload/{TOKEN}"), Duration::ZERO);
+    while begun.elapsed() < Duration::from_secs(8) {
+        for stream in slow.iter_mut().skip(1).step_by(3) {
+            stream.write_all(b"o").unwrap();
+        }
+        let asked = Instant::now();
+        assert_eq!(door.curl(&[], &path).0, 200);
+        longest = longest.max(asked.elapsed());
+    }
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    let (status, said) = door.curl(&["-T", &file], &path);
+    assert_eq!(status, 200, "{said}");
+    let memory = fs::read_to_string(format!("/proc/{}/status", door.child.as_ref().unwrap().id())).unwrap();
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|text| text.trim().to_owned());
+    let kibibytes: Option<u64> = peak.and_then(|text| text.split(' ').next()?.parse().ok());
+    // It may have ended by now.
+    assert!(kibibytes.is_none_or(|peak| peak < 100 << 10), "{kibibytes:?}");
+    eprintln!("the longest answer took {longest:?}, the peak was {kibibytes:?} KiB");
+    drop(slow);
     let (data, ended) = (door.pod.path("data/disk.img"), door.end());
     assert_eq!(ended.code, Some(0));
     assert!(fs::read(data).unwrap() == disk);
 }
 
 #[test]
-fn a_thousand_who_are_slow_do_not_keep_a_good_one_out() {
-    let (image, disk) = qcow2();
-    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
-    let file = door.pod.write("a.qcow2", &image);
-    let slow: Vec<_> = (0..800)
-        .map(|at| {
-            let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
-            // Some say nothing, some begin a head, some send a body to nowhere.
-            let said = ["", "PUT /upl", "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\nx"][at % 3];
-            stream.write_all(said.as_bytes()).unwrap();
-            stream
-        })
-        .collect();
-    let (status, said) = door.curl(&["-T", &file], &format!("/upload/{TOKEN}"));
-    assert_eq!(status, 200, "{said}");
-    drop(slow);
-    let memory = fs::read_to_string(format!("/proc/{}/status", door.child.as_ref().unwrap().id())).unwrap();
-    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|text| text.trim().to_owned());
-    let kibibytes: Option<u64> = peak.and_then(|text| text.split(' ').next()?.parse().ok());
-    // It may have ended by now.
-    assert!(kibibytes.is_none_or(|peak| peak < 100 << 10), "{kibibytes:?}");
-    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
-    assert_eq!(ended.code, Some(0));
-    assert!(fs::read(data).unwrap() == disk);
+fn a_head_that_takes_too_long_is_answered_408_and_cut() {
+    let door = Door::open(&[]);
+    let begun = Instant::now();
+    let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+    write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nX-Sl").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let took = begun.elapsed();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    assert!((9..15).contains(&took.as_secs()), "{took:?}");
+    door.kill();
+}
+
+#[test]
+fn a_body_of_a_few_bytes_a_second_is_answered_408() {
+    let door = Door::open(&[("DISKFERRY_UPLOAD_STALL_TIMEOUT", "2s")]);
+    let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+    write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    // It never says nothing for long.
+    let sending = thread::spawn(move || {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(20) && sender.write_all(&[7; 100]).is_ok() {
+            thread::sleep(Duration::from_millis(200));
+        }
+        begun.elapsed()
+    });
+    let mut answer = [0; 4096];
+    let got = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"stalled\""), "{answer:?}");
+    drop(stream);
+    assert!(sending.join().unwrap() < Duration::from_secs(10));
+    let (_, said) = door.curl(&[], "/upload");
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["upload-busy"], false);
+    door.kill();
+}
+
+#[test]
+fn an_aborted_body_frees_its_place_within_a_second() {
+    let door = Door::open(&[]);
+    for reset in [false, true] {
+        let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+        write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+        stream.write_all(&noise(1 << 20)).unwrap();
+        let busy = || serde_json::from_str::<Value>(&door.curl(&[], "/upload").1).unwrap()["upload-busy"] == true;
+        while !busy() || door.offset("/upload") < 1 << 20 {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let gone = Instant::now();
+        if reset {
+            // Closed with an answer unread or not, this is a reset.
+            set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        }
+        drop(stream);
+        while busy() {
+            assert!(gone.elapsed() < Duration::from_secs(1), "reset {reset}: still busy");
+        }
+        eprintln!("reset {reset}: free after {:?}", gone.elapsed());
+    }
+    door.kill();
+}
+
+#[test]
+fn who_is_refused_is_not_told_to_send_the_body() {
+    let door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
+    let ask = |path: &str, more: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+        let head = "Host: x\r\nContent-Length: 50000000\r\nExpect: 100-continue\r\n";
+        write!(stream, "PUT {path} HTTP/1.1\r\n{head}{more}\r\n").unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split("\r\n").next().unwrap().to_owned()
+    };
+    let right = format!("/upload/{TOKEN}");
+    for _ in 0..20 {
+        assert_eq!(ask("/upload/wrong", ""), "HTTP/1.1 404 Not Found");
+        assert_eq!(ask(&right, "Content-Type: multipart/form-data\r\n"), "HTTP/1.1 415 Unsupported Media Type");
+        assert_eq!(ask(&right, "Content-Range: bytes 5-50000004/60000000\r\n"), "HTTP/1.1 409 Conflict");
+    }
+    door.kill();
+}
+
+#[test]
+fn what_is_larger_than_the_disk_may_be_is_refused_by_what_is_said_and_by_what_comes() {
+    let mut disk = noise(8 << 20);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    // Said: refused with a mebibyte sent of a terabyte.
+    let mut door = Door::open(&[("UPLOAD_IMAGE_SIZE", "4Mi")]);
+    let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+    write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n").unwrap();
+    stream.write_all(&disk[..1 << 20]).unwrap();
+    let mut answer = vec![0; 4096];
+    let got = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"target-too-small\""), "{answer}");
+    let data = door.pod.path("data");
+    assert_eq!(door.end().code, Some(5));
+    assert!(names(&data).is_empty());
+    // And what says nothing of its length.
+    let mut door = Door::open(&[("UPLOAD_IMAGE_SIZE", "4Mi")]);
+    let file = door.pod.write("disk.img", &disk);
+    let (status, said) = door.curl(&["-H", "Transfer-Encoding: chunked", "-T", &file], "/upload");
+    assert_error(&(status, said), 413, "target-too-small");
+    let data = door.pod.path("data");
+    assert_eq!(door.end().code, Some(5));
+    assert!(names(&data).is_empty());
 }
 
 #[test]

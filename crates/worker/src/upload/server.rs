@@ -5,20 +5,20 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
+    ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName,
     HeaderValue, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -36,6 +36,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connections at one time. Those that say nothing are gone after [`PATIENCE`].
 const MOST: usize = 2048;
+
+/// What a client is told whose head has not come by then. There was no request yet that could be answered.
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
+/// Fewest bytes in a second of somebody who is sending. Who sends less keeps everybody else out.
+const SLOWEST: u64 = 1 << 10;
 
 /// Longest head of a request, and most bytes that wait in a connection.
 const BUFFER: usize = 64 << 10;
@@ -95,22 +101,33 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<Door>
         let door = Arc::clone(&door);
         async move {
             let (head, body) = request.into_parts();
+            let is_asking = head.headers.contains_key(EXPECT);
             if !is_known {
-                drain(body);
+                drain(body, is_asking);
                 let what = "the certificate of the client has another name";
                 return Ok(answer::error(StatusCode::UNAUTHORIZED, "wrong-client", what));
             }
             Ok::<_, Infallible>(door.answer(&head.method, head.uri.path(), &head.headers, body).await)
         }
     });
-    // A client that goes away is none of our trouble: what it has begun can be gone on with.
-    let _ = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(BUFFER)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away is none of our trouble: what it has begun can be gone on with.
+    if let Err(error) = (&mut connection).await
+        && error.is_timeout()
+    {
+        let mut stream = connection.into_parts().io.into_inner();
+        // Who is slow to send may be slow to read as well.
+        let _ = timeout(PATIENCE, async {
+            stream.write_all(TOO_SLOW).await?;
+            stream.shutdown().await
+        })
         .await;
+    }
 }
 
 /// What part of the image a request brings.
@@ -128,8 +145,9 @@ impl Door {
         if path == "/healthz" && (method == Method::GET || method == Method::HEAD) {
             return text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n");
         }
+        let is_asking = headers.contains_key(EXPECT);
         if !self.paths.leads(path) {
-            drain(body);
+            drain(body, is_asking);
             return answer::error(StatusCode::NOT_FOUND, "not-found", "nothing is here");
         }
         match *method {
@@ -138,14 +156,14 @@ impl Door {
             Method::OPTIONS => options(),
             Method::POST if headers.contains_key(RESUMABLE) => self.create(path, headers),
             Method::PUT | Method::POST | Method::PATCH => match part(method, headers) {
-                Ok(part) => self.take(method, part, body).await,
+                Ok(part) => self.take(method, part, body, is_asking).await,
                 Err((status, code, message)) => {
-                    drain(body);
+                    drain(body, is_asking);
                     answer::error(status, code, message)
                 }
             },
             _ => {
-                drain(body);
+                drain(body, is_asking);
                 let mut answer = answer::error(StatusCode::METHOD_NOT_ALLOWED, "method", "PUT or POST an image");
                 answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS, PATCH, POST, PUT"));
                 answer
@@ -170,11 +188,11 @@ impl Door {
     }
 
     /// Takes bytes, and answers when they are there, or when the image has come to its end.
-    async fn take(&self, method: &Method, part: Part, mut body: Incoming) -> Response<Body> {
+    async fn take(&self, method: &Method, part: Part, mut body: Incoming, is_asking: bool) -> Response<Body> {
         let mut ticket = match self.intake.enter(part.start, part.total, method != Method::PATCH) {
             Ok(ticket) => ticket,
             Err(refusal) => {
-                drain(body);
+                drain(body, is_asking);
                 return answer::refusal(&refusal, self.intake.outcome().as_ref());
             }
         };
@@ -190,7 +208,7 @@ impl Door {
                 drop(ticket);
                 // Who sends nothing has nothing that could be in the way.
                 if answer.status() != StatusCode::REQUEST_TIMEOUT {
-                    drain(body);
+                    drain(body, false);
                 }
                 return answer;
             }
@@ -207,7 +225,7 @@ impl Door {
             return partly;
         }
         if matches!(came, Came::Unwanted) {
-            drain(body);
+            drain(body, false);
         }
         match self.intake.ended(round).await {
             Some(outcome) => {
@@ -227,8 +245,9 @@ impl Door {
     /// Reads the body to its end.
     async fn receive(&self, ticket: &mut Ticket, part: Part, body: &mut Incoming) -> Came {
         let stall = self.intake.times().stall;
-        let mut left = part.len;
+        let (mut left, mut pace) = (part.len, Pace::default());
         loop {
+            let began = Instant::now();
             let frame = tokio::select! {
                 frame = timeout(stall, body.frame()) => frame,
                 () = ticket.over() => return Came::Unwanted,
@@ -247,6 +266,13 @@ impl Door {
                 Ok(None) => return Came::All,
             };
             let Ok(bytes) = frame.into_data() else { continue };
+            if let Some(came) = pace.is_too_slow(bytes.len() as u64, began.elapsed(), stall) {
+                let what = format!(
+                    "only {came} bytes have come in {} s: go on at the offset that HEAD tells",
+                    stall.as_secs()
+                );
+                return Came::Broken(answer::error(StatusCode::REQUEST_TIMEOUT, "stalled", &what));
+            }
             if let Some(left) = &mut left {
                 let Some(less) = left.checked_sub(bytes.len() as u64) else {
                     let what = "there are more bytes than was said";
@@ -258,6 +284,25 @@ impl Door {
                 return Came::Unwanted;
             }
         }
+    }
+}
+
+/// How fast somebody sends, by the time that was spent waiting for it: what the destination takes is not theirs.
+#[derive(Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// So many bytes have come after that time. Gives how many came in the last `time`, if they were too few.
+    fn is_too_slow(&mut self, came: u64, waited: Duration, time: Duration) -> Option<u64> {
+        (self.came, self.waited) = (self.came.saturating_add(came), self.waited.saturating_add(waited));
+        if self.waited < time {
+            return None;
+        }
+        let came = std::mem::take(self).came;
+        (came < time.as_secs().max(1).saturating_mul(SLOWEST)).then_some(came)
     }
 }
 
@@ -350,8 +395,12 @@ fn options() -> Response<Body> {
     answer
 }
 
-/// Reads on for a while. A connection that is closed with bytes unread would take the answer with it.
-fn drain(mut body: Incoming) {
+/// Reads on for a while. A connection that is closed with bytes unread would take the answer with it. Who asks first whether to send the
+/// body (`Expect`) has sent none, and reading would tell them to.
+fn drain(mut body: Incoming, is_asking: bool) {
+    if is_asking {
+        return;
+    }
     tokio::spawn(timeout(DRAINING, async move {
         let mut left = DRAINED;
         while let Some(Ok(frame)) = body.frame().await {
@@ -367,6 +416,20 @@ fn drain(mut body: Incoming) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_is_who_sends_less_than_a_kibibyte_in_a_second() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        // What comes at once costs no time.
+        assert_eq!(pace.is_too_slow(1, Duration::ZERO, 4 * second), None);
+        assert_eq!(pace.is_too_slow(1, 3 * second, 4 * second), None);
+        assert_eq!(pace.is_too_slow(1, second, 4 * second), Some(3));
+        // It begins anew after that.
+        assert_eq!(pace.is_too_slow(4095, 3 * second, 4 * second), None);
+        assert_eq!(pace.is_too_slow(1, second, 4 * second), None);
+        assert_eq!(pace.is_too_slow(4095, 4 * second, 4 * second), Some(4095));
+    }
 
     #[test]
     fn ranges_of_uploads_are_understood() {
