@@ -1,0 +1,444 @@
+//! The matrix of faults: whatever a server does, alone and while the disk or the process fails as well, there is the right disk or
+//! there is none, and the end comes in time. `scripts/matrix` runs all pairs; every day each fault of a server meets one of the others.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::names;
+use diskferry_testkit::random::Random;
+use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Greeting, Ranges, Server, Tag};
+use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
+use diskferry_testkit::serve::tls::Authority;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Of a raw disk, which cannot show by itself that something is missing of it.
+const LEN: usize = 1 << 20;
+
+/// After this much, whatever runs hangs: twice the longest of them, which retries three times and waits a second each.
+const HANGS: Duration = Duration::from_secs(40);
+
+/// They mostly wait.
+const AT_ONCE: usize = 8;
+
+/// What a server does.
+struct Row {
+    name: &'static str,
+    /// What comes of it when nothing else fails: the code of an error, or `done`.
+    alone: &'static str,
+    does: Does,
+}
+
+enum Does {
+    Answers(File),
+    Greets(Vec<Greeting>),
+    Is(String),
+}
+
+/// What else fails.
+#[derive(Debug, Clone, Copy)]
+enum With {
+    Nothing,
+    /// A system call of the disk's file, as `strace` injects it.
+    Disk(&'static str, &'static str),
+    /// A shell's command in front of the program.
+    Limit(&'static str, &'static str),
+    Signals(&'static str, &'static [Signal]),
+    Paused,
+    ClosedStdout,
+    NoSpool,
+    Directory,
+}
+
+const DISKS: [With; 10] = [
+    With::Disk("ENOSPC at once", "ftruncate:error=ENOSPC"),
+    With::Disk("ENOSPC in the middle", "pwrite64:error=ENOSPC:when=2+"),
+    With::Disk("EDQUOT", "pwrite64:error=EDQUOT:when=3+"),
+    With::Disk("EIO on write", "pwrite64:error=EIO:when=2"),
+    With::Disk("writes are interrupted", "pwrite64:error=EINTR:when=1..4"),
+    With::Disk("EIO on fsync", "fsync:error=EIO:when=1"),
+    With::Disk("ENOSPC on fsync", "fsync:error=ENOSPC:when=1"),
+    With::Disk("EROFS on rename", "rename,renameat,renameat2:error=EROFS"),
+    With::Limit("files are limited", "ulimit -f 64"),
+    With::Directory,
+];
+
+const PROCESSES: [With; 8] = [
+    With::Signals("SIGKILL", &[Signal::KILL]),
+    With::Signals("SIGTERM", &[Signal::TERM]),
+    With::Signals("SIGTERM twice", &[Signal::TERM, Signal::TERM]),
+    With::Paused,
+    With::Limit("16 descriptors", "ulimit -n 16"),
+    With::Limit("1 GiB of address space", "ulimit -v 1048576"),
+    With::ClosedStdout,
+    With::NoSpool,
+];
+
+impl With {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing else",
+            Self::Disk(name, _) | Self::Limit(name, _) | Self::Signals(name, _) => name,
+            Self::Paused => "SIGSTOP and SIGCONT",
+            Self::ClosedStdout => "stdout is closed",
+            Self::NoSpool => "nowhere to spool to",
+            Self::Directory => "the target is a directory",
+        }
+    }
+
+    /// Nothing can be cleaned up behind this one.
+    fn kills(self) -> bool {
+        matches!(self, Self::Signals(_, [Signal::KILL]))
+    }
+}
+
+fn disk() -> Vec<u8> {
+    let mut disk = Random::new(1).bytes(LEN);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    disk
+}
+
+fn other_disk() -> Vec<u8> {
+    let mut disk = Random::new(2).bytes(LEN);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    disk
+}
+
+/// What needs more than a script.
+struct Stage {
+    nginx: [RunningNginx; 3],
+    /// Where the one authority that is believed is written.
+    ca: tempfile::NamedTempFile,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let (known, stranger) = (Authority::new(), Authority::new());
+        let serving = |identity| {
+            let nginx = Nginx::new().tls(identity).redirect("/down", 302, Origin::Plain, "/disk").start();
+            fs::write(nginx.root().join("disk"), disk()).unwrap();
+            nginx
+        };
+        let names = ["127.0.0.1"];
+        let nginx = [
+            serving(stranger.server(&names)),
+            serving(known.expired_server(&names)),
+            serving(known.server(&["host.example"])),
+        ];
+        let ca = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&ca, known.certificate()).unwrap();
+        Self { nginx, ca }
+    }
+
+    /// Every row of the matrix, in its order.
+    fn rows(&self) -> Vec<Row> {
+        let right = Answer::right;
+        let file = || File::new(disk()).version(other_disk());
+        let gets = |answers: &[Answer]| Does::Answers(file().gets(answers.to_vec()));
+        let always = |answer: Answer| Does::Answers(file().gets_then([], answer));
+        // What a range gets whose first part has come.
+        let resumed = |rest: Answer| gets(&[right().cut(300_000, End::Close), rest]);
+        let tls = |at: usize, path: &str| Does::Is(self.nginx[at].url(Origin::Tls, path));
+        let chunked = |chunks| right().framing(Framing::Chunked(50_000, chunks));
+        let away = |to: &str| always(Answer::redirect(302, to));
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let trailing = |mut body: Vec<u8>| {
+            body.extend(b"more than was said");
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n");
+            always(Answer::raw([head.into_bytes(), body].concat()))
+        };
+        let rows = [
+            ("refused", "source-unreachable", Does::Is(format!("http://{nobody}/disk"))),
+            ("DNS fails", "source-unreachable", Does::Is("http://images.invalid/disk".into())),
+            ("TLS untrusted", "source-tls", tls(0, "/disk")),
+            ("TLS expired", "source-tls", tls(1, "/disk")),
+            ("TLS wrong host", "source-tls", tls(2, "/disk")),
+            ("401", "source-denied", always(Answer::status(401))),
+            ("403", "source-denied", always(Answer::status(403))),
+            ("404", "source-not-found", always(Answer::status(404))),
+            ("429 + Retry-After once", "done", gets(&[Answer::status(429).header("Retry-After", "1")])),
+            ("429 + Retry-After", "source-http-status", always(Answer::status(429).header("Retry-After", "1"))),
+            ("500", "source-http-status", always(Answer::status(500))),
+            ("503 once", "done", gets(&[Answer::status(503)])),
+            ("503", "source-http-status", always(Answer::status(503))),
+            (
+                "200 with no length and early close",
+                "done",
+                gets(&[right().framing(Framing::Close).cut(300_000, End::Close)]),
+            ),
+            ("Content-Length too long", "source-changed", gets(&[right().framing(Framing::LongBy(10))])),
+            ("body longer than Content-Length", "done", trailing(disk())),
+            ("chunked cut mid-chunk", "done", gets(&[chunked(Chunks::Clean).cut(70_001, End::Close)])),
+            ("chunked without last chunk", "done", gets(&[chunked(Chunks::Unended)])),
+            (
+                "chunked with trailing bytes",
+                "done",
+                gets(&[chunked(Chunks::Trailers(vec![("X-More".into(), "yes".into())]))]),
+            ),
+            ("reset at 0", "done", gets(&[right().cut(0, End::Reset)])),
+            ("reset at 1", "done", gets(&[right().cut(1, End::Reset)])),
+            ("reset at 512", "done", gets(&[right().cut(512, End::Reset)])),
+            ("reset in the middle", "done", gets(&[right().cut(LEN / 2, End::Reset)])),
+            ("reset at the last byte", "done", gets(&[right().cut(LEN - 1, End::Reset)])),
+            ("reset before the head", "done", Does::Greets(vec![Greeting::End(End::Reset)])),
+            ("mute for ever", "source-stalled", Does::Greets(vec![Greeting::Mute; 64])),
+            ("stall", "done", gets(&[right().stall(300_000, Server::LIFE)])),
+            ("stall for ever", "source-stalled", always(right().stall(0, Server::LIFE))),
+            ("1 byte/s", "done", gets(&[right().trickle(1, Duration::from_millis(900)).cut(5, End::Close)])),
+            ("Range ignored", "done", resumed(right().ranges(Ranges::Ignored))),
+            ("206 at another offset", "done", resumed(right().ranges(Ranges::Shifted(1)))),
+            ("206 without Content-Range", "done", resumed(right().ranges(Ranges::Unlabelled))),
+            (
+                "ETag changed between ranges",
+                "source-changed",
+                Does::Answers(file().gets_then([right().cut(300_000, End::Close)], right().version(1))),
+            ),
+            (
+                "weak ETag",
+                "done",
+                Does::Answers(file().gets_then(
+                    [right().tag(Tag::Weak).undated().cut(300_000, End::Close)],
+                    right().tag(Tag::Weak).undated(),
+                )),
+            ),
+            ("size changed", "source-changed", resumed(right().ranges(Ranges::Total(LEN as u64 + 512)))),
+            ("Content-Encoding: gzip added", "source-encoding", always(right().gzip())),
+            ("redirect loop", "source-redirect", away("/disk")),
+            ("redirect to file:", "source-redirect", away("file:///etc/passwd")),
+            ("redirect to ftp:", "source-redirect", away("ftp://127.0.0.1/disk")),
+            ("redirect to link-local", "source-forbidden-host", away("http://169.254.169.254/latest")),
+            ("multipart/byteranges", "done", resumed(right().ranges(Ranges::Multipart))),
+            ("200 with an HTML error page", "source-web-page", always(Answer::html())),
+        ];
+        rows.into_iter().map(|(name, alone, does)| Row { name, alone, does }).collect()
+    }
+}
+
+fn is_full() -> bool {
+    env::var("DISKFERRY_MATRIX").is_ok_and(|wanted| wanted == "full")
+}
+
+/// Runs the program once. Gives how it ended, or what is wrong with that.
+fn run(stage: &Stage, row: Row, with: With) -> Result<String, String> {
+    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+    let target = dir.path().join("disk.raw");
+    let slow = |with: With| matches!(with, With::Signals(..) | With::Paused);
+    let url = match row.does {
+        Does::Is(url) => url,
+        Does::Answers(file) => {
+            server.put("/disk", file);
+            server.url("/disk")
+        }
+        Does::Greets(greetings) => {
+            server.put("/disk", File::new(disk()));
+            server.greet(greetings);
+            server.url("/disk")
+        }
+    };
+    if matches!(with, With::Directory) {
+        fs::create_dir(&target).unwrap();
+    }
+    // Guarded, but for the loopback: what leads elsewhere is not asked.
+    let allowed = "127.0.0.1,images.invalid";
+    let mut command = program(with);
+    command.args(["convert", "--json", "--format", "raw", "--retries", "2", "--stall-timeout", "1"]);
+    command.args(["--allow-hosts", allowed, "--cacert"]).arg(stage.ca.path());
+    if matches!(with, With::NoSpool) {
+        command.args(["--spool-dir", "/nowhere"]);
+    }
+    command.arg(&url).arg(&target).stdin(Stdio::null()).stderr(Stdio::piped());
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    let reader = (!matches!(with, With::ClosedStdout)).then_some(reader);
+    let child = command.stdout(writer).spawn().unwrap();
+    drop(command);
+    if slow(with) {
+        disturb(&child, &server, with);
+    }
+    let output = ended(child)?;
+    let mut said = String::new();
+    if let Some(mut reader) = reader {
+        std::io::Read::read_to_string(&mut reader, &mut said).unwrap();
+    }
+    let outcome = judge(&output, &said, &target, with)?;
+    if with.kills() {
+        again(dir.path(), &target)?;
+    }
+    Ok(outcome)
+}
+
+fn program(with: With) -> Command {
+    let (binary, plain) = (env!("CARGO_BIN_EXE_diskferry"), "--default-signal=HUP,INT,TERM");
+    match with {
+        With::Disk(_, inject) => {
+            let mut command = Command::new("strace");
+            let calls = inject.split(':').next().unwrap();
+            let inject = format!("inject={inject}");
+            command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e"]);
+            command.arg(format!("trace={calls}")).args(["-e", &inject, binary]);
+            command
+        }
+        With::Limit(_, limit) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("{limit}; exec \"$@\""), "sh", binary]);
+            command
+        }
+        _ => {
+            let mut command = Command::new("env");
+            command.args([plain, binary]);
+            command
+        }
+    }
+}
+
+/// Sends the signals once the server has been asked, or could have been.
+fn disturb(child: &Child, server: &Server, with: With) {
+    let begun = Instant::now();
+    while server.requests().is_empty() && begun.elapsed() < Duration::from_millis(500) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // It may have ended by now.
+    let send = |signal| {
+        let _ = kill_process(Pid::from_child(child), signal);
+    };
+    match with {
+        With::Signals(_, signals) => {
+            for signal in signals {
+                send(*signal);
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        _ => {
+            send(Signal::STOP);
+            thread::sleep(if is_full() { Duration::from_secs(60) } else { Duration::from_secs(2) });
+            send(Signal::CONT);
+        }
+    }
+}
+
+fn ended(mut child: Child) -> Result<Output, String> {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > HANGS {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return Err("it hangs".into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(child.wait_with_output().unwrap())
+}
+
+fn judge(output: &Output, said: &str, target: &Path, with: With) -> Result<String, String> {
+    let left = names(target.parent().unwrap());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        let found = fs::read(target).map_err(|error| format!("done without a disk: {error}"))?;
+        if found != disk() {
+            return Err(format!("done with another disk, of {} bytes", found.len()));
+        }
+        return if left == ["disk.raw"] { Ok("done".into()) } else { Err(format!("left {left:?}")) };
+    }
+    if stderr.contains("panicked") {
+        return Err(stderr);
+    }
+    let expected: &[&str] = if matches!(with, With::Directory) { &["disk.raw"] } else { &[] };
+    let is_temporary = |name: &String| name.starts_with('.') && name.ends_with(".diskferry");
+    if left != expected && !(with.kills() && left.iter().all(is_temporary)) {
+        return Err(format!("failed and left {left:?}: {stderr}"));
+    }
+    let json: Value = serde_json::from_str(said).unwrap_or_default();
+    match (json["error"]["code"].as_str(), output.status.code()) {
+        (Some(code), Some(1..)) => Ok(code.to_owned()),
+        (None, None) if with.kills() => Ok("killed".into()),
+        // A second signal waits for nothing.
+        (None, Some(143)) if matches!(with, With::Signals(_, [_, _])) => Ok("stopped at once".into()),
+        (None, Some(1..)) if matches!(with, With::ClosedStdout) => Ok("no report".into()),
+        other => Err(format!("{other:?} {stderr}")),
+    }
+}
+
+/// What was killed is done again, beside what it has left.
+fn again(dir: &Path, target: &Path) -> Result<(), String> {
+    if target.exists() {
+        return Ok(());
+    }
+    let server = Server::start();
+    server.put("/disk", File::new(disk()));
+    let output = Command::new(env!("CARGO_BIN_EXE_diskferry"))
+        .args(["convert", "--format", "raw", &server.url("/disk")])
+        .arg(target)
+        .env_remove("http_proxy")
+        .output()
+        .unwrap();
+    let is_right = output.status.success() && fs::read(target).is_ok_and(|found| found == disk());
+    if is_right { Ok(()) } else { Err(format!("not done again in {dir:?}: {output:?}")) }
+}
+
+/// Runs pairs, prints what came of them, and fails if one is wrong.
+fn check(pairs: impl Fn(usize, usize) -> Vec<With>) {
+    let stage = Stage::new();
+    let count = stage.rows().len();
+    let jobs: Vec<(usize, With)> =
+        (0..count).flat_map(|at| pairs(at, count).into_iter().map(move |with| (at, with))).collect();
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let outcomes: Mutex<BTreeMap<String, usize>> = Mutex::default();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((at, with)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let row = stage.rows().swap_remove(*at);
+                    let (name, alone) = (row.name, row.alone);
+                    let outcome = run(&stage, row, *with).and_then(|outcome| match with {
+                        With::Nothing if outcome != alone => Err(format!("{outcome}, and not {alone}")),
+                        _ => Ok(outcome),
+                    });
+                    match outcome {
+                        Ok(outcome) => *outcomes.lock().unwrap().entry(outcome).or_default() += 1,
+                        Err(what) => wrong.lock().unwrap().push(format!("{name} with {}: {what}", with.name())),
+                    }
+                }
+            });
+        }
+    });
+    let (wrong, outcomes) = (wrong.into_inner().unwrap(), outcomes.into_inner().unwrap());
+    eprintln!("{} runs, {} wrong: {outcomes:?}", jobs.len(), wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// All of them, or every day one for each row.
+fn some(all: &'static [With]) -> impl Fn(usize, usize) -> Vec<With> {
+    move |at, _| if is_full() { all.to_vec() } else { vec![all[at % all.len()]] }
+}
+
+#[test]
+fn every_fault_of_a_server_ends_with_the_disk_or_with_its_own_error() {
+    check(|_, _| vec![With::Nothing]);
+}
+
+#[test]
+fn faults_of_servers_and_processes_together_never_make_a_wrong_disk() {
+    check(some(&PROCESSES));
+}
+
+/// `scripts/test` leaves this out, loudly, where system calls cannot be traced.
+mod traced {
+    use super::*;
+
+    #[test]
+    fn faults_of_servers_and_disks_together_never_make_a_wrong_disk() {
+        check(some(&DISKS));
+    }
+}
