@@ -133,7 +133,8 @@ impl Client {
     pub(crate) async fn travel(&self, errand: Errand<'_>) -> Result<Response, Failure> {
         let (named, userinfo) = without_userinfo(errand.named);
         let (mut url, _) = without_userinfo(errand.url);
-        let first = First { origin: named.origin(), userinfo };
+        let host = named.host_str().unwrap_or_default().to_owned();
+        let first = First { origin: named.origin(), host, userinfo };
         for _ in 0..=REDIRECTS {
             let response = self.ask(&errand, &url, &first).await?;
             match redirect(&url, &response)? {
@@ -218,6 +219,10 @@ impl Client {
         }
         // `default` is for whom the user has named, and a host that a redirect leads to is not.
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        // netrc knows no ports: its entry for the host that was named is for the server that was named, and for no other one there.
+        if !at_home && url.host_str() == Some(first.host.as_str()) {
+            return request;
+        }
         match access.netrc.login(host, at_home) {
             Some((user, password)) => request.basic_auth(user, Some(password.reveal())),
             None => request,
@@ -252,6 +257,7 @@ pub(crate) enum Ticket {
 /// The server that the user has named, and what stood in its URL.
 struct First {
     origin: Origin,
+    host: String,
     userinfo: Option<(String, Secret)>,
 }
 

@@ -2,7 +2,10 @@
 //! [Protocol](https://github.com/docker/docker-credential-helpers#development): `docker-credential-NAME get` is told the server on stdin and
 //! answers with JSON.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +41,10 @@ pub(super) fn get(name: &str, server: &str) -> Result<Credentials, String> {
 fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, String> {
     let mut command = Command::new(program);
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // What we were told in variables is for us: passwords of other servers and tokens stand there. A helper has its own.
+    for (name, _) in env::vars_os().filter(|(name, _)| is_ours(name)) {
+        command.env_remove(name);
+    }
     let mut child = command.spawn().map_err(|error| format!("{program}: {error}"))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let server = server.to_owned();
@@ -75,6 +82,12 @@ fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, S
         "<token>" => Credentials::Identity(secret),
         _ => Credentials::Basic { user: answer.username, password: secret },
     })
+}
+
+/// Whether a variable is one of those that diskferry and its worker are told by.
+fn is_ours(name: &OsStr) -> bool {
+    let ours = [&b"DISKFERRY_"[..], b"IMPORTER_", b"UPLOADER_"];
+    ours.iter().any(|prefix| name.as_bytes().starts_with(prefix))
 }
 
 const PAUSE: Duration = Duration::from_millis(5);
