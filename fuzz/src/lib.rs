@@ -3,14 +3,16 @@
 //! libFuzzer is the rest of the judge: a panic, a hang (`-timeout`) or too much memory (`-rss_limit_mb`) is a finding.
 
 mod archive;
+mod bent;
 mod same;
 
 use std::io::Cursor;
 
-use diskferry::{Input, Limits, Options, Stated, inspect_full};
+use diskferry::{Error, Input, Limits, Options, Stated, inspect_full};
 
 pub use self::archive::archive;
-pub use self::same::same;
+pub use self::bent::bent;
+pub use self::same::{carried, same};
 
 const MIB: u64 = 1 << 20;
 
@@ -44,7 +46,14 @@ fn read(image: &[u8], format: Option<Stated>) {
             let unpacked = report.inspection.unpacked_size;
             assert!(unpacked.is_none_or(|size| size <= LIMITS.virtual_size), "a limit was passed: {unpacked:?}");
         }
-        // People and programs get one line.
-        Err(error) => assert!(!error.to_string().contains('\n'), "{error:?}"),
+        Err(error) => told(&error),
     }
+}
+
+/// People get one line, programs a code.
+pub(crate) fn told(error: &Error) {
+    assert!(!error.to_string().contains('\n'), "{error:?}");
+    let code = error.code();
+    let is_code = code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    assert!(is_code && code.contains(|letter: char| letter.is_ascii_lowercase()), "{code:?} of {error:?}");
 }

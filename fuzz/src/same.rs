@@ -1,13 +1,21 @@
 //! An image is the same disk, or the same error, from a file and from a stream, however that is cut into chunks.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Cursor, Read, Seek, Write};
 use std::sync::Mutex;
 
 use diskferry::sink::Sink;
 use diskferry::{Error, Input, Limits, Options, Progress, Result, Stated, convert};
 
-use crate::LIMITS;
+use crate::{LIMITS, told};
+
+/// Largest disk, which no image may have more written of.
+const CAP: u64 = 4 << 20;
+
+/// Carries `image`, whatever it is, from a stream.
+pub fn carried(image: &[u8]) {
+    let _ = carry(Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None }, &None);
+}
 
 /// Carries `image` both ways and compares. The first byte says how large chunks are.
 pub fn same(image: &[u8], format: Option<&str>) {
@@ -34,10 +42,10 @@ fn file_of(image: &[u8]) -> io::Result<File> {
 }
 
 fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
-    let limits = Limits { virtual_size: 4 << 20, ..LIMITS };
+    let limits = Limits { virtual_size: CAP, ..LIMITS };
     let options = Options { format: format.clone(), limits, threads: 1, ..Options::default() };
     let disk = Disk::default();
-    convert(input, &disk, &options, &Progress::default())?;
+    convert(input, &disk, &options, &Progress::default()).inspect_err(told)?;
     Ok(disk.0.into_inner().expect("no writer has panicked"))
 }
 
@@ -54,6 +62,7 @@ impl Sink for Disk {
         let mut disk = self.0.lock().expect("no writer has panicked");
         let start = usize::try_from(offset).expect("within the limit");
         let end = start + data.len();
+        assert!(end as u64 <= CAP, "{end} bytes, where {CAP} are allowed");
         if disk.len() < end {
             disk.resize(end, 0);
         }

@@ -17,7 +17,7 @@ fn main() {
     let corpus = PathBuf::from(env::args_os().nth(1).unwrap());
     let formats: Vec<_> = qcow2().into_iter().chain(vdi()).chain(vmdk()).collect();
     let same = formats.iter().filter(|(target, ..)| *target != "detect").map(in_chunks).collect::<Vec<_>>();
-    for (target, name, bytes) in formats.into_iter().chain(wrappings()).chain(archives()).chain(same) {
+    for (target, name, bytes) in formats.into_iter().chain(wrappings()).chain(archives()).chain(scripts()).chain(same) {
         let dir = corpus.join(target);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(name), bytes).unwrap();
@@ -28,9 +28,21 @@ type Seed = (&'static str, &'static str, Vec<u8>);
 
 /// In front of the image stands the size of chunks.
 fn in_chunks((_, name, image): &Seed) -> Seed {
-    let mut bytes = vec![5];
-    bytes.extend(image);
-    ("same", *name, bytes)
+    in_chunks_of("same", name, image)
+}
+
+fn in_chunks_of(target: &'static str, name: &'static str, image: &[u8]) -> Seed {
+    (target, name, [&[5], image].concat())
+}
+
+/// Scripts by which sound images are bent: which image, the size of chunks, and each field with how and to what.
+fn scripts() -> Vec<Seed> {
+    let steps = |count: u8| {
+        let step = |n: u8| [n.wrapping_mul(7), 0, n, n, 0, 0, 0, 0, 0, 0, 0];
+        [vec![count, 5], (0..count).flat_map(step).collect()].concat()
+    };
+    let of = |target| [(target, "sound", steps(0)), (target, "one", steps(1)), (target, "three", steps(3))];
+    ["bent-qcow2", "bent-vdi", "bent-vmdk"].into_iter().flat_map(of).collect()
 }
 
 fn archives() -> Vec<Seed> {
@@ -82,14 +94,22 @@ fn vmdk() -> Vec<Seed> {
 
 fn wrappings() -> Vec<Seed> {
     let disk = Random::new(1).text(2000);
-    let seed = |name, bytes| ("wrappings", name, bytes);
+    let seed = |target, name, bytes: Vec<u8>| in_chunks_of(target, name, &bytes);
     vec![
-        seed("gzip", wrap::gzip_members(&disk, 900)),
-        seed("bgzf", wrap::bgzf(&disk)),
-        seed("xz", wrap::xz(&disk, &["--block-size=1000"])),
-        seed("zstd", wrap::zstd(&disk, &["--check"])),
-        seed("bzip2", wrap::bzip2(&disk)),
+        seed("gzip", "members", wrap::gzip_members(&disk, 900)),
+        seed("gzip", "bgzf", wrap::bgzf(&disk)),
+        seed("xz", "blocks", wrap::xz(&disk, &["--block-size=1000"])),
+        seed("zstd", "frame", wrap::zstd(&disk, &["--check"])),
+        seed("bzip2", "stream", wrap::bzip2(&disk)),
         ("detect", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
+        ("raw", "partition-table", partition_table()),
+        ("convert", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
+        ("convert", "qcow2-gzip", wrap::gzip(&Qcow2::new(1 << 16).fill(1).build().image)),
         ("detect", "html", b"<!DOCTYPE html><html><title>404</title></html>".to_vec()),
     ]
+}
+
+/// A disk with nothing but the mark of a partition table.
+fn partition_table() -> Vec<u8> {
+    [vec![0; 510], vec![0x55, 0xaa], vec![0; 512]].concat()
 }

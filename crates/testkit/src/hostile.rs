@@ -46,6 +46,22 @@ impl Subject {
         })
     }
 
+    /// Bends one number of `image`, which is this subject's: `which` of them, to `value` itself, or by it, or to a place
+    /// where something lies. Every choice is taken round, so that any script of a fuzzer means something.
+    pub fn bend(&self, image: &mut [u8], which: usize, how: u8, value: u64) {
+        let (_, field) = self.fields[which % self.fields.len()];
+        let now = field.peek(image);
+        let place = self.places[value as usize % self.places.len()];
+        let bent = match how % 5 {
+            0 => value,
+            1 => now.wrapping_add(value),
+            2 => now ^ 1 << (value % 64),
+            3 => place / self.unit,
+            _ => (image.len() as u64 / self.unit).wrapping_add(value as i8 as u64),
+        };
+        poke(image, field, bent);
+    }
+
     /// Everything that `field` is bent to.
     fn values(&self, field: Field) -> BTreeSet<u64> {
         let (bits, now) = (field.width as u32 * 8, field.peek(&self.image));
@@ -78,6 +94,37 @@ pub fn subjects(format: &str) -> Vec<Subject> {
         "qcow2" => qcow2s(),
         "vdi" => vdis(),
         "vmdk" => vmdks(),
+        _ => panic!("no writer for {format}"),
+    }
+}
+
+/// The same structures in images of some KiB, for fuzzers, to which speed is everything.
+pub fn tiny_subjects(format: &str) -> Vec<Subject> {
+    let qcow2_of = |size, cluster_bits| Qcow2 { cluster_bits, ..Qcow2::new(size) };
+    let vdi_of = |size| Vdi { block_size: 2048, ..Vdi::qemu(size) };
+    let vmdk_of = |style| Vmdk { grain: 8, ..Vmdk::new(style, 8 * 6 + 5) };
+    match format {
+        "qcow2" => vec![
+            qcow2("qcow2", &qcow2_of(64 * 512 + 100, 9)),
+            qcow2("qcow2 of version 2", &Qcow2 { version: 2, l2: Place::Scattered(1), ..qcow2_of(20 << 9, 9) }),
+            qcow2(
+                "qcow2 with zstd and tables behind",
+                &Qcow2 { compression: Compression::Zstd, l1: Place::Behind, l2: Place::Behind, ..qcow2_of(20 << 9, 9) },
+            ),
+            qcow2("qcow2 with subclusters", &Qcow2 { extended_l2: true, ..qcow2_of(2 << 14, 14) }),
+        ],
+        "vdi" => vec![
+            vdi("VDI", &vdi_of(5 * 2048 + 100)),
+            vdi("VDI with more in front of blocks", &Vdi { extra: 512, shuffle: Some(1), ..vdi_of(9 * 2048) }),
+            vdi("static VDI", &Vdi { kind: 2, ..vdi_of(4 * 2048) }),
+        ],
+        "vmdk" => vec![
+            vmdk("VMDK", &vmdk_of(Style::Sparse)),
+            vmdk("VMDK with zeroed grains", &Vmdk { version: 2, shuffle: Some(1), ..vmdk_of(Style::Sparse) }),
+            vmdk("stream of QEMU", &vmdk_of(Style::StreamQemu)),
+            vmdk("stream of open-vmdk", &vmdk_of(Style::StreamOpenVmdk)),
+            vmdk("stream with a footer", &vmdk_of(Style::StreamTail)),
+        ],
         _ => panic!("no writer for {format}"),
     }
 }
@@ -174,4 +221,23 @@ fn in_front((name, at): (&'static str, u64)) -> (&'static str, u64) {
 /// The fields of a structure at `at`, with the structure's name.
 fn named(structure: &str, fields: &'static [(&'static str, Field)], at: u64) -> impl Iterator<Item = (String, Field)> {
     fields.iter().map(move |(name, field)| (format!("{structure}: {name}"), field.after(at as usize)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_bent_image_one_number_differs() {
+        for format in ["qcow2", "vdi", "vmdk"] {
+            for subject in tiny_subjects(format) {
+                for (which, how) in (0..40).flat_map(|which| (0..5).map(move |how| (which, how))) {
+                    let mut image = subject.image.clone();
+                    subject.bend(&mut image, which, how, 3);
+                    let differing = image.iter().zip(&subject.image).filter(|(one, other)| one != other).count();
+                    assert!(image.len() == subject.image.len() && differing <= 8, "{}: {which} {how}", subject.name);
+                }
+            }
+        }
+    }
 }

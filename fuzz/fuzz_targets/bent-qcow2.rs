@@ -1,0 +1,7 @@
+//! A sound qcow2 image with fields bent.
+#![no_main]
+
+use diskferry_fuzz::bent;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|script: &[u8]| bent(script, "qcow2"));

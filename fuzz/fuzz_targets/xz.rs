@@ -1,0 +1,7 @@
+//! Bytes that somebody calls a raw disk in xz.
+#![no_main]
+
+use diskferry_fuzz::same;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|image: &[u8]| same(image, Some("raw.xz")));
