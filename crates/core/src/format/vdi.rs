@@ -221,6 +221,15 @@ impl Header {
         self.map_at + self.map_len()
     }
 
+    /// Entries that the disk does not need have to be there all the same, as in a file, whose length is known beforehand. To be called
+    /// when those that it needs have been read: a stream does not go back.
+    fn check_rest(&self, source: &mut dyn Source) -> Result<()> {
+        if self.needed() == self.blocks {
+            return Ok(());
+        }
+        look_exact(source, &mut [0], self.map_end() - 1, FORMAT, "the block map")
+    }
+
     /// Where the bytes of the stored block `number` are. [`MOST_BLOCKS`] proves that it cannot overflow.
     fn block_at(&self, number: u64) -> u64 {
         self.data_at + number * (self.extra + self.block_size) + self.extra
@@ -293,8 +302,11 @@ impl Image for Vdi {
         &self.info
     }
 
-    fn plan(&mut self, _: &mut dyn Source, order: Order) -> Result<()> {
+    fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
         let header = &self.map.header;
+        if header.needed() == 0 {
+            header.check_rest(source)?;
+        }
         let piece = |first: u64| Table { at: header.map_at + first * ENTRY, start: first * header.block_size };
         let pieces = (0..header.needed().div_ceil(PIECE)).map(|number| piece(number * PIECE)).collect();
         self.walk.along(order);
@@ -319,6 +331,9 @@ impl Map {
         let count = usize::try_from(left.min(PIECE)).unwrap_or_default();
         let mut marks = vec![U32::ZERO; count];
         look_exact(source, marks.as_mut_bytes(), piece.at, FORMAT, "the block map")?;
+        if left <= PIECE {
+            self.header.check_rest(source)?;
+        }
         for (place, mark) in (0..).zip(&marks) {
             let start = piece.start + place * block_size;
             match mark.get() {

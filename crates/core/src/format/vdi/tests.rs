@@ -226,6 +226,25 @@ fn an_image_cut_anywhere_is_an_error() {
 }
 
 #[test]
+fn a_map_that_is_longer_than_the_disk_needs_is_there_to_its_end() {
+    let built = small().build();
+    let map = usize::try_from(built.map).unwrap();
+    for size in [0, 4096] {
+        let mut image = built.image.clone();
+        poke(&mut image, field::DISK_SIZE, size);
+        poke(&mut image, map_entry(built.map, 0), 0xffff_ffff);
+        for len in [map + 4, map + 39] {
+            for mut source in every_way(&image[..len]) {
+                assert_eq!(code(carry(&VDI, &mut source)), "vdi-ends-early", "{size} in {len}");
+            }
+        }
+        for mut source in every_way(&image[..map + 40]) {
+            assert_eq!(carry(&VDI, &mut source).unwrap(), vec![0; usize::try_from(size).unwrap()]);
+        }
+    }
+}
+
+#[test]
 fn a_header_cut_before_its_signature_is_still_a_vdi() {
     let image = small().build().image;
     for len in [4, 40, 67, 68, 512] {
