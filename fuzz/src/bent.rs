@@ -17,12 +17,19 @@ const STEP: usize = 11;
 
 /// Bends an image of `format` as `script` says, and carries it from a file and from a stream.
 pub fn bent(script: &[u8], format: &'static str) {
+    if let Some(image) = bend(script, format) {
+        same(&image, Some(format));
+    }
+}
+
+/// The image that `script` says, behind a byte that says how large chunks are.
+pub(crate) fn bend(script: &[u8], format: &str) -> Option<Vec<u8>> {
     let subjects: &[Subject] = match format {
         "qcow2" => &QCOW2,
         "vdi" => &VDI,
         _ => &VMDK,
     };
-    let Some(([which, chunk], steps)) = script.split_first_chunk() else { return };
+    let ([which, chunk], steps) = script.split_first_chunk()?;
     let subject = &subjects[usize::from(*which) % subjects.len()];
     let mut image = vec![*chunk];
     image.extend(&subject.image);
@@ -32,5 +39,5 @@ pub fn bent(script: &[u8], format: &'static str) {
         let value = u64::from_le_bytes(value.try_into().expect("the rest are 8 bytes"));
         subject.bend(&mut image[1..], usize::from(u16::from_le_bytes(*field)), how[0], value);
     }
-    same(&image, Some(format));
+    Some(image)
 }

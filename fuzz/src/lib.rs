@@ -4,7 +4,11 @@
 
 mod archive;
 mod bent;
+mod network;
+mod oracle;
+mod registry;
 mod same;
+mod upload;
 
 use std::io::Cursor;
 
@@ -12,7 +16,11 @@ use diskferry::{Error, Input, Limits, Options, Stated, inspect_full};
 
 pub use self::archive::archive;
 pub use self::bent::bent;
+pub use self::network::answers;
+pub use self::oracle::oracle;
+pub use self::registry::registry;
 pub use self::same::{carried, same};
+pub use self::upload::upload;
 
 const MIB: u64 = 1 << 20;
 

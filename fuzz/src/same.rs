@@ -17,6 +17,11 @@ pub fn carried(image: &[u8]) {
     let _ = carry(Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None }, &None);
 }
 
+/// The disk of `image`, from a file.
+pub(crate) fn carried_from(image: &[u8], format: &str) -> Result<Vec<u8>, Error> {
+    carry(Input::File(file_of(image).expect("a temporary file")), &format.parse().ok())
+}
+
 /// Carries `image` both ways and compares. The first byte says how large chunks are.
 pub fn same(image: &[u8], format: Option<&str>) {
     let Some((chunk, image)) = image.split_first() else { return };
@@ -41,7 +46,7 @@ fn file_of(image: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
+pub(crate) fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
     let limits = Limits { virtual_size: CAP, ..LIMITS };
     let options = Options { format: format.clone(), limits, threads: 1, ..Options::default() };
     let disk = Disk::default();
@@ -93,7 +98,7 @@ struct Chunks {
 impl Read for Chunks {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let len = buf.len().min(self.chunk);
-        let got = self.image[self.at..].as_ref().read(&mut buf[..len])?;
+        let got = (&self.image[self.at..]).read(&mut buf[..len])?;
         self.at += got;
         Ok(got)
     }

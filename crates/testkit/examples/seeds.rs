@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-use diskferry_testkit::container::tar;
+use diskferry_testkit::container::{digest, tar};
 use diskferry_testkit::qcow2::{Compression, Place, Qcow2};
 use diskferry_testkit::vdi::Vdi;
 use diskferry_testkit::vmdk::{Style, Vmdk};
@@ -17,7 +17,9 @@ fn main() {
     let corpus = PathBuf::from(env::args_os().nth(1).unwrap());
     let formats: Vec<_> = qcow2().into_iter().chain(vdi()).chain(vmdk()).collect();
     let same = formats.iter().filter(|(target, ..)| *target != "detect").map(in_chunks).collect::<Vec<_>>();
-    for (target, name, bytes) in formats.into_iter().chain(wrappings()).chain(archives()).chain(scripts()).chain(same) {
+    for (target, name, bytes) in
+        formats.into_iter().chain(wrappings()).chain(archives()).chain(scripts()).chain(network()).chain(same)
+    {
         let dir = corpus.join(target);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(name), bytes).unwrap();
@@ -106,6 +108,64 @@ fn wrappings() -> Vec<Seed> {
         ("convert", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
         ("convert", "qcow2-gzip", wrap::gzip(&Qcow2::new(1 << 16).fill(1).build().image)),
         ("detect", "html", b"<!DOCTYPE html><html><title>404</title></html>".to_vec()),
+    ]
+}
+
+/// Conversations: how is fetched, then what is said, each part behind the one before and this byte.
+fn network() -> Vec<Seed> {
+    let said = |flags: u8, parts: &[&[u8]]| [&[flags][..], &parts.join(&0x1e)].concat();
+    let disk: &[u8] = &[7; 700];
+    let part = |text: &str, body: &[u8]| [text.as_bytes(), body].concat();
+    let whole = part("HTTP/1.1 200 OK\r\nContent-Length: 700\r\nETag: \"a\"\r\nAccept-Ranges: bytes\r\n\r\n", disk);
+    let half = &whole[..whole.len() - 350];
+    let rest = part(
+        "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 350-699/700\r\nContent-Length: 350\r\nETag: \"a\"\r\n\r\n",
+        &disk[..350],
+    );
+    let chunks = part("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nimage\r\n0\r\n\r\n", b"");
+    let moved: &[u8] = b"HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";
+    let busy: &[u8] = b"HTTP/1.1 503 Busy\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
+    let manifest: &[u8] = br#"{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"@1","size":#1},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"@2","size":#2}]}"#;
+    let layer = tar(&[("disk/a.raw", &[7; 700])]);
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}},"config":{{"Labels":{{"source-image-format":"raw","source-image-size":"700","source-image-virtual-size":"700"}}}}}}"#,
+        digest(&layer)
+    );
+    let index: &[u8] = br#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"@1","size":#1,"platform":{"os":"linux","architecture":"amd64"}}]}"#;
+    let below = String::from_utf8_lossy(manifest).replace("@2", "@3").replace("#2", "#3");
+    let below = below.replace("@1", "@2").replace("#1", "#2");
+    let (config, layer) = (config.as_bytes(), layer.as_slice());
+    let token: &[u8] = br#"{"token":"abc","expires_in":300}"#;
+    let challenge: &[u8] = br#"Bearer realm="/token",service="x",scope="repository:image:pull""#;
+    let put: &[u8] = b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nimage";
+    let begun: &[u8] = b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Range: bytes 0-2/5\r\nContent-Length: 3\r\n\r\nima";
+    let gone_on: &[u8] =
+        b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Range: bytes 3-4/5\r\nContent-Length: 2\r\n\r\nge";
+    let created: &[u8] =
+        b"POST /upload HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Length: 5\r\nContent-Length: 0\r\n\r\n";
+    let patched: &[u8] = b"PATCH /upload HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 5\r\n\r\nimage";
+    let chunked: &[u8] =
+        b"POST /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nimage\r\n0\r\n\r\n";
+    let asked: &[u8] = b"HEAD /upload HTTP/1.1\r\nHost: x\r\n\r\n";
+    let bent = |which: u8| [&[which, 0, 5][..], &[7, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]].concat();
+    vec![
+        ("answers", "whole", said(0, &[&whole])),
+        ("answers", "carried", said(4, &[&whole])),
+        ("answers", "resumed", said(0, &[half, &rest])),
+        ("answers", "looked-at", said(1, &[&rest, &whole])),
+        ("answers", "parts", said(2, &[&rest, &rest])),
+        ("answers", "chunked", said(0, &[&chunks])),
+        ("answers", "moved-and-busy", said(0, &[moved, busy, &whole])),
+        ("registry", "manifest", said(0, &[manifest, config, layer])),
+        ("registry", "index", said(0, &[index, below.as_bytes(), config, layer])),
+        ("registry", "token", said(4, &[manifest, config, layer, token, challenge])),
+        ("upload", "whole", said(put[0], &[&put[1..]])),
+        ("upload", "gone-on", said(begun[0], &[&begun[1..], asked, gone_on])),
+        ("upload", "tus", said(created[0], &[&created[1..], patched])),
+        ("upload", "chunked", said(chunked[0], &[&chunked[1..]])),
+        ("oracle", "qcow2", bent(0)),
+        ("oracle", "vmdk", bent(1)),
+        ("oracle", "vdi", bent(2)),
     ]
 }
 

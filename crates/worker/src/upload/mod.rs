@@ -2,11 +2,13 @@
 
 mod access;
 mod answer;
-mod intake;
+pub mod intake;
 mod order;
 mod page;
-mod server;
+pub mod server;
 pub mod table;
+
+pub use self::access::Paths;
 
 use std::io;
 use std::net::SocketAddr;

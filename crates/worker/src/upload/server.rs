@@ -96,7 +96,8 @@ async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Arc<Do
     connection(stream, door, is_known).await;
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<Door>, is_known: bool) {
+/// Serves one connection to its end. Whether the client is the one that may come, if only one may, has been looked at by the caller.
+pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<Door>, is_known: bool) {
     let service = service_fn(move |request: Request<Incoming>| {
         let door = Arc::clone(&door);
         async move {
