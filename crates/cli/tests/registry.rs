@@ -219,7 +219,7 @@ fn a_layer_is_taken_up_where_it_broke_off() {
     let lab = Lab::new();
     let script = Script::new(&lab);
     let faults = [
-        Answer::right().cut(100_000, End::Reset),
+        Answer::right().cut(100_000, End::Close),
         Answer::status(503).header("Retry-After", "0"),
         Answer::right().cut(300_000, End::Reset),
     ];

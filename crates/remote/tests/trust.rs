@@ -206,7 +206,7 @@ fn credentials_do_not_follow_a_redirect_to_another_origin() {
                 near.put("/a", File::new(DISK).gets_then([], Answer::redirect(status, "b?c")));
                 near.put("/b?c", File::new(DISK).gets_then([], Answer::redirect(status, location)));
                 // The far server breaks off, and is asked again for the rest without a way over the near one.
-                far.put("/disk?for=you", File::new(DISK).gets([Answer::right().cut(40_000, End::Reset)]));
+                far.put("/disk?for=you", File::new(DISK).gets([Answer::right().cut(40_000, End::Close)]));
                 let (seen, url) = (far.requests().len(), near.url("/a").replace("//", "//me:hunter2@"));
                 assert_eq!(fetch(&access, &url).unwrap(), DISK);
                 let (near, far) = (near.requests(), far.requests());
