@@ -221,8 +221,8 @@ impl Header {
         self.map_at + self.map_len()
     }
 
-    /// Entries that the disk does not need have to be there all the same, as in a file, whose length is known beforehand. To be called
-    /// when those that it needs have been read: a stream does not go back.
+    /// Entries that the disk does not need have to be there all the same, as in a file, whose length is known
+    /// beforehand. To be called when those that it needs have been read: a stream does not go back.
     fn check_rest(&self, source: &mut dyn Source) -> Result<()> {
         if self.needed() == self.blocks {
             return Ok(());
@@ -280,7 +280,8 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let mut raw = RawHeader::new_zeroed();
     look_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
     let header = Header::parse(&raw)?;
-    if let Some(len) = source.len().filter(|len| *len < header.map_end()) {
+    // A map without entries lies nowhere, whatever its offset says.
+    if let Some(len) = source.len().filter(|len| header.blocks > 0 && *len < header.map_end()) {
         let got = len.saturating_sub(header.map_at);
         return Err(ends_early(FORMAT, "the block map", header.map_at, header.map_len(), got));
     }

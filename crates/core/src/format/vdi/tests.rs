@@ -245,6 +245,18 @@ fn a_map_that_is_longer_than_the_disk_needs_is_there_to_its_end() {
 }
 
 #[test]
+fn a_map_without_entries_lies_nowhere() {
+    let mut image = small().build().image;
+    poke(&mut image, field::DISK_SIZE, 0);
+    poke(&mut image, field::BLOCKS, 0);
+    poke(&mut image, field::MAP_OFFSET, 1 << 24);
+    poke(&mut image, field::DATA_OFFSET, 1 << 24);
+    for mut source in every_way(&image) {
+        assert_eq!(carry(&VDI, &mut source).unwrap(), []);
+    }
+}
+
+#[test]
 fn a_header_cut_before_its_signature_is_still_a_vdi() {
     let image = small().build().image;
     for len in [4, 40, 67, 68, 512] {
