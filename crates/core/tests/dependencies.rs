@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What the program has in it.
 const LINKED: &str = "bitflags block-buffer bzip2 cfg-if const-oid cpufeatures crypto-common digest diskferry fastrand flate2 getrandom \
-    hybrid-array libbz2-rs-sys libc liblzma liblzma-sys linux-raw-sys md-5 once_cell rustix sha1 sha2 streebog tempfile thiserror typenum \
+    hybrid-array libbz2-rs-sys libc libdeflate-sys libdeflater liblzma liblzma-sys linux-raw-sys md-5 once_cell rustix sha1 sha2 streebog tempfile thiserror typenum \
     zerocopy zlib-rs zstd zstd-safe zstd-sys";
 
 /// What runs only while it is built.

@@ -4,7 +4,10 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Result;
 use crate::extent::Codec;
+use crate::source::ends_early;
+use crate::source::file::read_lent;
 
 /// Stored bytes in a batch: large enough that system calls and wake-ups hardly matter, and so small that what has been read
 /// is still in the processor's cache when it is written. Copying plain clusters by the MiB costs half as much again.
@@ -16,22 +19,103 @@ const UNPACKED: u64 = 4 << 20;
 /// Pieces in a batch, so that a batch of tiny pieces ends too.
 const PIECES: usize = 4096;
 
+/// How far apart packed units may lie that are read together.
+const GAP: u64 = 4096;
+
 /// Stored bytes and what is to be made of them.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) bytes: Vec<u8>,
+    /// The first `filled` ones. What lies behind them is left over from another batch, since clearing it takes its time.
+    bytes: Vec<u8>,
+    filled: usize,
+    /// Which of them are still to be read, by the worker.
+    lent: Vec<Lent>,
     pub(super) pieces: Vec<Piece>,
     unpacked: u64,
 }
 
+/// The bytes of a file at `at` that belong to `place` in a batch.
+struct Lent {
+    file: Arc<File>,
+    at: u64,
+    place: Range<usize>,
+}
+
 impl Batch {
-    /// An empty batch that stores its bytes in `buffer`.
+    /// An empty batch that stores its bytes in `buffer`, whatever that holds.
     pub(super) fn new(buffer: Vec<u8>) -> Self {
         Self { bytes: buffer, ..Self::default() }
     }
 
+    /// The buffer, for another batch.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.bytes
+    }
+
     pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() >= STORED || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
+        self.filled >= STORED || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
+    }
+
+    /// How many stored bytes there is room for before the batch is full.
+    pub(super) fn room(&self) -> usize {
+        STORED.saturating_sub(self.filled)
+    }
+
+    /// Stores what `read` puts into room for `len` bytes, and says where that is. It tells how much that was.
+    pub(super) fn fill(&mut self, len: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<Range<usize>> {
+        let from = self.filled;
+        let end = from.saturating_add(len);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.filled = from.saturating_add(read(self.bytes.get_mut(from..end).unwrap_or_default())?.min(len));
+        Ok(from..self.filled)
+    }
+
+    /// Stores the `len` bytes of `file` at `at`, once the worker has read them, and says where. Those of neighbours are read together, and
+    /// what they share once.
+    pub(super) fn lend(&mut self, file: Arc<File>, at: u64, len: usize) -> Range<usize> {
+        let filled = self.filled;
+        let near = |lent: &&mut Lent| {
+            let end = lent.at.saturating_add(lent.place.len() as u64);
+            lent.place.end == filled
+                && (lent.at..=end.saturating_add(GAP)).contains(&at)
+                && Arc::ptr_eq(&lent.file, &file)
+        };
+        let place = match self.lent.last_mut().filter(near) {
+            Some(lent) => {
+                let from = lent.place.start.saturating_add(usize::try_from(at - lent.at).unwrap_or(usize::MAX));
+                lent.place.end = lent.place.end.max(from.saturating_add(len));
+                from..from.saturating_add(len)
+            }
+            None => {
+                let place = filled..filled.saturating_add(len);
+                self.lent.push(Lent { file, at, place: place.clone() });
+                place
+            }
+        };
+        self.filled = filled.max(place.end);
+        place
+    }
+
+    /// Reads what was lent. The error of a file that has become shorter is of `format`.
+    pub(super) fn fetch(&mut self, format: &'static str) -> Result<()> {
+        if self.bytes.len() < self.filled {
+            self.bytes.resize(self.filled, 0);
+        }
+        for Lent { file, at, place } in self.lent.drain(..) {
+            let wanted = place.len() as u64;
+            let got = read_lent(&file, self.bytes.get_mut(place).unwrap_or_default(), at)? as u64;
+            if got < wanted {
+                return Err(ends_early(format, "packed data", at, wanted, got));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stored bytes of a piece.
+    pub(super) fn stored(&self, piece: &Piece) -> &[u8] {
+        self.bytes.get(piece.stored.clone()).unwrap_or_default()
     }
 
     /// Adds a piece; zeroes that follow zeroes become one.
@@ -72,4 +156,38 @@ pub(super) enum What {
         at: u64,
     },
     Zero,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn neighbours_are_read_together_and_what_they_share_once() {
+        let bytes: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        let file = Arc::new(file);
+        let mut batch = Batch::new(vec![7; 10]);
+        let read = batch.fill(4, |room| room.first_mut().map(|byte| *byte = 9).map_or(Ok(0), |()| Ok(1))).unwrap();
+        // One behind the other, one that shares its first bytes, one near, one far, and one before it.
+        let units = [(1000, 500), (1500, 200), (1690, 100), (3000, 512), (50_000, 512), (40_000, 512)];
+        let stored: Vec<_> = units.iter().map(|&(at, len)| batch.lend(Arc::clone(&file), at as u64, len)).collect();
+        assert_eq!(batch.lent.iter().map(|lent| lent.at).collect::<Vec<_>>(), [1000, 50_000, 40_000]);
+        batch.fetch("test").unwrap();
+        let piece = |stored| Piece { start: 0, len: 0, what: What::Plain, stored };
+        assert_eq!(batch.stored(&piece(read)), [9]);
+        for ((at, len), stored) in units.into_iter().zip(stored) {
+            assert_eq!(batch.stored(&piece(stored)), &bytes[at..at + len], "{at}");
+        }
+    }
+
+    #[test]
+    fn a_lent_unit_that_is_not_there_any_more_is_an_error() {
+        let mut batch = Batch::default();
+        batch.lend(Arc::new(tempfile::tempfile().unwrap()), 512, 512);
+        assert_eq!(batch.fetch("test").unwrap_err().code(), "test-ends-early");
+    }
 }

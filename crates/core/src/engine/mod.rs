@@ -128,8 +128,7 @@ impl Shared {
         lock(&self.spare).pop().unwrap_or_default()
     }
 
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        buffer.clear();
+    fn give_back(&self, buffer: Vec<u8>) {
         lock(&self.spare).push(buffer);
     }
 }

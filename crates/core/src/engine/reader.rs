@@ -173,7 +173,7 @@ impl<'a> Reader<'a> {
                 self.mark_at(start.saturating_add(done), part)?;
                 continue;
             }
-            let room = STORED.saturating_sub(self.batch.bytes.len()).max(1);
+            let room = self.batch.room().max(1);
             let part = usize::try_from(len - done).unwrap_or(room).min(room);
             let stored = self.read(source, at, part)?;
             if stored.len() < part {
@@ -222,8 +222,11 @@ impl<'a> Reader<'a> {
             let what = "bytes of one packed unit";
             return Err(Error::Limit { what, wanted, limit, option: "--limit-unit" });
         }
-        // The image may end inside the last sector of a unit: whether that matters shows when it is unpacked.
-        let stored = self.read(source, at, len as usize)?;
+        let stored = match source.lend(at..at.saturating_add(len.into())) {
+            Some((file, at)) => self.batch.lend(file, at, len as usize),
+            // The image may end inside the last sector of a unit: whether that matters shows when it is unpacked.
+            None => self.read(source, at, len as usize)?,
+        };
         if stored.is_empty() {
             return Err(ends_early(self.format, "packed data", at, u64::from(len), 0));
         }
@@ -233,12 +236,7 @@ impl<'a> Reader<'a> {
 
     /// Reads up to `len` bytes into the batch, fewer only at the end of the image.
     fn read(&mut self, source: &mut dyn Source, at: u64, len: usize) -> Result<Range<usize>> {
-        let bytes = &mut self.batch.bytes;
-        let from = bytes.len();
-        bytes.resize(from + len, 0);
-        let got = read_full(source, bytes.get_mut(from..).unwrap_or_default(), at)?;
-        bytes.truncate(from + got);
-        Ok(from..from + got)
+        self.batch.fill(len, |room| read_full(source, room, at))
     }
 
     fn add(&mut self, piece: Piece) {

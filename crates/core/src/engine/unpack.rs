@@ -1,6 +1,7 @@
 //! Unpacks one cluster or grain.
 
 use flate2::{Decompress, FlushDecompress, Status};
+use libdeflater::Decompressor;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use crate::extent::Codec;
@@ -10,6 +11,9 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Decoder state, kept between units.
 pub(super) struct Unpacker {
+    /// Takes whole units, and nothing else, in some half of the time. What it does not take goes to the decoders below, which
+    /// know what came before the end or the damage, and say what is wrong.
+    whole: Decompressor,
     deflate: Decompress,
     zlib: Decompress,
     zstd: Option<Decoder<'static>>,
@@ -17,17 +21,24 @@ pub(super) struct Unpacker {
 
 impl Unpacker {
     pub(super) fn new() -> Self {
-        Self { deflate: Decompress::new(false), zlib: Decompress::new(true), zstd: None }
+        Self { whole: Decompressor::new(), deflate: Decompress::new(false), zlib: Decompress::new(true), zstd: None }
     }
 
-    /// Unpacks `stored` into `out` and returns how many bytes came, which is never more than `out` holds. The error says what is wrong.
+    /// Unpacks `stored` into `out` and returns how many bytes came, which is never more than `out` holds; what lies behind them
+    /// is overwritten or not. The error says what is wrong.
     pub(super) fn unpack(&mut self, codec: Codec, stored: &[u8], out: &mut [u8]) -> Result<usize, String> {
         match codec {
             Codec::Deflate => {
+                if let Ok(got) = self.whole.deflate_decompress(stored, out) {
+                    return Ok(got);
+                }
                 self.deflate.reset(false);
                 inflate(&mut self.deflate, stored, out).map(|(got, _)| got)
             }
             Codec::Zlib => {
+                if let Ok(got) = self.whole.zlib_decompress(stored, out) {
+                    return Ok(got);
+                }
                 self.zlib.reset(true);
                 // Only at its end has the check value been compared.
                 match inflate(&mut self.zlib, stored, out)? {

@@ -40,21 +40,22 @@ impl<'a> Worker<'a> {
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
     pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
         let mut gathered = Gathered::default();
-        while let Ok(batch) = { lock(receive).recv() } {
+        while let Ok(mut batch) = { lock(receive).recv() } {
             let _done = Done(self.shared);
             if !self.shared.failed()
-                && let Err(error) = self.deliver(&batch, &mut gathered)
+                && let Err(error) = self.deliver(&mut batch, &mut gathered)
             {
                 self.shared.fail(error);
             }
-            self.shared.give_back(batch.bytes);
+            self.shared.give_back(batch.into_buffer());
         }
     }
 
-    fn deliver(&mut self, batch: &Batch, gathered: &mut Gathered) -> Result<()> {
+    fn deliver(&mut self, batch: &mut Batch, gathered: &mut Gathered) -> Result<()> {
+        batch.fetch(self.format)?;
         for piece in &batch.pieces {
             self.job.progress.check()?;
-            let stored = batch.bytes.get(piece.stored.clone()).unwrap_or_default();
+            let stored = batch.stored(piece);
             if !matches!(piece.what, What::Packed { .. }) {
                 // What comes in order goes out in order: a pipe has to keep the rest.
                 self.flush(gathered)?;
@@ -84,22 +85,19 @@ impl<'a> Worker<'a> {
 
     /// Unpacks one unit behind what has been gathered, if it follows it on the disk.
     fn unpack(&mut self, piece: &Piece, codec: Codec, at: u64, stored: &[u8], gathered: &mut Gathered) -> Result<()> {
-        if gathered.end() != piece.start || gathered.bytes.len() >= GATHER {
+        if gathered.end() != piece.start || gathered.len >= GATHER {
             self.flush(gathered)?;
             gathered.start = piece.start;
         }
         let unit = usize::try_from(piece.len).unwrap_or(usize::MAX);
         let needed = piece.len.min(self.virtual_size.saturating_sub(piece.start));
-        let bytes = &mut gathered.bytes;
-        let from = bytes.len();
-        bytes.resize(from.saturating_add(unit), 0);
-        let unpacked = self.unpacker.unpack(codec, stored, bytes.get_mut(from..).unwrap_or_default());
+        let unpacked = self.unpacker.unpack(codec, stored, gathered.room(unit));
         let got = unpacked.map_err(|what| self.damaged(at, &what))?;
         let enough = if codec.may_end_with_the_disk() { needed } else { piece.len };
         if (got as u64) < enough {
             return Err(self.damaged(at, &format!("{got} bytes come out, {enough} are needed")));
         }
-        bytes.truncate(from.saturating_add(usize::try_from(needed).unwrap_or(unit)));
+        gathered.len = gathered.len.saturating_add(usize::try_from(needed).unwrap_or(unit));
         Ok(())
     }
 
@@ -108,11 +106,9 @@ impl<'a> Worker<'a> {
     }
 
     fn flush(&self, gathered: &mut Gathered) -> Result<()> {
-        let bytes = take(&mut gathered.bytes);
-        self.write(&bytes, gathered.start)?;
-        gathered.start = gathered.start.saturating_add(bytes.len() as u64);
-        gathered.bytes = bytes;
-        gathered.bytes.clear();
+        self.write(gathered.bytes.get(..gathered.len).unwrap_or_default(), gathered.start)?;
+        gathered.start = gathered.end();
+        gathered.len = 0;
         Ok(())
     }
 
@@ -161,12 +157,23 @@ impl Drop for Done<'_> {
 #[derive(Default)]
 struct Gathered {
     start: u64,
+    /// The first `len` bytes. What lies behind them is left over from earlier ones, since clearing it takes its time.
     bytes: Vec<u8>,
+    len: usize,
 }
 
 impl Gathered {
     fn end(&self) -> u64 {
-        self.start.saturating_add(self.bytes.len() as u64)
+        self.start.saturating_add(self.len as u64)
+    }
+
+    /// Where the next `unit` bytes go.
+    fn room(&mut self, unit: usize) -> &mut [u8] {
+        let end = self.len.saturating_add(unit);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.bytes.get_mut(self.len..end).unwrap_or_default()
     }
 }
 
