@@ -17,6 +17,7 @@ use crate::limits::Limits;
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
 use crate::sink::{Discard, Sink};
+use crate::source::ahead::ReadAhead;
 use crate::source::file::{FileSource, Unchanged, stored_len};
 use crate::source::stream::{Past, Stream};
 use crate::source::tap::{Copied, Digests, Meter, Tap};
@@ -65,8 +66,8 @@ pub(crate) fn open_copied(
     let opener = Opener { options, meter: &meter, digests: &digests, copied };
     let Unwrapped { mut source, wrappings, stored_size, stored } = match input {
         Input::File(file) => opener.file(file)?,
-        Input::Stream { reader, len } => opener.stream(reader, len, None)?,
-        Input::Ranged { reader, len, ranges } => opener.stream(reader, len, Some(ranges))?,
+        Input::Stream { reader, len } => opener.stream(Box::new(opener.tap(reader, len)), len, None)?,
+        Input::Ranged { reader, len, ranges } => opener.stream(Box::new(opener.tap(reader, len)), len, Some(ranges))?,
     };
     progress.expect(stored_size.unwrap_or(0));
     let how = Opening { limits: &options.limits, stated: options.format.is_some() };
@@ -296,14 +297,20 @@ impl Opener<'_> {
         };
         let source = self.source(&file)?;
         if outermost.is_some() {
-            let unwrapped = self.stream(Positioned { file, at: 0 }, Some(len), None)?;
+            let unwrapped = self.stream(self.forward(file, len), Some(len), None)?;
             return Ok(Unwrapped { stored: Stored::of(&unwrapped.wrappings, source), ..unwrapped });
         }
         if self.digests.is_empty() && self.copied.is_none() {
             return Ok(Unwrapped::plain(source, len));
         }
+        let stream = Stream::new(self.forward(file, len), Some(len), u64::MAX, Past::File(source));
+        Ok(Unwrapped::plain(stream, len))
+    }
+
+    /// Reads a file from its start to its end. Whoever gets its bytes besides says when they come.
+    fn forward(&self, file: File, len: u64) -> layer::Reader {
         let tap = self.tap(Positioned { file, at: 0 }, Some(len));
-        Ok(Unwrapped::plain(Stream::new(Box::new(tap), Some(len), u64::MAX, Past::File(source)), len))
+        if self.copied.is_some() { Box::new(tap) } else { Box::new(ReadAhead::new(tap)) }
     }
 
     fn source(&self, file: &File) -> Result<FileSource> {
@@ -311,16 +318,12 @@ impl Opener<'_> {
         FileSource::new(file, Arc::clone(self.meter))
     }
 
-    fn stream(
-        &self,
-        reader: impl Read + Send + 'static,
-        len: Option<u64>,
-        ranges: Option<Box<dyn Ranges>>,
-    ) -> Result<Unwrapped> {
+    /// `reader` is tapped.
+    fn stream(&self, reader: layer::Reader, len: Option<u64>, ranges: Option<Box<dyn Ranges>>) -> Result<Unwrapped> {
         let limits = &self.options.limits;
         let stated = self.options.format.as_ref().map(|stated| stated.wrappings.as_slice());
         let how = Unwrapping::new(limits, threads(self.options));
-        let (reader, wrappings) = layer::peel(Box::new(self.tap(reader, len)), stated, &how)?;
+        let (reader, wrappings) = layer::peel(reader, stated, &how)?;
         let spool = Spool::new(self.options.spool_dir.clone(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());
         // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one. What is

@@ -30,6 +30,8 @@ pub(super) struct Batch {
     filled: usize,
     /// Which of them are still to be read, by the worker.
     lent: Vec<Lent>,
+    /// How many stored bytes are shared with the source.
+    shared: usize,
     pub(super) pieces: Vec<Piece>,
     unpacked: u64,
 }
@@ -53,12 +55,12 @@ impl Batch {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.filled >= STORED || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
+        self.room() == 0 || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
     }
 
     /// How many stored bytes there is room for before the batch is full.
     pub(super) fn room(&self) -> usize {
-        STORED.saturating_sub(self.filled)
+        STORED.saturating_sub(self.filled).saturating_sub(self.shared)
     }
 
     /// Stores what `read` puts into room for `len` bytes, and says where that is. It tells how much that was.
@@ -114,8 +116,9 @@ impl Batch {
     }
 
     /// The stored bytes of a piece.
-    pub(super) fn stored(&self, piece: &Piece) -> &[u8] {
-        self.bytes.get(piece.stored.clone()).unwrap_or_default()
+    pub(super) fn stored<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
+        let bytes = if let What::Shared { bytes } = &piece.what { bytes } else { &self.bytes };
+        bytes.get(piece.stored.clone()).unwrap_or_default()
     }
 
     /// Adds a piece; zeroes that follow zeroes become one.
@@ -129,13 +132,16 @@ impl Batch {
             (_, What::Zero) => self.pieces.push(piece),
             _ => {
                 self.unpacked = self.unpacked.saturating_add(piece.len);
+                if let What::Shared { .. } = piece.what {
+                    self.shared = self.shared.saturating_add(piece.stored.len());
+                }
                 self.pieces.push(piece);
             }
         }
     }
 }
 
-/// A range of the virtual disk; `stored` are its bytes in the batch.
+/// A range of the virtual disk; `stored` are its bytes in the batch, or in what is shared.
 pub(super) struct Piece {
     pub(super) start: u64,
     pub(super) len: u64,
@@ -145,6 +151,10 @@ pub(super) struct Piece {
 
 pub(super) enum What {
     Plain,
+    /// Those of the source, which nobody has to copy.
+    Shared {
+        bytes: Arc<Vec<u8>>,
+    },
     /// To be read by the worker, so that the bytes stay on one core: `len` of them at `at` of the file.
     Lent {
         file: Arc<File>,

@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
         while done < len && !self.shared.failed() {
             self.job.progress.check()?;
             let at = range.start.saturating_add(done);
-            if let Some(part) = self.lent(source, at..range.end, start.saturating_add(done)) {
+            if let Some(part) = self.lent(source, at..range.end, start.saturating_add(done))? {
                 done = done.saturating_add(part);
                 self.mark_at(start.saturating_add(done), part)?;
                 continue;
@@ -186,12 +186,18 @@ impl<'a> Reader<'a> {
         Ok(len)
     }
 
-    /// Hands on the beginning of `range` unread, if its file can be lent, and returns how much that was.
-    fn lent(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Option<u64> {
+    /// Hands on the beginning of `range` without copying it, if its file or its bytes can be had, and returns how much that was.
+    fn lent(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Result<Option<u64>> {
         let len = (range.end - range.start).min(STORED as u64);
-        let (file, at) = source.lend(range.start..range.start.saturating_add(len))?;
-        self.add(Piece { start, len, what: What::Lent { file, at }, stored: 0..0 });
-        Some(len)
+        let range = range.start..range.start.saturating_add(len);
+        if let Some((file, at)) = source.lend(range.clone()) {
+            self.add(Piece { start, len, what: What::Lent { file, at }, stored: 0..0 });
+            return Ok(Some(len));
+        }
+        let Some((bytes, stored)) = source.share(range)? else { return Ok(None) };
+        let len = stored.len() as u64;
+        self.add(Piece { start, len, what: What::Shared { bytes }, stored });
+        Ok(Some(len))
     }
 
     /// Lets the kernel copy as much of `range` as it can, and returns how many bytes that was.

@@ -63,7 +63,7 @@ impl<'a> Worker<'a> {
             match piece.what {
                 What::Lent { ref file, at } => self.relay(file, at, piece)?,
                 What::Packed { codec, at } => self.unpack(piece, codec, at, stored, gathered)?,
-                What::Plain => self.write(stored, piece.start)?,
+                What::Plain | What::Shared { .. } => self.write(stored, piece.start)?,
                 What::Zero => self.zero(piece.start, piece.len)?,
             }
         }

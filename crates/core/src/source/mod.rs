@@ -1,5 +1,6 @@
 //! Where bytes come from: an image after its wrappings are off, read by position.
 
+pub(crate) mod ahead;
 mod aside;
 pub(crate) mod file;
 pub(crate) mod stream;
@@ -79,6 +80,13 @@ pub trait Source: Send {
     fn lend(&mut self, range: Range<u64>) -> Option<(Arc<File>, u64)> {
         let _ = range;
         None
+    }
+
+    /// Reads the first bytes of `range` as [`read_at`](Self::read_at) does, but where they are already in memory: which, and the place in
+    /// them. `None` if they have to be copied, or are not there.
+    fn share(&mut self, range: Range<u64>) -> Result<Option<(Arc<Vec<u8>>, Range<usize>)>> {
+        let _ = range;
+        Ok(None)
     }
 
     /// The most bytes that were spooled at one time.

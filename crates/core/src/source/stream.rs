@@ -6,15 +6,19 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::file::FileSource;
-use super::window::Window;
+use super::window::{CHUNK, Window};
 use super::{Aside, BEHIND, PEEK, Source, copy};
 use crate::error::{Error, Result};
 use crate::spool::Spool;
 
 /// Metadata up to this far ahead are waited for: a request of their own would take no less.
 const NEAR: u64 = 1 << 20;
+
+/// The least to be shared. A whole chunk stays in memory for it, and copying less takes no time.
+const SHARED: u64 = CHUNK as u64 / 2;
 
 /// Where bytes are found that the window has given up.
 pub(crate) enum Past {
@@ -66,16 +70,24 @@ impl Stream {
     /// Waits for the byte at `at`, which is not before the frontier. `None` if the stream ends before.
     fn wait_for(&mut self, at: u64) -> Result<Option<&[u8]>> {
         while self.window.slice(at).is_none() {
-            let before = self.window.end();
-            if !self.window.pull(self.frontier.saturating_sub(BEHIND))? {
-                self.aside.as_mut().map_or(Ok(()), Aside::end)?;
+            if !self.pull()? {
                 return Ok(None);
-            }
-            if let Some(aside) = &mut self.aside {
-                aside.prove(self.window.slice(before).unwrap_or_default(), before)?;
             }
         }
         Ok(self.window.slice(at))
+    }
+
+    /// Reads once more. False at the end.
+    fn pull(&mut self) -> Result<bool> {
+        let before = self.window.end();
+        if !self.window.pull(self.frontier.saturating_sub(BEHIND))? {
+            self.aside.as_mut().map_or(Ok(()), Aside::end)?;
+            return Ok(false);
+        }
+        if let Some(aside) = &mut self.aside {
+            aside.prove(self.window.slice(before).unwrap_or_default(), before)?;
+        }
+        Ok(true)
     }
 
     /// Moves the frontier up to `at`, putting aside what may be asked for later. False if the stream ends before.
@@ -154,6 +166,24 @@ impl Source for Stream {
         self.frontier = before.max(at.saturating_add(got as u64));
         self.keep_passed(before)?;
         Ok(got)
+    }
+
+    fn share(&mut self, range: Range<u64>) -> Result<Option<(Arc<Vec<u8>>, Range<usize>)>> {
+        if range.start < self.frontier || range.end - range.start < SHARED || !self.jump_to(range.start)? {
+            return Ok(None);
+        }
+        // At its end nothing more comes into the last chunk either.
+        while self.window.share(range.start).is_none() && self.pull()? {}
+        let Some((bytes, mut place)) = self.window.share(range.start) else { return Ok(None) };
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        place.end = place.end.min(place.start.saturating_add(wanted));
+        if (place.len() as u64) < SHARED {
+            return Ok(None);
+        }
+        let before = self.frontier;
+        self.frontier = before.saturating_add(place.len() as u64);
+        self.keep_passed(before)?;
+        Ok(Some((bytes, place)))
     }
 
     fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
@@ -237,7 +267,6 @@ impl Source for Stream {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Cursor};
-    use std::sync::Arc;
 
     use diskferry_testkit::faults::Choppy;
 
@@ -275,6 +304,37 @@ mod tests {
         assert_eq!(stream.spooled(), (2 << 20) - 4096);
         read(&mut stream, 4096, 1 << 20).unwrap();
         assert_eq!(read(&mut stream, 0, 4096).unwrap_err().code(), "stream-mapped-twice");
+    }
+
+    #[test]
+    fn what_is_shared_counts_as_read_and_stays_as_it_is_while_the_stream_goes_on() {
+        let mut stream = stream(LEN);
+        stream.settle();
+        read(&mut stream, 0, 1000).unwrap();
+        stream.keep(1000..2000).unwrap();
+        let mut shared = Vec::new();
+        let mut at = 1000;
+        while let Some((bytes, place)) = stream.share(at..LEN).unwrap() {
+            at += place.len() as u64;
+            shared.push((bytes, place));
+        }
+        assert_eq!((at, shared.len()), (LEN, 12), "the rest of the first chunk, and the others");
+        assert_eq!(read_full(&mut stream, &mut [0; 10], LEN).unwrap(), 0);
+        let all = shared.iter().flat_map(|(bytes, place)| &bytes[place.clone()]);
+        assert!(all.zip(1000..).all(|(found, at)| *found == byte(at)));
+        read(&mut stream, 1000, 1000).unwrap();
+        assert_eq!(read(&mut stream, 999, 1).unwrap_err().code(), "stream-mapped-twice");
+        assert!(stream.share(1000..LEN).unwrap().is_none(), "what has passed is read");
+    }
+
+    #[test]
+    fn little_is_not_shared() {
+        let mut stream = stream(LEN);
+        assert!(stream.share(0..SHARED - 1).unwrap().is_none());
+        assert!(stream.share(0..SHARED).unwrap().is_some_and(|(_, place)| place == (0..CHUNK / 2)));
+        let near_the_end_of_a_chunk = 2 * CHUNK as u64 - 1000;
+        assert!(stream.share(near_the_end_of_a_chunk..LEN).unwrap().is_none());
+        read(&mut stream, near_the_end_of_a_chunk, 2000).unwrap();
     }
 
     #[test]

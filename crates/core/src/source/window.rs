@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
 /// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 
 struct Chunk {
     at: u64,
-    bytes: Vec<u8>,
+    /// Shared with nobody before it is whole.
+    bytes: Arc<Vec<u8>>,
     filled: usize,
 }
 
@@ -21,6 +24,8 @@ pub(super) struct Window {
     limit: u64,
     /// Every chunk but the last is full.
     chunks: VecDeque<Chunk>,
+    /// What was passed, to be filled again once nobody shares it.
+    passed: Vec<Arc<Vec<u8>>>,
     /// How many bytes the reader has given.
     pulled: u64,
     ended: bool,
@@ -28,20 +33,33 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(reader: Box<dyn Read + Send>, limit: u64) -> Self {
-        Self { reader, limit, chunks: VecDeque::new(), pulled: 0, ended: false }
+        Self { reader, limit, chunks: VecDeque::new(), passed: Vec::new(), pulled: 0, ended: false }
     }
 
     /// One whose reader begins with the byte at `at`, in the place of this one.
     pub(super) fn begin_at(&mut self, reader: Box<dyn Read + Send>, at: u64) {
-        *self = Self { reader, limit: self.limit, chunks: VecDeque::new(), pulled: at, ended: false };
+        *self =
+            Self { reader, limit: self.limit, chunks: VecDeque::new(), passed: Vec::new(), pulled: at, ended: false };
     }
 
     /// The bytes from `at` on, as far as one chunk goes; `None` where the window has none.
     pub(super) fn slice(&self, at: u64) -> Option<&[u8]> {
+        let (chunk, from) = self.chunk(at)?;
+        chunk.bytes.get(from..chunk.filled).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// The same, to be used elsewhere: the chunk and the place in it. `None` as long as more is to come into the chunk.
+    pub(super) fn share(&self, at: u64) -> Option<(Arc<Vec<u8>>, Range<usize>)> {
+        let (chunk, from) = self.chunk(at)?;
+        let is_whole = chunk.filled == CHUNK || self.ended;
+        (is_whole && from < chunk.filled).then(|| (Arc::clone(&chunk.bytes), from..chunk.filled))
+    }
+
+    /// The chunk that holds the byte at `at`, or will, and where.
+    fn chunk(&self, at: u64) -> Option<(&Chunk, usize)> {
         let first = self.chunks.front()?.at;
         let offset = usize::try_from(at.checked_sub(first)?).ok()?;
-        let chunk = self.chunks.get(offset / CHUNK)?;
-        chunk.bytes.get(offset % CHUNK..chunk.filled).filter(|bytes| !bytes.is_empty())
+        Some((self.chunks.get(offset / CHUNK)?, offset % CHUNK))
     }
 
     /// How far the stream has been pulled.
@@ -59,7 +77,8 @@ impl Window {
             self.chunks.push_back(chunk);
         }
         let Some(chunk) = self.chunks.back_mut() else { return Ok(false) };
-        let got = read_some(&mut self.reader, chunk.bytes.get_mut(chunk.filled..).unwrap_or_default(), self.pulled)?;
+        let room = Arc::make_mut(&mut chunk.bytes).get_mut(chunk.filled..).unwrap_or_default();
+        let got = read_some(&mut self.reader, room, self.pulled)?;
         chunk.filled += got;
         self.ended = got == 0;
         self.pulled = self.pulled.saturating_add(got as u64);
@@ -70,10 +89,12 @@ impl Window {
         Ok(!self.ended)
     }
 
-    /// The oldest chunk if it has been passed, else a new one.
+    /// One that has been passed and that nobody shares any more, else a new one.
     fn empty_chunk(&mut self, keep_from: u64) -> Chunk {
         let passed = self.chunks.pop_front_if(|chunk| chunk.at.saturating_add(CHUNK as u64) <= keep_from);
-        let bytes = passed.map_or_else(|| vec![0; CHUNK], |chunk| chunk.bytes);
+        self.passed.extend(passed.map(|chunk| chunk.bytes));
+        let free = self.passed.iter().position(|bytes| Arc::strong_count(bytes) == 1);
+        let bytes = free.map_or_else(|| Arc::new(vec![0; CHUNK]), |free| self.passed.swap_remove(free));
         Chunk { at: self.pulled, bytes, filled: 0 }
     }
 }
