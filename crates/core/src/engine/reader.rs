@@ -10,7 +10,7 @@ use super::{Job, STEP, Shared};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
 use crate::format::Image;
-use crate::source::{BEHIND, Source, ends_early, read_full};
+use crate::source::{BEHIND, Loan, Source, ends_early, read_full};
 
 /// Takes extents from the image and reads what they store.
 pub(super) struct Reader<'a> {
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
             self.add(Piece { start, len, what: What::Lent { file, at }, stored: 0..0 });
             return Ok(Some(len));
         }
-        let Some((bytes, stored)) = source.share(range)? else { return Ok(None) };
+        let Some(Loan { bytes, place: stored }) = source.share(range)? else { return Ok(None) };
         let len = stored.len() as u64;
         self.add(Piece { start, len, what: What::Shared { bytes }, stored });
         Ok(Some(len))

@@ -82,9 +82,8 @@ pub trait Source: Send {
         None
     }
 
-    /// Reads the first bytes of `range` as [`read_at`](Self::read_at) does, but where they are already in memory: which, and the place in
-    /// them. `None` if they have to be copied, or are not there.
-    fn share(&mut self, range: Range<u64>) -> Result<Option<(Arc<Vec<u8>>, Range<usize>)>> {
+    /// Reads the first bytes of `range` as [`read_at`](Self::read_at) does, but where they are already in memory. `None` if they have to be copied, or are not there.
+    fn share(&mut self, range: Range<u64>) -> Result<Option<Loan>> {
         let _ = range;
         Ok(None)
     }
@@ -106,6 +105,14 @@ pub trait Source: Send {
         let _ = most;
         Ok(true)
     }
+}
+
+/// Bytes of a source that nobody has to copy, and that stay as they are.
+pub struct Loan {
+    /// Some that the source has in memory.
+    pub bytes: Arc<Vec<u8>>,
+    /// Which of them are meant.
+    pub place: Range<usize>,
 }
 
 /// How far a stream can be looked into beyond the furthest byte read.

@@ -6,11 +6,10 @@
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::file::FileSource;
 use super::window::{CHUNK, Window};
-use super::{Aside, BEHIND, PEEK, Source, copy};
+use super::{Aside, BEHIND, Loan, PEEK, Source, copy};
 use crate::error::{Error, Result};
 use crate::spool::Spool;
 
@@ -18,7 +17,7 @@ use crate::spool::Spool;
 const NEAR: u64 = 1 << 20;
 
 /// The least to be shared. A whole chunk stays in memory for it, and copying less takes no time.
-const SHARED: u64 = CHUNK as u64 / 2;
+const SHARED_LEAST: u64 = CHUNK as u64 / 2;
 
 /// Where bytes are found that the window has given up.
 pub(crate) enum Past {
@@ -168,22 +167,22 @@ impl Source for Stream {
         Ok(got)
     }
 
-    fn share(&mut self, range: Range<u64>) -> Result<Option<(Arc<Vec<u8>>, Range<usize>)>> {
-        if range.start < self.frontier || range.end - range.start < SHARED || !self.jump_to(range.start)? {
+    fn share(&mut self, range: Range<u64>) -> Result<Option<Loan>> {
+        if range.start < self.frontier || range.end - range.start < SHARED_LEAST || !self.jump_to(range.start)? {
             return Ok(None);
         }
         // At its end nothing more comes into the last chunk either.
         while self.window.share(range.start).is_none() && self.pull()? {}
-        let Some((bytes, mut place)) = self.window.share(range.start) else { return Ok(None) };
+        let Some(Loan { bytes, mut place }) = self.window.share(range.start) else { return Ok(None) };
         let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         place.end = place.end.min(place.start.saturating_add(wanted));
-        if (place.len() as u64) < SHARED {
+        if (place.len() as u64) < SHARED_LEAST {
             return Ok(None);
         }
         let before = self.frontier;
         self.frontier = before.saturating_add(place.len() as u64);
         self.keep_passed(before)?;
-        Ok(Some((bytes, place)))
+        Ok(Some(Loan { bytes, place }))
     }
 
     fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
@@ -267,6 +266,7 @@ impl Source for Stream {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Cursor};
+    use std::sync::Arc;
 
     use diskferry_testkit::faults::Choppy;
 
@@ -314,13 +314,13 @@ mod tests {
         stream.keep(1000..2000).unwrap();
         let mut shared = Vec::new();
         let mut at = 1000;
-        while let Some((bytes, place)) = stream.share(at..LEN).unwrap() {
-            at += place.len() as u64;
-            shared.push((bytes, place));
+        while let Some(piece) = stream.share(at..LEN).unwrap() {
+            at += piece.place.len() as u64;
+            shared.push(piece);
         }
         assert_eq!((at, shared.len()), (LEN, 12), "the rest of the first chunk, and the others");
         assert_eq!(read_full(&mut stream, &mut [0; 10], LEN).unwrap(), 0);
-        let all = shared.iter().flat_map(|(bytes, place)| &bytes[place.clone()]);
+        let all = shared.iter().flat_map(|piece| &piece.bytes[piece.place.clone()]);
         assert!(all.zip(1000..).all(|(found, at)| *found == byte(at)));
         read(&mut stream, 1000, 1000).unwrap();
         assert_eq!(read(&mut stream, 999, 1).unwrap_err().code(), "stream-mapped-twice");
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn little_is_not_shared() {
         let mut stream = stream(LEN);
-        assert!(stream.share(0..SHARED - 1).unwrap().is_none());
-        assert!(stream.share(0..SHARED).unwrap().is_some_and(|(_, place)| place == (0..CHUNK / 2)));
+        assert!(stream.share(0..SHARED_LEAST - 1).unwrap().is_none());
+        assert!(stream.share(0..SHARED_LEAST).unwrap().is_some_and(|shared| shared.place == (0..CHUNK / 2)));
         let near_the_end_of_a_chunk = 2 * CHUNK as u64 - 1000;
         assert!(stream.share(near_the_end_of_a_chunk..LEN).unwrap().is_none());
         read(&mut stream, near_the_end_of_a_chunk, 2000).unwrap();

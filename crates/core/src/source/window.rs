@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::Loan;
 use crate::error::{Error, Result};
 
 /// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls.
@@ -48,11 +48,11 @@ impl Window {
         chunk.bytes.get(from..chunk.filled).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The same, to be used elsewhere: the chunk and the place in it. `None` as long as more is to come into the chunk.
-    pub(super) fn share(&self, at: u64) -> Option<(Arc<Vec<u8>>, Range<usize>)> {
+    /// The same, to be used elsewhere. `None` as long as more is to come into the chunk.
+    pub(super) fn share(&self, at: u64) -> Option<Loan> {
         let (chunk, from) = self.chunk(at)?;
         let is_whole = chunk.filled == CHUNK || self.ended;
-        (is_whole && from < chunk.filled).then(|| (Arc::clone(&chunk.bytes), from..chunk.filled))
+        (is_whole && from < chunk.filled).then(|| Loan { bytes: Arc::clone(&chunk.bytes), place: from..chunk.filled })
     }
 
     /// The chunk that holds the byte at `at`, or will, and where.
