@@ -286,9 +286,9 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
         return Err(ends_early(FORMAT, "the block map", header.map_at, header.map_len(), got));
     }
     let seen = Blocks::new(header.blocks, how.limits)?;
-    let limits = Limits { table: how.limits.table - seen.memory(), ..how.limits.clone() };
     // Nothing in a VDI is packed.
-    let walk = Walk::new(FORMAT, Codec::Deflate, header.disk_size, &Opening { limits: &limits, ..*how });
+    let mut walk = Walk::new(FORMAT, Codec::Deflate, header.disk_size, how);
+    walk.hold(seen.memory());
     Ok(Box::new(Vdi { info: header.info(), map: Map { header, seen }, walk }))
 }
 

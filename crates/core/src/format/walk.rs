@@ -59,6 +59,8 @@ pub(crate) struct Walk {
     virtual_size: u64,
     order: Order,
     limit: u64,
+    /// Memory that the format itself takes of the limit.
+    held: u64,
     /// Tables not loaded yet, the next one last.
     tables: Vec<Table>,
     /// Headers, root tables and all tables, in ascending order, not overlapping.
@@ -91,6 +93,7 @@ impl Walk {
             virtual_size,
             order: Order::Source,
             limit: how.limits.table,
+            held: 0,
             tables: Vec::new(),
             metadata: Vec::new(),
             runs: BinaryHeap::new(),
@@ -110,6 +113,11 @@ impl Walk {
     /// Lets the walk go along `order`. Before anything is named.
     pub(crate) fn along(&mut self, order: Order) {
         self.order = order;
+    }
+
+    /// Counts `bytes` that the format keeps besides as memory for tables.
+    pub(crate) fn hold(&mut self, bytes: u64) {
+        self.held = bytes;
     }
 
     /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the
@@ -191,7 +199,8 @@ impl Walk {
 
     /// One table alone must not take more memory than all may.
     fn bound_table(&self) -> Result<()> {
-        let wanted = (self.runs.len().saturating_sub(self.waiting) * size_of::<Run>()) as u64;
+        let runs = (self.runs.len().saturating_sub(self.waiting) * size_of::<Run>()) as u64;
+        let wanted = self.held.saturating_add(runs);
         if wanted > self.limit {
             let what = "bytes of memory for one mapping table of the image";
             return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
@@ -264,10 +273,11 @@ impl Walk {
     }
 
     fn check_memory(&self, tables: usize, spans: usize) -> Result<()> {
-        let held = tables * size_of::<Table>() + spans * size_of::<Span>() + self.runs.len() * size_of::<Run>();
-        if held as u64 > self.limit {
+        let planned = tables * size_of::<Table>() + spans * size_of::<Span>() + self.runs.len() * size_of::<Run>();
+        let wanted = self.held.saturating_add(planned as u64);
+        if wanted > self.limit {
             let what = "bytes of memory for the image's mapping tables";
-            return Err(Error::Limit { what, wanted: held as u64, limit: self.limit, option: "--limit-table" });
+            return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
         }
         Ok(())
     }
