@@ -4,7 +4,7 @@ use std::io::{Cursor, Read};
 
 use diskferry::archive::{Found, Hidden, Pick, find};
 
-use crate::told;
+use crate::image::told;
 
 /// Reads `archive` to its end, twice: as a layer, and as one above which the same layer lies.
 pub fn archive(archive: &[u8]) {

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use diskferry_testkit::hostile::{Subject, tiny_subjects};
 
-use crate::same;
+use crate::same::same;
 
 static QCOW2: LazyLock<Vec<Subject>> = LazyLock::new(|| tiny_subjects("qcow2"));
 static VDI: LazyLock<Vec<Subject>> = LazyLock::new(|| tiny_subjects("vdi"));

@@ -12,8 +12,8 @@ use diskferry_remote::http::{How, Patience, open};
 use diskferry_remote::{Access, Client, Guard, Runtime};
 use url::Url;
 
+use crate::image::{MIB, told};
 use crate::same::carry;
-use crate::{MIB, told};
 
 /// Between the parts of an input.
 pub(crate) const END: u8 = 0x1e;

@@ -8,9 +8,9 @@ use diskferry_remote::Location;
 use diskferry_remote::oci::{Keys, Registry, Store, Wish};
 use diskferry_testkit::container::{INDEX, MANIFEST, digest};
 
+use crate::image::{LIMITS, told};
 use crate::network::{CLIENT, END, SERVER, how};
 use crate::same::carry;
-use crate::{LIMITS, told};
 
 /// Documents and layers that an input may have.
 const MOST: usize = 6;

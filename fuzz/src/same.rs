@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use diskferry::sink::Sink;
 use diskferry::{Error, Input, Limits, Options, Progress, Result, Stated, convert};
 
-use crate::{LIMITS, told};
+use crate::image::{LIMITS, told};
 
 /// Largest disk, which no image may have more written of.
 const CAP: u64 = 4 << 20;

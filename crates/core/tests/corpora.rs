@@ -1,0 +1,68 @@
+//! The fuzzers' corpora, in everyday tests and with the fuzzers' own drivers: what once broke something does so no more.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests, and drivers of which not all is used"
+)]
+
+// A crate of their own, which these drivers come from, would need the network and a C++ compiler.
+#[path = "../../../fuzz/src/archive.rs"]
+mod archive;
+#[path = "../../../fuzz/src/bent.rs"]
+mod bent;
+#[path = "../../../fuzz/src/image.rs"]
+mod image;
+#[path = "../../../fuzz/src/oracle.rs"]
+mod oracle;
+#[path = "../../../fuzz/src/same.rs"]
+mod same;
+
+use std::fs;
+use std::path::Path;
+
+/// Targets of other crates, whose drivers need a network: `scripts/fuzz` replays their corpora.
+const ELSEWHERE: [&str; 3] = ["answers", "registry", "upload"];
+
+#[test]
+fn every_seed_of_every_target_is_read_or_refused() {
+    let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let mut replayed = 0;
+    for corpus in fs::read_dir(corpora).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = corpus.file_name().unwrap().to_str().unwrap();
+        if ELSEWHERE.contains(&target) {
+            continue;
+        }
+        for seed in fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().path()) {
+            // Shown when something below panics.
+            println!("{}", seed.display());
+            run(target, &fs::read(&seed).unwrap());
+            replayed += 1;
+        }
+    }
+    assert!(replayed >= 50, "only {replayed} seeds");
+}
+
+/// What `fuzz/fuzz_targets` does with an input.
+fn run(target: &str, input: &[u8]) {
+    match target {
+        "archive" => archive::archive(input),
+        "convert" => same::carried(input),
+        "detect" => image::detect(input),
+        "oracle" => oracle::oracle(input),
+        "qcow2" => image::stated(input, "qcow2", &[]),
+        "vdi" => image::stated(input, "vdi", &[]),
+        "vmdk" => image::stated(input, "vmdk", &[]),
+        "raw" => {
+            image::stated(input, "raw", &[]);
+            image::stated(input, "iso", &[]);
+        }
+        "same" => same::same(input, None),
+        "bent-qcow2" => bent::bent(input, "qcow2"),
+        "bent-vdi" => bent::bent(input, "vdi"),
+        "bent-vmdk" => bent::bent(input, "vmdk"),
+        "gzip" | "xz" | "zstd" | "bzip2" => same::same(input, Some(&format!("raw.{target}"))),
+        _ => panic!("what does the target {target} do? say it here, or put it among those of other crates"),
+    }
+}
