@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use common::images::place;
 use common::{FEEDS, carry};
 use diskferry::sink::PipeSink;
 use diskferry::{Error, Input, Limits, Options, Progress, convert};
@@ -315,8 +316,4 @@ prop_compose! {
         }
         image
     }
-}
-
-fn place() -> impl Strategy<Value = Place> {
-    prop_oneof![Just(Place::Front), Just(Place::Behind), Just(Place::Before), any::<u64>().prop_map(Place::Scattered)]
 }

@@ -7,6 +7,9 @@
     reason = "test helpers, of which each test file uses some"
 )]
 
+pub mod images;
+pub mod judge;
+
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::os::unix::fs::FileExt;
