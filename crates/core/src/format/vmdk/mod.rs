@@ -75,9 +75,6 @@ fn read_descriptor(source: &mut dyn Source, header: &Header) -> Result<Descripto
 }
 
 fn read_text(source: &mut dyn Source, at: u64, len: u64) -> Result<Vec<u8>> {
-    if at < SECTOR {
-        return Err(Error::corrupt(FORMAT, "descriptor-offset", at, "the descriptor lies in the header"));
-    }
     let mut text = vec![0; tables::length(len)];
     look_exact(source, &mut text, at, FORMAT, "the descriptor")?;
     Ok(text)
