@@ -259,7 +259,7 @@ impl Source for Stream {
     fn drain(&mut self, most: u64) -> Result<bool> {
         self.settled = true;
         let most = if self.seekable() { u64::MAX } else { most };
-        Ok(!self.jump_to(self.frontier.saturating_add(most))?)
+        Ok(!self.jump_to(self.frontier.saturating_add(most).saturating_add(1))?)
     }
 }
 
@@ -409,7 +409,7 @@ mod tests {
     #[test]
     fn a_stream_longer_than_its_limit_is_refused() {
         assert_eq!(stream(LEN - 1).drain(u64::MAX).unwrap_err().code(), "max-size");
-        assert!(stream(LEN).drain(LEN + 1).unwrap());
+        assert!(stream(LEN).drain(LEN).unwrap());
         assert!(!stream(LEN).drain(LEN - 1).unwrap(), "there is more");
     }
 
