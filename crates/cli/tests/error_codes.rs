@@ -1,4 +1,4 @@
-//! docs/errors.md lists every error code that the sources can produce, and no other.
+//! docs/errors.md lists every error code that the sources can produce, and no other; each of them is what a test expects.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read the tree has failed")]
 
 use std::collections::BTreeSet;
@@ -15,6 +15,9 @@ const GENERAL: [&str; 7] =
 
 /// Files and folders that hold tests only.
 const TESTS: [&str; 2] = ["tests", "testing"];
+
+/// What the tests of a file begin with.
+const UNIT_TESTS: &str = "#[cfg(test)]\nmod tests {";
 
 /// Stands for the name of a format where a place serves several.
 const ANY_FORMAT: &str = "FORMAT";
@@ -35,6 +38,37 @@ fn every_code_is_documented_and_every_documented_code_exists() {
     assert!(missing.is_empty() && stale.is_empty(), "docs/errors.md lacks {missing:#?} and invents {stale:#?}");
 }
 
+#[test]
+fn every_code_is_expected_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+    let mut tests = fs::read_to_string(root.join("testdata/INDEX.toml")).unwrap();
+    for name in CRATES {
+        let folder = root.join("crates").join(name);
+        for path in all_rust_files(&folder) {
+            // The list at the top of this file proves nothing.
+            if path.ends_with("tests/error_codes.rs") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let is_test = is_test(path.strip_prefix(&folder).unwrap());
+            tests += if is_test { &text } else { text.split_once(UNIT_TESTS).map_or("", |(_, tests)| tests) };
+        }
+    }
+    let expects = |code: &str| tests.contains(&format!("\"{code}\""));
+    let unit = |code: &str| code.split_once('-').is_some_and(|(_, code)| expects(code));
+    let documented = documented(&root.join("docs/errors.md"));
+    let missing: Vec<_> = documented
+        .iter()
+        .filter(|code| match code.strip_prefix(ANY_FORMAT) {
+            // Of whatever format.
+            Some(general) => !tests.contains(&format!("{general}\"")),
+            None => !(expects(code) || unit(code)),
+        })
+        .collect();
+    println!("{} codes", documented.len());
+    assert!(missing.is_empty(), "no test expects {missing:#?}");
+}
+
 /// First cells of the tables whose first column is headed `code`; each table is in order.
 fn documented(path: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(path).unwrap();
@@ -50,15 +84,21 @@ fn documented(path: &Path) -> BTreeSet<String> {
     codes
 }
 
+/// Files of the program, without those that hold tests only.
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    all_rust_files(dir).into_iter().filter(|path| !is_test(path.strip_prefix(dir).unwrap())).collect()
+}
+
+fn is_test(path: &Path) -> bool {
+    path.ancestors().any(|part| TESTS.map(OsStr::new).map(Some).contains(&part.file_stem()))
+}
+
+fn all_rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        if TESTS.map(OsStr::new).map(Some).contains(&path.file_stem()) {
-            continue;
-        }
         if path.is_dir() {
-            files.extend(rust_files(&path));
+            files.extend(all_rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
@@ -99,7 +139,7 @@ fn codes(path: &Path) -> Vec<String> {
 /// A file's text without comments and tests.
 fn program(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
-    let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let program = text.split(UNIT_TESTS).next().unwrap();
     program.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 

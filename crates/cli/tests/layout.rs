@@ -295,3 +295,14 @@ fn layouts_of_umoci_and_skopeo_are_read() {
     );
     lab.carries("v2", &[]);
 }
+
+#[test]
+fn a_layout_of_another_version_is_refused() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a.qcow2", &lab.image)], "");
+    lab.layout.name(&image, "v1");
+    lab.carries("v1", &[]);
+    fs::write(lab.dir.path().join("layout/oci-layout"), r#"{"imageLayoutVersion":"2.0.0"}"#).unwrap();
+    fs::remove_file(lab.target()).unwrap();
+    lab.refuses("v1", &[], 3, "oci-layout-version");
+}

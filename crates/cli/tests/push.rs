@@ -289,6 +289,19 @@ fn what_is_no_image_or_is_refused_is_not_stored() {
 }
 
 #[test]
+fn nothing_is_pushed_to_where_nothing_may_go() {
+    let lab = Lab::new();
+    let image = lab.write("a.qcow2", &lab.image);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("docker://{}/a:v1", listener.local_addr().unwrap());
+    for more in [["--deny-private"].as_slice(), &["--allow-hosts", "*.example"]] {
+        lab.refuses(&image, &target, &[more, &["--plain-http"]].concat(), 5, "target-forbidden-host");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody has come");
+}
+
+#[test]
 fn other_tools_read_a_layout() {
     let lab = Lab::new();
     let source = lab.write("a.qcow2", &lab.image);

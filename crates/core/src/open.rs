@@ -374,3 +374,59 @@ impl Read for Positioned {
         Ok(got)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, repeat};
+
+    use super::*;
+    use crate::extent::{Body, Extent};
+    use crate::format::ImageInfo;
+
+    /// A format with a bug: it does not name its disk once and whole.
+    struct Liar(ImageInfo, Vec<Extent>);
+
+    impl Image for Liar {
+        fn info(&self) -> &ImageInfo {
+            &self.0
+        }
+
+        fn next_extent(&mut self, _: &mut dyn Source) -> Result<Option<Extent>> {
+            Ok(self.1.pop())
+        }
+    }
+
+    fn outcome(ranges: &[(u64, u64)]) -> String {
+        let input = Input::Stream { reader: Box::new(Cursor::new(vec![7; 8192])), len: None };
+        let mut opened = open(input, &Options::default(), &Progress::default()).unwrap();
+        let info = ImageInfo { format: "liar", virtual_size: Some(8192), ..ImageInfo::default() };
+        let extents = ranges.iter().map(|(start, len)| Extent { start: *start, len: *len, body: Body::Zero }).collect();
+        opened.image = Box::new(Liar(info, extents));
+        opened.verify().map_or_else(|error| error.code(), |report| report.allocated.to_string())
+    }
+
+    #[test]
+    fn what_a_format_does_not_name_once_and_whole_is_not_published() {
+        assert_eq!(outcome(&[(0, 4096), (4096, 4096)]), "0");
+        assert_eq!(outcome(&[(0, 4096), (4096, 4095)]), "liar-disk-not-covered");
+        assert_eq!(outcome(&[(0, 4096), (4096, 4096), (0, 1)]), "liar-disk-not-covered");
+        assert_eq!(outcome(&[(0, 4096), (4096, 4097)]), "liar-outside-disk");
+        assert_eq!(outcome(&[(8192, 1)]), "liar-outside-disk");
+        assert_eq!(outcome(&[(u64::MAX, u64::MAX)]), "max-size");
+    }
+
+    #[test]
+    fn an_image_may_be_followed_by_eight_gibibytes_and_not_by_a_byte_more() {
+        for (more, expected) in [(0, "0"), (1, "liar-trailing-excess")] {
+            // Opening has taken some of it; what counts is what is left behind the last byte that was used.
+            let reader = Cursor::new([7; 1]).chain(repeat(0).take(BEHIND_LEAST - 1 + more));
+            let input = Input::Stream { reader: Box::new(reader), len: None };
+            let options = Options { format: Some("raw".parse().unwrap()), ..Options::default() };
+            let mut opened = open(input, &options, &Progress::default()).unwrap();
+            let info = ImageInfo { format: "liar", virtual_size: Some(0), ..ImageInfo::default() };
+            opened.image = Box::new(Liar(info, Vec::new()));
+            let found = opened.verify().map_or_else(|error| error.code(), |report| report.allocated.to_string());
+            assert_eq!(found, expected, "{more}");
+        }
+    }
+}

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use common::{assert_carried, by_bytes, carry, refusal, sample};
 use diskferry::{Limits, Options};
-use diskferry_testkit::field::poke;
+use diskferry_testkit::field::{Field, poke};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
-use diskferry_testkit::qcow2::{Cluster, Compression, Place, Qcow2, field};
+use diskferry_testkit::qcow2::{Built, Cluster, Compression, Place, Qcow2, field};
 
 /// What is different about an image.
 type Change = fn(&mut Qcow2);
@@ -208,11 +208,12 @@ fn every_layout_the_writer_knows_is_read_whole_and_byte_by_byte() {
 
 #[test]
 fn references_and_encryption_are_refused_by_name() {
-    let cases: [(&str, Change); 5] = [
+    let cases: [(&str, Change); 6] = [
         ("qcow2-backing-file", |image| image.backing = Some((b"/etc/passwd".to_vec(), b"raw".to_vec()))),
         ("qcow2-data-file", |image| image.incompatible = 4),
         ("qcow2-encrypted", |image| image.crypt_method = 1),
         ("qcow2-encrypted", |image| image.crypt_method = 2),
+        ("qcow2-encryption-method", |image| image.crypt_method = 3),
         ("qcow2-incompatible-bits", |image| image.incompatible = 1 << 37),
     ];
     for (code, change) in cases {
@@ -283,6 +284,42 @@ fn each_bent_table_entry_gives_its_error() {
         poke(&mut bent, field, value);
         let error = refusal(&bent, &Options::default());
         assert_eq!(error.code(), code, "{field:?} = {value:#x}: {error}");
+    }
+}
+
+#[test]
+fn what_versions_and_clusters_rule_out_gives_its_error() {
+    let refused = |writer: Qcow2, bend: &dyn Fn(&mut Built)| {
+        let mut built = writer.fill(1).build();
+        bend(&mut built);
+        refusal(&built.image, &Options::default()).code()
+    };
+    let small = Qcow2 { cluster_bits: 12, ..Qcow2::new(MIB) };
+    let extended = |built: &mut Built| poke(&mut built.image, field::INCOMPATIBLE, 16);
+    assert_eq!(refused(small.clone(), &extended), "qcow2-extended-l2-cluster");
+    // Behind the header of 112 bytes stand the type and the length of an extension.
+    for (len, code) in [(4096 - 120 + 1, "qcow2-extension-length"), (u64::from(u32::MAX), "qcow2-extension-length")] {
+        let extension = |built: &mut Built| {
+            poke(&mut built.image, Field::be(112, 4), 7);
+            poke(&mut built.image, Field::be(116, 4), len);
+        };
+        assert_eq!(refused(small.clone(), &extension), code, "{len}");
+    }
+    let zero = |built: &mut Built| {
+        let entry = field::entry(built.l2[&0], 0);
+        poke(&mut built.image, entry, built.clusters.values().next().unwrap() | field::ZERO);
+    };
+    assert_eq!(refused(Qcow2 { version: 2, ..small }, &zero), "qcow2-zero-flag-v2");
+    let subclusters = Qcow2 { cluster_bits: 14, extended_l2: true, ..Qcow2::new(MIB) };
+    // Stored and zero; stored, and no cluster.
+    for (entry, bits) in [(None, 1 << 32 | 1), (Some(0), 1)] {
+        let both = |built: &mut Built| {
+            let first = field::entry(built.l2[&0], 0);
+            let cluster = *built.clusters.values().next().unwrap();
+            poke(&mut built.image, first, entry.unwrap_or(cluster));
+            poke(&mut built.image, field::entry(built.l2[&0], 1), bits);
+        };
+        assert_eq!(refused(subclusters.clone(), &both), "qcow2-subcluster-bits", "{bits:#x}");
     }
 }
 

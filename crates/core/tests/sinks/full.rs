@@ -28,3 +28,13 @@ fn room_that_cannot_be_reserved_is_refused_before_the_first_write() {
     assert_eq!(error.code(), "target-no-space");
     assert!(error.to_string().contains("16777216") && error.to_string().contains("1048576"), "{error}");
 }
+
+#[test]
+fn room_that_the_filesystem_does_not_reserve_is_not_waited_for() {
+    let mount = Mount::ramfs();
+    let options = FileOptions { preallocate: true, ..FileOptions::default() };
+    let sink = FileSink::create(mount.path.join("disk.raw"), options).unwrap();
+    assert_eq!(sink.prepare(Some(MIB)).unwrap_err().code(), "target-cannot-preallocate");
+    drop(sink);
+    assert!(fs::read_dir(&mount.path).unwrap().next().is_none());
+}

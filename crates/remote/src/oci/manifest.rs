@@ -323,6 +323,12 @@ mod tests {
     }
 
     #[test]
+    fn a_document_of_four_mebibytes_is_read_and_none_of_more() {
+        check_size(4 << 20, "manifest").unwrap();
+        assert_eq!(check_size((4 << 20) + 1, "manifest").unwrap_err().code(), "oci-document-size");
+    }
+
+    #[test]
     fn only_digests_that_can_be_checked_are_digests() {
         assert!(checksum(SUM).is_ok());
         for bad in ["", "sha256:abc", "md5:900150983cd24fb0d6963f7d28e17f72", &SUM.to_uppercase(), "sha256:../../etc"] {

@@ -609,6 +609,26 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn errors_of_a_server_that_is_written_to_are_those_of_a_target() {
+        for (code, as_target) in [
+            ("denied", "target-denied"),
+            ("credentials", "target-denied"),
+            ("proxy", "target-denied"),
+            ("forbidden-host", "target-forbidden-host"),
+            ("tls", "target-tls"),
+            ("unreachable", "target-unreachable"),
+            ("stalled", "target-unreachable"),
+            ("interrupted", "target-unreachable"),
+            ("http-status", "target-refused"),
+            ("redirect", "target-refused"),
+        ] {
+            assert_eq!(target(Error::source(code, "")).code(), as_target);
+        }
+        assert_eq!(target(Error::source("http-status", "").for_now()).code(), "target-busy");
+        assert_eq!(target(Error::Stopped).code(), "stopped");
+    }
+
+    #[test]
     fn a_registry_that_is_full_says_so_somewhere_within() {
         let detail = json!({ "DriverName": "filesystem", "Enclosed": { "Op": "mkdir", "Path": "/x", "Err": 28 } });
         assert!(is_full(&detail) && is_full(&json!([detail])));

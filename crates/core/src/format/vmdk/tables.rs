@@ -152,3 +152,14 @@ pub(super) fn sector_of(at: u64) -> Result<u32> {
         Error::corrupt(FORMAT, "too-far", at, what)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grain_behind_two_tebibytes_has_no_number() {
+        assert_eq!(sector_of((1 << 41) - SECTOR).unwrap(), u32::MAX);
+        assert_eq!(sector_of(1 << 41).unwrap_err().code(), "vmdk-too-far");
+    }
+}

@@ -19,7 +19,7 @@ use super::{Layout, blob_path};
 
 /// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
 /// to remove some files.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
 
 /// Between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -191,6 +191,22 @@ mod tests {
         stopping.join().unwrap();
         drop(held);
         layout.lock(&Progress::default()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_somebody_keeps_is_waited_for_and_then_given_up() {
+        let (_dir, layout) = layout();
+        let held = layout.lock(&Progress::default()).unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| layout.lock(&Progress::default()).map(drop));
+            thread::sleep(PATIENCE / 4);
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
+        let _held = layout.lock(&Progress::default()).unwrap();
+        let began = Instant::now();
+        assert_eq!(layout.lock(&Progress::default()).unwrap_err().code(), "target-layout-locked");
+        assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -226,6 +226,16 @@ fn a_directory_behind_that_disagrees_with_its_tables() {
 }
 
 #[test]
+fn a_table_that_is_left_out_is_missed() {
+    let [of_file, of_pipe] = bent(&several_tables(Style::StreamTail), |built| {
+        let marker = (built.tables.values().max().unwrap() - SECTOR) as usize;
+        built.image.drain(marker..marker + 512 + 2048);
+    });
+    assert_eq!(of_pipe, "vmdk-table-missing");
+    assert_ne!(of_file, "carried");
+}
+
+#[test]
 fn a_footer_that_is_no_copy() {
     let spec = several_tables(Style::StreamTail);
     for (field, value) in [
