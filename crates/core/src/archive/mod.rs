@@ -9,6 +9,8 @@
 //! hide files of theirs; [`Hidden`] carries that from one to the next. The rules are those of the
 //! [OCI image specification](https://github.com/opencontainers/image-spec/blob/main/layer.md).
 
+#![warn(clippy::indexing_slicing)]
+
 mod entry;
 mod envelope;
 mod hidden;

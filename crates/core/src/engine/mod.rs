@@ -1,6 +1,8 @@
 //! The engine: a [reader] that takes extents as they lie in the image, and [workers](worker) that unpack, skip zeroes and
 //! write. It knows no format.
 
+#![warn(clippy::indexing_slicing)]
+
 mod batch;
 mod grain;
 mod reader;

@@ -1,5 +1,7 @@
 //! Image formats: what each one is told by, and how it is opened. One line per format in [`FORMATS`].
 
+#![warn(clippy::indexing_slicing)]
+
 mod detect;
 mod foreign;
 mod iso;

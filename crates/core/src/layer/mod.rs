@@ -3,8 +3,11 @@
 //! [`peel`] stands between the bytes as they are stored and the [`Source`] that a format reads.
 //! Each wrapping's file says how one step of unpacking is done; the loop around the steps is the same for all.
 
+#![warn(clippy::indexing_slicing)]
+
 mod allowance;
 mod bzip2;
+#[allow(clippy::indexing_slicing, reason = "only by how much of a slice was taken or given")]
 mod gzip;
 mod peel;
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl<const N: usize> Field<N> {
     pub fn take(&mut self, packed: &[u8], want: usize) -> usize {
         let missing = self.bytes.get_mut(self.len..want).unwrap_or_default();
         let n = missing.len().min(packed.len());
-        missing[..n].copy_from_slice(&packed[..n]);
+        missing.iter_mut().zip(packed).for_each(|(to, from)| *to = *from);
         self.len += n;
         n
     }
@@ -115,7 +115,7 @@ impl<const N: usize> Field<N> {
         let mut taken = 0;
         loop {
             let want = len(self.bytes());
-            taken += self.take(&packed[taken..], want);
+            taken += self.take(packed.get(taken..).unwrap_or_default(), want);
             if self.len < want {
                 return (taken, false);
             }
@@ -127,7 +127,7 @@ impl<const N: usize> Field<N> {
 
     /// What has come so far.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 
     /// The first `M` bytes, once they have come.

@@ -125,7 +125,7 @@ impl Zstd {
     fn begin_frame(&mut self, at: u64) -> Result<()> {
         let header = self.header.bytes();
         if is_skippable(header) {
-            self.state = State::Skipped { left: little_endian(&header[MAGIC.len()..]) };
+            self.state = State::Skipped { left: little_endian(header.get(MAGIC.len()..).unwrap_or_default()) };
             return Ok(());
         }
         let Frame { window, dictionary, .. } = Frame::parse(header);
@@ -243,7 +243,10 @@ impl Descriptor {
     }
 
     fn dictionary_len(self) -> usize {
-        [0, 1, 2, 4][usize::from(self.0 & 3)]
+        match self.0 & 3 {
+            3 => 4,
+            len => len.into(),
+        }
     }
 
     fn checksum_len(self) -> u64 {
@@ -251,7 +254,10 @@ impl Descriptor {
     }
 
     fn content_len(self) -> usize {
-        [usize::from(self.single_segment()), 2, 4, 8][usize::from(self.0 >> 6)]
+        match self.0 >> 6 {
+            0 => self.single_segment().into(),
+            code => 1 << code,
+        }
     }
 }
 
@@ -259,7 +265,7 @@ impl Frame {
     /// Reads a whole header.
     fn parse(header: &[u8]) -> Self {
         let (fixed, rest) = header.split_at(MAGIC.len() + 1);
-        let descriptor = Descriptor(fixed[MAGIC.len()]);
+        let descriptor = Descriptor(fixed.last().copied().unwrap_or_default());
         let (window, rest) = rest.split_at(descriptor.window_len());
         let (dictionary, content) = rest.split_at(descriptor.dictionary_len());
         let window = match window {

@@ -1,5 +1,7 @@
 //! Where bytes come from: an image after its wrappings are off, read by position.
 
+#![warn(clippy::indexing_slicing)]
+
 pub(crate) mod ahead;
 mod aside;
 pub(crate) mod file;

@@ -4,8 +4,6 @@
 //! Every other kind names other files, and is only looked at ([`alone`]). The layout is VMware's "Virtual Disk Format 5.0";
 //! docs/formats/vmdk.md says what producers make of it.
 
-#![warn(clippy::indexing_slicing)]
-
 mod alone;
 mod descriptor;
 mod header;
