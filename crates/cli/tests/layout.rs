@@ -229,9 +229,13 @@ fn a_layer_that_is_no_archive_is_refused() {
 fn indexes_without_end_are_refused() {
     let mut lab = Lab::new();
     let mut index = lab.layout.image(&[("disk/a", &lab.image)], "");
-    for _ in 0..5 {
+    for _ in 0..4 {
         index = lab.layout.index(&[index]);
     }
+    lab.layout.name(&index, "four");
+    assert!(lab.convert("four", &[]).status.success());
+    fs::remove_file(lab.target()).unwrap();
+    index = lab.layout.index(&[index]);
     lab.layout.name(&index, "deep");
     lab.refuses("deep", &[], 3, "oci-index-depth");
 }

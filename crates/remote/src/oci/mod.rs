@@ -152,7 +152,7 @@ impl Store {
         wish: &Wish,
         progress: &Progress,
     ) -> Result<((Descriptor, Vec<u8>), Manifest)> {
-        for _ in 0..DEPTH {
+        for _ in 0..=DEPTH {
             let index = match Document::parse(&bytes, &descriptor.media_type)? {
                 Document::Manifest(manifest) => return Ok(((descriptor, bytes), manifest)),
                 Document::Index(Index { manifests }) => manifests,
