@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{assert_fails, diskferry, json, names, run, run_with_pipe, stderr, stdout, terminal};
+use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
+use diskferry_testkit::wrap;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -181,6 +183,38 @@ fn a_disk_over_the_limit_is_refused_from_file_and_pipe() {
         let error = &json(&output)["error"];
         assert_eq!((&error["code"], &error["limit"]), (&json!("max-size"), &json!(1 << 20)));
         assert_eq!(lab.names(), ["disk.img"]);
+    }
+}
+
+#[test]
+fn every_limit_is_an_option_and_has_two_sides() {
+    let lab = Lab::new();
+    let mut image = Qcow2 { l1: Place::Behind, l2: Place::Behind, ..Qcow2::new(512 << 10) };
+    image.clusters.insert(0, Cluster::Plain(vec![7; 64 << 10]));
+    image.clusters.insert(2, Cluster::Packed(vec![7; 64 << 10]));
+    let image = image.build().image;
+    let wrapped = wrap::xz(&wrap::gzip(&image), &["--lzma2=dict=1MiB"]);
+    for (image, option, code, enough, less) in [
+        (&image, "--max-size", "max-size", "512Ki", "524287"),
+        (&image, "--limit-table", "limit-table", "1Ki", "16"),
+        (&image, "--limit-unit", "limit-unit", "64Ki", "65535"),
+        (&wrapped, "--limit-layers", "limit-layers", "2", "1"),
+        (&wrapped, "--limit-window", "limit-window", "1Mi", "1048575"),
+        (&image, "--spool-limit", "spool-limit", "1Mi", "64Ki"),
+        // Little memory only means that more waits in a file; its other side is a matter of millions of pieces.
+        (&image, "--limit-spool-memory", "", "0", ""),
+    ] {
+        let with = |value| run_with_pipe(["convert", "--json", option, value, "-", &lab.path("disk.raw")], image);
+        let carried = with(enough);
+        assert!(carried.status.success(), "{option} {enough}: {carried:?}");
+        fs::remove_file(lab.at("disk.raw")).unwrap();
+        if !code.is_empty() {
+            let refused = with(less);
+            assert_fails(&refused, 3);
+            let error = &json(&refused)["error"];
+            assert_eq!((&error["code"], &error["option"]), (&json!(code), &json!(option)), "{option} {less}");
+            assert!(stderr(&refused).contains(option), "{refused:?}");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::{carry, from_file, from_pipe};
 use diskferry::{Error, Input, Kind, Limits, Options};
+use diskferry_testkit::field::poke;
 use diskferry_testkit::oracle::Scratch;
 use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::vdi::Vdi;
@@ -204,5 +205,54 @@ fn as_much_may_wait_as_is_allowed() {
         assert_eq!(carry(from_pipe(&path), &target, &options).unwrap().spooled, spooled);
         assert!(fs::read(&target).unwrap() == image.disk(), "with {spool_memory} in memory");
         fs::remove_file(target).unwrap();
+    }
+}
+
+/// What is no option is a number of the format, or one that qemu-img has as well: the last value that is allowed and the first one that
+/// is not.
+#[test]
+fn fixed_bounds_are_where_the_pages_say() {
+    use diskferry_testkit::{qcow2::field as q, vdi::field as v, vmdk::field as m};
+    let qcow2 = qcow2().build().image;
+    let vdi = Vdi::virtualbox(3 * MIB).fill(1).build().image;
+    let vmdk = Vmdk::new(Style::Sparse, 128 * 40).fill(1).build().image;
+    let stream = Vmdk::new(Style::StreamTail, 128 * 9).fill(1).build();
+    let marker = m::MARKER_SIZE.after(usize::try_from(*stream.grains.values().next().unwrap()).unwrap());
+    for (image, field, allowed, refused, code) in [
+        (&qcow2, q::CLUSTER_BITS, 9, 8, "qcow2-cluster-bits"),
+        (&qcow2, q::CLUSTER_BITS, 21, 22, "qcow2-cluster-bits"),
+        (&qcow2, q::L1_ENTRIES, 4 << 20, (4 << 20) + 1, "qcow2-l1-too-large"),
+        (&qcow2, q::REFCOUNT_CLUSTERS, 128, 129, "qcow2-refcount-table"),
+        (&qcow2, q::SNAPSHOTS, 65536, 65537, "qcow2-snapshots"),
+        (&qcow2, q::REFCOUNT_ORDER, 6, 7, "qcow2-refcount-order"),
+        (&qcow2, q::HEADER_LENGTH, 104, 96, "qcow2-header-length"),
+        (&qcow2, q::HEADER_LENGTH, 65536, 65544, "qcow2-header-length"),
+        (&vdi, v::BLOCK_SIZE, 512, 256, "vdi-block-size"),
+        (&vdi, v::BLOCKS, 0x3fff_ffff, 0x4000_0000, "vdi-too-many-blocks"),
+        (&vmdk, m::GRAIN, 8, 4, "vmdk-grain-size"),
+        (&vmdk, m::GRAIN, 1 << 17, 1 << 18, "vmdk-grain-size"),
+        (&vmdk, m::TABLE_ENTRIES, 1, 0, "vmdk-table-entries"),
+        (&vmdk, m::TABLE_ENTRIES, 512, 513, "vmdk-table-entries"),
+        (&vmdk, m::DESCRIPTOR_SIZE, 1, 0, "vmdk-descriptor-size"),
+        (&vmdk, m::DESCRIPTOR_SIZE, 2047, 2048, "vmdk-descriptor-size"),
+        (&stream.image, marker, 2 * 65536, 2 * 65536 + 1, "vmdk-marker-size"),
+    ] {
+        let code_with = |value| {
+            let (scratch, mut bent) = (Scratch::new(), image.clone());
+            poke(&mut bent, field, value);
+            let carried = carry(common::bytes(bent), &scratch.path("disk.raw"), &Options::default());
+            carried.map_or_else(|error| error.code(), |_| "carried".into())
+        };
+        // What is allowed here may contradict something else.
+        assert_ne!(code_with(allowed), code, "{allowed} in {field:?}");
+        assert_eq!(code_with(refused), code, "{refused} in {field:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_backing_file_may_be_as_long_as_qemu_has_it() {
+    for (len, code) in [(1023, "qcow2-backing-file"), (1024, "qcow2-backing-name")] {
+        let image = Qcow2 { backing: Some((vec![b'a'; len], b"raw".to_vec())), ..Qcow2::new(MIB) };
+        assert_eq!(common::refusal(&image.build().image, &Options::default()).code(), code, "{len}");
     }
 }
