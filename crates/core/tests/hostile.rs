@@ -4,7 +4,10 @@
 mod common;
 
 use common::judge::{Judge, Verdict, is_known};
-use diskferry_testkit::hostile::subjects;
+use common::refusal;
+use diskferry::Options;
+use diskferry_testkit::hostile::{subjects, tiny_subjects};
+use diskferry_testkit::{Random, wrap};
 
 #[test]
 fn a_bent_qcow2_is_read_as_qemu_reads_it_or_refused() {
@@ -42,4 +45,20 @@ fn assert_all_judged(format: &str, at_least: usize) {
     );
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(seen >= at_least, "only {seen} variants");
+}
+
+#[test]
+fn a_head_that_is_cut_short_is_of_its_format_and_no_raw_disk() {
+    let gzip = wrap::gzip(&Random::new(1).bytes(5000));
+    let xz = wrap::xz(&Random::new(1).bytes(5000), &[]);
+    let zstd = wrap::zstd(&Random::new(1).bytes(5000), &[]);
+    let images = ["qcow2", "vdi", "vmdk"].map(|format| (format, tiny_subjects(format).remove(0).image));
+    // From how many bytes on it can be told: the magic, and of a VDI the beginning of the text in front of it.
+    let images = images.into_iter().zip([4, 4, 4]).map(|((format, image), from)| (format, image, from));
+    for (format, image, from) in images.chain([("gzip", gzip, 3), ("xz", xz, 6), ("zstd", zstd, 4)]) {
+        for len in (from..64).chain([72, 103, 104, 400, 511]) {
+            let code = refusal(&image[..len], &Options::default()).code();
+            assert!(code.starts_with(format), "{len} bytes of {format}: {code}");
+        }
+    }
 }
