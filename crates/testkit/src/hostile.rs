@@ -47,9 +47,9 @@ impl Subject {
     }
 
     /// Bends one number of `image`, which is this subject's: `which` of them, to `value` itself, or by it, or to a place
-    /// where something lies. Every choice is taken round, so that any script of a fuzzer means something.
-    pub fn bend(&self, image: &mut [u8], which: usize, how: u8, value: u64) {
-        let (_, field) = self.fields[which % self.fields.len()];
+    /// where something lies. Every choice is taken round, so that any script of a fuzzer means something. Gives the number's name.
+    pub fn bend(&self, image: &mut [u8], which: usize, how: u8, value: u64) -> &str {
+        let (name, field) = &self.fields[which % self.fields.len()];
         let now = field.peek(image);
         let place = self.places[value as usize % self.places.len()];
         let bent = match how % 5 {
@@ -59,7 +59,8 @@ impl Subject {
             3 => place / self.unit,
             _ => (image.len() as u64 / self.unit).wrapping_add(value as i8 as u64),
         };
-        poke(image, field, bent);
+        poke(image, *field, bent);
+        name
     }
 
     /// Everything that `field` is bent to.
