@@ -5,11 +5,11 @@ mod common;
 
 mod device {
     use std::fs;
-    use std::path::{Path, PathBuf};
-    use std::process::Command;
+    use std::path::PathBuf;
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use diskferry_testkit::places::{attach, run as run_tool};
     use serde_json::json;
     use tempfile::TempDir;
 
@@ -31,12 +31,12 @@ mod device {
             let mut bytes = vec![0xA5; 8 * MIB];
             bytes[510..512].copy_from_slice(b"\x55\xaa");
             fs::write(&image, bytes).unwrap();
-            let disk = attach(&image);
+            let disk = attach(&["-P", "--show", "-f", image.to_str().unwrap()]);
             let device = Self { disk, image, _dir: dir };
             // The kernel is told of the partitions, as not every one reads every kind of table.
             for number in 1..=2 {
                 let start = (number * 4096).to_string();
-                command("addpart", &[device.disk.to_str().unwrap(), &number.to_string(), &start, "2048"]).unwrap();
+                run_tool("addpart", &[device.disk.to_str().unwrap(), &number.to_string(), &start, "2048"]).unwrap();
                 let partition = device.partition(number);
                 let began = Instant::now();
                 while !partition.exists() {
@@ -56,29 +56,10 @@ mod device {
         fn drop(&mut self) {
             let disk = self.disk.to_str().unwrap();
             for number in ["1", "2"] {
-                let _ = command("delpart", &[disk, number]);
+                let _ = run_tool("delpart", &[disk, number]);
             }
-            let _ = command("losetup", &["-d", disk]);
+            let _ = run_tool("losetup", &["-d", disk]);
         }
-    }
-
-    /// Others look for a free device at the same time, and losers are told that it is busy.
-    fn attach(image: &Path) -> PathBuf {
-        let mut last = String::new();
-        for _ in 0..20 {
-            match command("losetup", &["-P", "--show", "-f", image.to_str().unwrap()]) {
-                Ok(name) => return name.trim().into(),
-                Err(error) => last = error,
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
-        panic!("no loop device (these tests need root): {last}");
-    }
-
-    fn command(program: &str, arguments: &[&str]) -> Result<String, String> {
-        let output = Command::new(program).args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     #[test]

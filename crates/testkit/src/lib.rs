@@ -17,6 +17,7 @@ pub mod faults;
 pub mod field;
 pub mod hostile;
 pub mod oracle;
+pub mod places;
 pub mod qcow2;
 pub mod random;
 pub mod serve;
