@@ -1,20 +1,18 @@
 //! A regular file: written under another name beside the target, and renamed over it when it is complete.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatvfs, open};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 use tempfile::TempPath;
 
 use super::share::Sharing;
-use super::{Sink, write_zeroes};
+use super::{Sink, unfinished, write_zeroes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
@@ -39,7 +37,8 @@ impl Default for FileOptions {
 /// A disk that becomes a regular file.
 ///
 /// Until [`finish`](Sink::finish) has renamed it, it lies beside the target as `.NAME.XXXXXX.diskferry`, readable by
-/// its owner alone; a sink dropped before removes it and leaves the target as it was.
+/// its owner alone; a sink dropped before removes it and leaves the target as it was. What a killed process has left of
+/// the same target is removed when the next sink for it is made.
 #[derive(Debug)]
 pub struct FileSink {
     file: File,
@@ -53,11 +52,6 @@ pub struct FileSink {
     sharing: Sharing,
 }
 
-/// The longest file name that common filesystems take.
-const NAME_MAX: usize = 255;
-const SUFFIX: &str = ".diskferry";
-const RANDOM: usize = 6;
-
 impl FileSink {
     /// A sink for the file at `path`, which need not exist. A link to a regular file is followed once, here.
     pub fn create(path: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
@@ -68,17 +62,12 @@ impl FileSink {
             code: "cannot-create",
             what: format!("cannot create a file in {}: {e}", directory.display()),
         };
+        unfinished::remove_leftovers(&target, None);
         let permissions = match replaced {
             Some(permissions) => permissions,
-            None => new_file_permissions(&directory).map_err(cannot)?,
+            None => unfinished::new_file_permissions(&target, &directory).map_err(cannot)?,
         };
-        let (file, temporary) = tempfile::Builder::new()
-            .prefix(&temporary_prefix(&target))
-            .suffix(SUFFIX)
-            .rand_bytes(RANDOM)
-            .tempfile_in(&directory)
-            .map_err(cannot)?
-            .into_parts();
+        let (file, temporary) = unfinished::create(&target, &directory).map_err(cannot)?;
         Ok(Self {
             file,
             temporary: Mutex::new(Some(temporary)),
@@ -94,14 +83,9 @@ impl FileSink {
     /// The same with a disk that another sink has begun and that its process could not remove: `temporary`, as
     /// [`temporary`](Self::temporary) named it. It is taken over, and removed like any other.
     pub fn resume(path: impl AsRef<Path>, temporary: &Path, options: FileOptions) -> Result<Self> {
-        let sink = Self::create(path, options)?;
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let cannot = |e: io::Error| Error::writing("opening the unfinished disk", None, e);
-        let file: File = open(temporary, flags, Mode::empty()).map_err(|e| cannot(e.into()))?.into();
-        if !file.metadata().map_err(cannot)?.is_file() {
-            return Err(cannot(ErrorKind::InvalidInput.into()));
-        }
-        let taken = TempPath::try_from_path(temporary).map_err(cannot)?;
+        let (file, taken) = unfinished::take_over(temporary).map_err(cannot)?;
+        let sink = Self::create(path, options)?;
         // The new file goes, with the name that it had.
         sink.lock().replace(taken);
         Ok(Self { file, ..sink })
@@ -204,6 +188,8 @@ impl Sink for FileSink {
         let temporary = self.lock().take();
         if let Some(temporary) = temporary {
             temporary.persist(&self.target).map_err(|e| publishing(e.error))?;
+            // What it says is that the disk is not finished. Whoever locks the disk now must not meet it.
+            let _ = self.file.unlock();
         }
         if self.options.sync {
             directory.sync_all().map_err(|e| Error::writing("making the file's name durable", None, e))?;
@@ -234,21 +220,4 @@ fn resolve(path: &Path) -> Result<(PathBuf, Option<Permissions>)> {
             Ok((parent.canonicalize().map_err(unreachable)?.join(name), None))
         }
     }
-}
-
-/// What a new file in `directory` is allowed to, by the umask and the directory's own rules. An empty file is made to
-/// see it: the umask cannot be asked for without changing it for every thread, and the disk's own file must never
-/// have been open to others.
-fn new_file_permissions(directory: &Path) -> io::Result<Permissions> {
-    let everybody = Permissions::from_mode(0o666);
-    let probe = tempfile::Builder::new().prefix(".").suffix(SUFFIX).permissions(everybody).tempfile_in(directory)?;
-    Ok(probe.as_file().metadata()?.permissions())
-}
-
-/// `.NAME.`, cut where the whole name would become too long.
-fn temporary_prefix(target: &Path) -> std::ffi::OsString {
-    let name = target.file_name().unwrap_or_default().as_bytes();
-    let room = NAME_MAX - SUFFIX.len() - RANDOM - 2;
-    let name = name.get(..room).unwrap_or(name);
-    [OsStr::new("."), OsStr::from_bytes(name), OsStr::new(".")].into_iter().collect()
 }

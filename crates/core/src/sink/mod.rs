@@ -6,6 +6,7 @@ mod discard;
 mod file;
 mod share;
 mod stdout;
+mod unfinished;
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,6 +15,7 @@ pub use device::{DeviceOptions, DeviceSink};
 pub use discard::Discard;
 pub use file::{FileOptions, FileSink};
 pub use stdout::PipeSink;
+pub use unfinished::remove_leftovers;
 
 use crate::error::Result;
 use crate::format::Order;

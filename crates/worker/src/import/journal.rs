@@ -113,8 +113,8 @@ impl Journal {
         let text = serde_json::to_vec(&entry).map_err(|error| writing(error.into()))?;
         let directory = dir(&self.path);
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let prefix = name.trim_end_matches(NAME);
-        let made = tempfile::Builder::new().prefix(prefix).suffix(TEMPORARY).tempfile_in(directory);
+        let prefix = format!("{}.", name.trim_end_matches(TEMPORARY));
+        let made = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(directory);
         let mut made = made.map_err(writing)?;
         made.write_all(&text).and_then(|()| made.as_file().sync_all()).map_err(writing)?;
         made.persist(&self.path).map_err(|error| writing(error.error))?;
@@ -134,6 +134,11 @@ const NAME: &str = "journal.diskferry";
 /// Whether it is a journal by its name.
 pub(super) fn is_journal(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(NAME))
+}
+
+/// Whether a file of this name is the journal for the disk `disk`, or one that was being written.
+pub(super) fn is_of_journal(name: &str, disk: &str) -> bool {
+    name.starts_with(&format!(".{disk}.journal.")) && name.ends_with(TEMPORARY)
 }
 
 /// Where the journal for the disk at `path` lies.

@@ -6,13 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use diskferry::format::Order as Sequence;
-use diskferry::sink::{FileOptions, FileSink, Sink};
+use diskferry::sink::{self, FileOptions, FileSink, Sink};
 use diskferry::{Error, Input, Options, Progress, Result};
 use diskferry_remote::signals;
 use diskferry_remote::target::Target;
 use rustix::fs::statvfs;
 
-use super::journal::is_journal;
+use super::journal::{is_journal, is_of_journal};
 use super::order::Volume;
 use crate::human::iec;
 
@@ -234,14 +234,12 @@ pub(super) fn dir(path: &Path) -> &Path {
 
 /// Takes away what attempts that were killed have left beside the disk, but for the one that was `begun`, and its journal.
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
+    sink::remove_leftovers(path, begun);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
-    let start = format!(".{name}.");
     for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
-        let is_ours =
-            entry.file_name().to_str().is_some_and(|name| name.starts_with(&start) && name.ends_with(TEMPORARY));
         let path = entry.path();
-        let is_needed = begun.is_some_and(|begun| begun == path || is_journal(&path));
-        if is_ours && !is_needed {
+        let is_needed = begun.is_some() && is_journal(&path);
+        if entry.file_name().to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
             // Whatever keeps it from being removed will be said when there is no room.
             let _ = fs::remove_file(path);
         }
@@ -301,6 +299,7 @@ mod tests {
             ".disk.img.abcdef.diskferry",
             ".disk.img.fedcba.diskferry",
             ".disk.img.journal.diskferry",
+            ".disk.img.journal.abcdef.diskferry",
             ".disk.img.x",
             "disk.img",
             ".other.img.abcdef.diskferry",

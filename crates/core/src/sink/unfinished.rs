@@ -1,0 +1,208 @@
+//! The unfinished disk beside its target: named so that everybody sees what it is, and locked as long as somebody writes it.
+//!
+//! The lock (`flock`) goes with the process that holds it, however that ends. So the next run for the same target tells what a killed
+//! one has left, and removes it, from what another is writing. Who removes a file holds its lock; who has begun one holds its lock and
+//! then still finds it under its name. Of two that meet over a file one gives way.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Dir, Mode, OFlags, open};
+use rustix::io::Errno;
+use tempfile::{Builder, NamedTempFile, TempPath};
+
+/// The longest file name that common filesystems take.
+const NAME_MAX: usize = 255;
+const SUFFIX: &str = ".diskferry";
+const RANDOM: usize = 6;
+
+/// How often a file is begun anew that somebody who tidies up has found before it was locked.
+const TRIES: usize = 16;
+
+/// Begins the disk that becomes `target`, in `directory`.
+pub(super) fn create(target: &Path, directory: &Path) -> io::Result<(File, TempPath)> {
+    for _ in 0..TRIES {
+        let (file, path) = begin(target, directory, None)?.into_parts();
+        if is_held(&file, &path) {
+            return Ok((file, path));
+        }
+    }
+    Err(io::Error::other("whatever is begun there is removed at once"))
+}
+
+/// Takes over the unfinished disk at `path`, which nobody else may be writing.
+pub(super) fn take_over(path: &Path) -> io::Result<(File, TempPath)> {
+    let file = File::from(open(path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    if !is_held(&file, path) {
+        return Err(io::Error::new(ErrorKind::ResourceBusy, "another process is writing it"));
+    }
+    Ok((file, TempPath::try_from_path(path)?))
+}
+
+/// What a new file in `directory` is allowed to, by the umask and the directory's own rules. An empty file is made to
+/// see it: the umask cannot be asked for without changing it for every thread, and the disk's own file must never
+/// have been open to others.
+pub(super) fn new_file_permissions(target: &Path, directory: &Path) -> io::Result<Permissions> {
+    let probe = begin(target, directory, Some(0o666))?;
+    Ok(probe.as_file().metadata()?.permissions())
+}
+
+fn begin(target: &Path, directory: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
+    let prefix = prefix(target);
+    let mut builder = Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
+    if let Some(mode) = mode {
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    }
+    builder.tempfile_in(directory)
+}
+
+/// Removes what runs for `target` that were killed have left beside it, but for the one at `but_for`. What somebody is writing stays,
+/// and so does what cannot be told from that, as on a filesystem without locks.
+pub fn remove_leftovers(target: &Path, but_for: Option<&Path>) {
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let prefix = prefix(target);
+    for name in names(directory).unwrap_or_default() {
+        let path = directory.join(&name);
+        if is_name(&name, &prefix) && but_for != Some(&path) {
+            // Whatever keeps it from being removed keeps nobody from going on.
+            let _ = remove_abandoned(&path);
+        }
+    }
+}
+
+/// Names of everything in `directory`. The standard library panics where one cannot be closed.
+fn names(directory: &Path) -> io::Result<Vec<OsString>> {
+    let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let entries = Dir::new(opened)?.flatten();
+    Ok(entries.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()).collect())
+}
+
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    // Somebody else may have made it, where others may make files: opening a device or a pipe has effects.
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Ok(());
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // Network filesystems give the lock only to who could write.
+    let file = match open(path, OFlags::RDWR | flags, Mode::empty()) {
+        Err(Errno::ACCESS) => open(path, OFlags::RDONLY | flags, Mode::empty()),
+        opened => opened,
+    };
+    let file = File::from(file?);
+    if file.metadata()?.is_file() && file.try_lock().is_ok() && is_same(&file, path) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Whether `file` is ours from now on. On a filesystem without locks it is: nobody removes anything there.
+fn is_held(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
+        Ok(()) => is_same(file, path),
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
+fn is_same(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// `.NAME.`, cut where the whole name would become too long.
+fn prefix(target: &Path) -> OsString {
+    let name = target.file_name().unwrap_or_default().as_bytes();
+    let room = NAME_MAX - SUFFIX.len() - RANDOM - 2;
+    let name = name.get(..room).unwrap_or(name);
+    [OsStr::new("."), OsStr::from_bytes(name), OsStr::new(".")].into_iter().collect()
+}
+
+/// Whether a file of this name is an unfinished disk of the target with `prefix`.
+fn is_name(name: &OsStr, prefix: &OsStr) -> bool {
+    let random = name.as_bytes().strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()));
+    random.is_some_and(|random| random.len() == RANDOM && random.iter().all(u8::is_ascii_alphanumeric))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn sorted_names(dir: &Path) -> Vec<OsString> {
+        let mut names = names(dir).unwrap();
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_nobody_writes_any_more_goes_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("disk.raw");
+        let (_file, living) = create(&target, dir.path()).unwrap();
+        let others = [".disk.raw.abc.diskferry", ".disk.raw.x", ".disk.raw.x.abcdef.diskferry", "disk.raw"];
+        for name in others.iter().chain(&[".disk.raw.abcdef.diskferry", ".disk.raw.needed.diskferry"]) {
+            fs::write(dir.path().join(name), "x").unwrap();
+        }
+        fs::create_dir(dir.path().join(".disk.raw.folder.diskferry")).unwrap();
+        std::os::unix::fs::symlink("disk.raw", dir.path().join(".disk.raw.linked.diskferry")).unwrap();
+        remove_leftovers(&target, Some(&dir.path().join(".disk.raw.needed.diskferry")));
+        let mut expected: Vec<OsString> = others.iter().map(OsString::from).collect();
+        expected.extend([".disk.raw.folder.diskferry", ".disk.raw.linked.diskferry"].map(OsString::from));
+        expected.extend([living.file_name().unwrap().to_owned(), ".disk.raw.needed.diskferry".into()]);
+        expected.sort();
+        assert_eq!(sorted_names(dir.path()), expected);
+    }
+
+    #[test]
+    fn a_file_that_lost_its_writer_is_abandoned_and_can_be_taken_over_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("disk.raw");
+        let (file, path) = create(&target, dir.path()).unwrap();
+        assert_eq!(take_over(&path).unwrap_err().kind(), ErrorKind::ResourceBusy);
+        let path = path.keep().unwrap();
+        drop(file);
+        let (file, taken) = take_over(&path).unwrap();
+        remove_leftovers(&target, None);
+        assert!(path.exists());
+        drop((taken.keep().unwrap(), file));
+        remove_leftovers(&target, None);
+        assert!(sorted_names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn who_tidies_up_meanwhile_takes_away_nothing_that_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("disk.raw");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        remove_leftovers(&target, None);
+                    }
+                });
+            }
+            for _ in 0..100 {
+                let (file, path) = create(&target, dir.path()).unwrap();
+                assert!(is_same(&file, &path));
+                thread::yield_now();
+                assert!(path.exists());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(sorted_names(dir.path()).is_empty());
+    }
+}
