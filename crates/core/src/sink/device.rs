@@ -32,7 +32,7 @@ impl Default for DeviceOptions {
 ///
 /// Its first MiB, with the boot code and the tables that say where everything is, reads as zero from
 /// [`prepare`](Sink::prepare) on and is written when all the rest is durable: what is not done cannot be booted or
-/// mounted by mistake. Bytes of the device behind the disk's end are left alone.
+/// mounted by mistake. Of that MiB the first 4 KiB come last. Bytes of the device behind the disk's end are left alone.
 #[derive(Debug)]
 pub struct DeviceSink {
     device: File,
@@ -47,6 +47,10 @@ pub struct DeviceSink {
 
 /// How much is written last.
 const HEAD: u64 = 1 << 20;
+
+/// How much of that is written last of all. A process that is killed in the middle of a write has written its
+/// beginning, but of one page it has written all or nothing.
+const FIRST: u64 = 4 << 10;
 
 /// Ways to make a range read as zero without sending zeroes, cheapest first. Linux promises zeroes for both on a
 /// block device, for the first one by giving room back; a discard would promise nothing.
@@ -101,6 +105,15 @@ impl DeviceSink {
             self.device.sync_data().map_err(|e| Error::writing("making the disk durable", None, e))?;
         }
         Ok(())
+    }
+
+    /// Writes what was held back.
+    fn publish(&self, head: &[u8]) -> Result<()> {
+        let (first, rest) = head.split_at(usize::try_from(FIRST).map_or(0, |first| first.min(head.len())));
+        self.write(rest, FIRST)?;
+        self.sync()?;
+        self.write(first, 0)?;
+        self.sync()
     }
 
     /// Makes `range` of the device read as zero.
@@ -160,8 +173,11 @@ impl Sink for DeviceSink {
     fn finish(&self, size: u64) -> Result<()> {
         self.check_size(size)?;
         self.sync()?;
-        self.write(&self.head(), 0)?;
-        self.sync()
+        let head = self.head();
+        self.publish(&head).inspect_err(|_| {
+            // What is reported as failed must not look like a disk, even if all of it may be there.
+            let _ = self.blank(0..head.len() as u64).and_then(|()| self.sync());
+        })
     }
 }
 
