@@ -3,11 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use diskferry::sink::{DeviceOptions, DeviceSink, FileOptions, FileSink, PipeSink, Sink};
 use diskferry::{Error, Input, Options, Progress, Result};
+
+use rustix::fs::{OFlags, fcntl_getfl};
 
 use crate::outlet::{Outlet, open_fifo};
 use crate::signals;
@@ -104,5 +106,18 @@ impl Target {
 }
 
 fn stdout() -> io::Result<File> {
-    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
+    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if is_stopgap(&stdout)? {
+        let what = "stdout is closed: the disk would be lost".into();
+        return Err(Error::Target { code: "cannot-open", what }.into());
+    }
+    Ok(stdout)
+}
+
+/// Whether `stdout` is what Rust puts in the place of one that is closed: /dev/null, for reading and writing. Who throws a disk away
+/// on purpose has it for writing alone.
+fn is_stopgap(stdout: &File) -> io::Result<bool> {
+    let (found, null) = (stdout.metadata()?, fs::metadata("/dev/null"));
+    let is_null = found.file_type().is_char_device() && null.is_ok_and(|null| null.rdev() == found.rdev());
+    Ok(is_null && fcntl_getfl(stdout)?.contains(OFlags::RDWR))
 }
