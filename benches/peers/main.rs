@@ -13,41 +13,55 @@
 )]
 
 mod disks;
+mod goal;
 mod job;
+mod mount;
 mod rows;
 mod table;
 
+use std::any::Any;
 use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use crate::disks::{Sizes, make_disks};
-use crate::job::{Job, Sample};
-use crate::rows::{Contestant, ROWS, Row};
+use crate::disks::{Sizes, Store};
+use crate::job::{Job, Sample, Tools};
+use crate::rows::{Contestant, OURS, ROWS, Reached, Role, Row};
+use crate::table::median;
+
+/// A peer that takes so many times as long as the fastest in the first round is not asked again.
+const HOPELESS: u32 = 3;
 
 /// Compares diskferry with its peers.
 #[derive(Parser)]
 struct Args {
-    /// Rows to run: those whose name contains this
-    #[arg(default_value = "")]
-    filter: String,
+    /// Rows to run: those whose name contains one of these
+    rows: Vec<String>,
 
     /// Data on the disk, in MiB
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 1024)]
     size: u64,
 
     /// How often everybody converts everything
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 
+    /// Where disks are written to
+    #[arg(long, value_enum, default_value = "disk")]
+    to: To,
+
     /// Only see that every row runs and that what comes out is right: tiny disks, one round, no table
     #[arg(long)]
     smoke: bool,
 
-    /// Where disks and images are made
-    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    /// Where disks and images are made, and kept for the next time
+    #[arg(long, default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/../peers"))]
     dir: PathBuf,
 
     /// Put the tables into this Markdown file as well
@@ -59,52 +73,177 @@ struct Args {
     bench: bool,
 }
 
-/// What became of one row.
-struct Outcome {
-    row: &'static Row,
-    results: Vec<(&'static Contestant, Vec<Sample>)>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum To {
+    /// The file system that the images are on
+    Disk,
+    /// /dev/shm. Only rows for which it matters are run
+    Tmpfs,
 }
 
-fn main() {
+/// What became of one row.
+pub struct Outcome {
+    row: &'static Row,
+    results: Vec<(&'static Contestant, Vec<Sample>)>,
+    /// Of every GiB of data, where they are counted.
+    calls: Vec<(&'static str, u64)>,
+    /// Bytes of data on the disk.
+    data: u64,
+    /// Who is missing.
+    missing: Vec<String>,
+    /// What went wrong, or could not be done here.
+    troubles: Vec<String>,
+}
+
+fn main() -> ExitCode {
     let args = Args::parse();
     // Without `--bench` it is `cargo test` that calls.
     let smoke = args.smoke || !args.bench;
-    let sizes = if smoke { Sizes::smoke() } else { Sizes::full(args.size) };
-    let rounds = if smoke { 1 } else { args.rounds };
+    let (sizes, rounds) = if smoke { (Sizes::smoke(), 1) } else { (Sizes::full(args.size), args.rounds) };
+    let tools = Tools { diskferry: diskferry(), path: path(!smoke) };
 
-    let diskferry = diskferry();
-    let scratch = tempfile::Builder::new().prefix("peers-").tempdir_in(&args.dir).unwrap();
-    let mut job = Job::new(scratch.path(), &diskferry);
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(&args.filter)).collect();
-    make_disks(scratch.path(), &sizes, |disk| rows.iter().any(|row| row.disk == disk));
+    let scratch = match args.to {
+        _ if smoke => tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")),
+        To::Tmpfs => tempfile::tempdir_in("/dev/shm"),
+        To::Disk => fs::create_dir_all(&args.dir).and_then(|()| tempfile::tempdir_in(&args.dir)),
+    };
+    let scratch = scratch.unwrap();
+    let kept = if smoke { scratch.path().join("kept") } else { args.dir.join(args.size.to_string()) };
+    fs::create_dir_all(&kept).unwrap();
+    let shell = |command: &str| tools.shell(command);
+    let store = Store { dir: &kept.canonicalize().unwrap(), sizes, shell: &shell };
 
-    // One row after the other, so that its image is in the page cache and no other one is on the disk.
-    let outcomes: Vec<Outcome> = rows.into_iter().map(|row| run(row, rounds, &mut job)).collect();
-    if smoke {
+    let named = |row: &&Row| args.rows.is_empty() || args.rows.iter().any(|part| row.name.contains(part));
+    let rows = ROWS.iter().filter(named).filter(|row| args.to == To::Disk || row.goes_anywhere());
+    // One row after the other, so that its image is in the page cache.
+    let outcomes: Vec<Outcome> = rows.map(|row| run(row, rounds, smoke, &store, scratch.path(), &tools)).collect();
+    assert!(!outcomes.is_empty(), "no row has such a name");
+
+    if !smoke {
+        let tables = table::markdown(&outcomes);
+        println!("{tables}");
+        if let Some(path) = args.write {
+            table::put_into(&path, &tables);
+        }
+    }
+    let mut failed = false;
+    for Outcome { row, missing, troubles, .. } in &outcomes {
+        for name in missing {
+            eprintln!("{}: {name} is MISSING", row.name);
+        }
+        for trouble in troubles {
+            eprintln!("{}: {trouble}", row.name);
+            failed |= !trouble.starts_with(NOT_HERE);
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What this machine does not allow is said, and is no failure.
+const NOT_HERE: &str = "NOT RUN";
+
+/// Makes the row's image and lets everybody convert it, in turns. Whatever goes wrong, the next row has its turn.
+fn run(row: &'static Row, rounds: usize, smoke: bool, store: &Store, dir: &Path, tools: &Tools) -> Outcome {
+    eprintln!("{}", row.name);
+    let began = Instant::now();
+    let (there, missing) = row.contestants().partition::<Vec<_>, _>(|contestant| contestant.is_installed(&tools.path));
+    let mut outcome = Outcome {
+        row,
+        results: there.into_iter().map(|contestant| (contestant, Vec::new())).collect(),
+        calls: Vec::new(),
+        data: 0,
+        missing: missing.into_iter().map(|contestant| contestant.name.to_owned()).collect(),
+        troubles: Vec::new(),
+    };
+    let ran = catch_unwind(AssertUnwindSafe(|| match Job::new(row, store, dir, tools) {
+        Ok(mut job) => {
+            job.clear();
+            measure(&mut outcome, &mut job, rounds, smoke);
+        }
+        Err(reason) => outcome.troubles.push(format!("{NOT_HERE}: {}", reason.trim())),
+    }));
+    if let Err(panic) = ran {
+        outcome.troubles.push(format!("FAILED: {}", message(&*panic)));
+    }
+    eprintln!("  took {:.1} s", began.elapsed().as_secs_f64());
+    outcome
+}
+
+fn measure(outcome: &mut Outcome, job: &mut Job, rounds: usize, smoke: bool) {
+    let Outcome { row, results, calls, data, troubles, .. } = outcome;
+    *data = job.data();
+    let rounds = if row.reached == Reached::Cable { 1 } else { rounds };
+    if !smoke && matches!(row.reached, Reached::File | Reached::Http) {
+        // Brings the image into the page cache, and what runs as well.
+        let _ = job.convert(results[0].0);
+        job.clear();
+    }
+    let mut failed = Vec::new();
+    for round in 0..rounds {
+        let fastest = results.iter().skip(1).filter(|(peer, _)| peer.role != Role::Bound);
+        let fastest = fastest.filter_map(|(_, samples)| Some(samples.first()?.wall)).min();
+        for (contestant, samples) in &mut *results {
+            let hopeless = match (samples.first(), fastest) {
+                (Some(first), Some(fastest)) => first.wall > fastest * HOPELESS && contestant.name != OURS,
+                _ => false,
+            };
+            if failed.contains(&contestant.name) || round > 0 && hopeless {
+                continue;
+            }
+            // What comes out wrong is a panic.
+            match catch_unwind(AssertUnwindSafe(|| job.convert(contestant))) {
+                Ok(Ok(sample)) => {
+                    eprintln!("  {:<24} {sample}", contestant.name);
+                    samples.push(sample);
+                }
+                trouble => {
+                    let text = match trouble {
+                        Ok(Err(error)) => error,
+                        Err(panic) => message(&*panic),
+                        Ok(Ok(_)) => unreachable!("that was the other arm"),
+                    };
+                    eprintln!("  {:<24} FAILED: {text}", contestant.name);
+                    troubles.push(format!("{} FAILED: {text}", contestant.name));
+                    failed.push(contestant.name);
+                    samples.clear();
+                    job.clear();
+                }
+            }
+        }
+    }
+    if !row.counted {
         return;
     }
-    let tables = table::markdown(&outcomes);
-    println!("{tables}");
-    if let Some(path) = args.write {
-        table::put_into(&path, &tables);
+    // Ours and the fastest peer.
+    let measured = |(_, samples): &&(&Contestant, Vec<Sample>)| !samples.is_empty();
+    let best = results.iter().skip(1).filter(measured).min_by_key(|(_, samples)| median(samples).wall);
+    for (contestant, _) in results.iter().take(1).chain(best) {
+        match job.count_calls(contestant) {
+            Ok(count) => calls.push((contestant.name, count * (1 << 30) / (*data).max(1))),
+            Err(error) => troubles.push(format!("{NOT_HERE}: system calls of {}: {error}", contestant.name)),
+        }
     }
 }
 
-/// Makes the row's image and lets everybody convert it, in turns.
-fn run(row: &'static Row, rounds: usize, job: &mut Job) -> Outcome {
-    eprintln!("{}", row.name);
-    job.make(row);
-    let mut results: Vec<_> =
-        row.contestants().filter(|contestant| contestant.is_installed()).map(|one| (one, Vec::new())).collect();
-    for _ in 0..rounds {
-        for (contestant, samples) in &mut results {
-            let sample = job.convert(row, contestant);
-            eprintln!("  {:<24} {sample}", contestant.name);
-            samples.push(sample);
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").to_owned()
+}
+
+/// Where tools are, and whether those that are missing are to be installed first.
+fn path(install: bool) -> OsString {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if install {
+        let status = Command::new(workspace.join("scripts/peers")).stdout(Stdio::null()).status();
+        if !status.is_ok_and(|status| status.success()) {
+            eprintln!("scripts/peers failed: peers may be missing");
         }
     }
-    job.clear();
-    Outcome { row, results }
+    let venv = workspace.join(env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into())).join("rapidgzip/bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let administration = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::join_paths(env::split_paths(&path).chain(administration).chain([venv])).unwrap()
 }
 
 /// The command under test: what DISKFERRY names, or one built like this bench.
@@ -113,7 +252,7 @@ fn diskferry() -> PathBuf {
         return Path::new(&path).canonicalize().expect("DISKFERRY names the command");
     }
     let mut build = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--quiet", "--package", "diskferry-cli"]);
+    build.args(["build", "--quiet", "--locked", "--package", "diskferry-cli"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }

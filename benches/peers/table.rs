@@ -6,39 +6,60 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::Outcome;
+use crate::goal::Standing;
 use crate::job::Sample;
+use crate::rows::{OURS, Role};
 
 /// Between these two lines of a page the tables are replaced.
 const BEGIN: &str = "<!-- tables of `--bench peers` -->";
 const END: &str = "<!-- end of tables -->";
 
-/// A table of ratios to the fastest peer, and one of everything measured.
+/// A table of ratios to the fastest peer and of goals, one of system calls, and one of everything measured.
 pub fn markdown(outcomes: &[Outcome]) -> String {
     let mut text = String::from(
-        "| image | diskferry | fastest peer | its time | time ÷ | CPU ÷ |\n\
-         | --- | --- | --- | --- | --- | --- |\n",
+        "| image | diskferry | fastest peer | its time | time ÷ | CPU ÷ | goal | is |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for Outcome { row, results } in outcomes {
-        let medians: Vec<_> = results.iter().map(|(contestant, samples)| (contestant.name, median(samples))).collect();
-        let Some(((_, ours), peers)) = medians.split_first() else { continue };
-        let makes_disk = |name: &str| row.contestants().any(|one| one.name == name && one.makes_disk);
-        let Some((name, best)) =
-            peers.iter().filter(|(name, _)| makes_disk(name)).min_by_key(|(_, sample)| sample.wall)
-        else {
-            continue;
-        };
-        let (wall, cpu) = (ratio(ours.wall, best.wall), ratio(ours.cpu, best.cpu));
-        writeln!(text, "| {} | {} | {name} | {} | {wall} | {cpu} |", row.name, cell(ours), cell(best)).unwrap();
+    for outcome in outcomes {
+        line(&mut text, outcome);
+    }
+    text.push_str("\n| image | system calls for each GiB of data |\n| --- | --- |\n");
+    for Outcome { row, calls, .. } in outcomes.iter().filter(|outcome| !outcome.calls.is_empty()) {
+        let calls: Vec<_> = calls.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
+        writeln!(text, "| {} | {} |", row.name, calls.join("; ")).unwrap();
     }
     text.push_str("\n| image | everybody |\n| --- | --- |\n");
-    for Outcome { row, results } in outcomes {
-        let everybody: Vec<_> = results
-            .iter()
-            .map(|(contestant, samples)| format!("{} {}", contestant.name, cell(&median(samples))))
-            .collect();
+    for Outcome { row, results, troubles, .. } in outcomes {
+        let measured = results.iter().filter(|(_, samples)| !samples.is_empty()).map(|(contestant, samples)| {
+            let once = if samples.len() == 1 { " †" } else { "" };
+            format!("{} {}{once}", contestant.name, cell(&median(samples)))
+        });
+        let everybody: Vec<_> = measured.chain(troubles.iter().map(|trouble| format!("**{trouble}**"))).collect();
         writeln!(text, "| {} | {} |", row.name, everybody.join("; ")).unwrap();
     }
     text
+}
+
+/// The line of one row in the first table.
+fn line(text: &mut String, Outcome { row, results, data, .. }: &Outcome) {
+    let measured = results.iter().filter(|(_, samples)| !samples.is_empty());
+    let medians: Vec<_> = measured.map(|(contestant, samples)| (contestant, median(samples))).collect();
+    let Some(((_, ours), peers)) = medians.split_first().filter(|((first, _), _)| first.name == OURS) else {
+        writeln!(text, "| {} | **not measured** | | | | | | |", row.name).unwrap();
+        return;
+    };
+    let best = peers.iter().filter(|(peer, _)| peer.role != Role::Bound).min_by_key(|(_, sample)| sample.wall);
+    let peer = |name: &str| peers.iter().find(|(peer, _)| peer.name == name).map(|(_, sample)| sample);
+    let standing = Standing { ours, best: best.map(|(_, sample)| sample), peer: &peer, data: *data };
+    let join = |texts: Vec<String>| texts.join("; ");
+    let goals = join(row.goals.iter().map(|goal| goal.text()).collect());
+    let verdicts = join(row.goals.iter().map(|goal| goal.verdict(&standing)).collect());
+    let (name, its, wall, cpu) = match best {
+        Some((peer, best)) => (peer.name, cell(best), ratio(ours.wall, best.wall), ratio(ours.cpu, best.cpu)),
+        None => ("none is installed", String::new(), String::new(), String::new()),
+    };
+    writeln!(text, "| {} | {} | {name} | {its} | {wall} | {cpu} | {goals} | {verdicts} |", row.name, cell(ours))
+        .unwrap();
 }
 
 /// Puts `tables` between the marks in the page at `path`, which is relative to the workspace.
@@ -51,7 +72,7 @@ pub fn put_into(path: &Path, tables: &str) {
 }
 
 /// The middle of each measure by itself.
-fn median(samples: &[Sample]) -> Sample {
+pub fn median(samples: &[Sample]) -> Sample {
     fn middle<T: Ord + Copy>(samples: &[Sample], measure: fn(&Sample) -> T) -> T {
         let mut values: Vec<T> = samples.iter().map(measure).collect();
         values.sort_unstable();
