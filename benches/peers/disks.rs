@@ -23,7 +23,7 @@ pub enum Disk {
     System,
     /// The same with a quarter of the data, where making the image or a peer is slow.
     Small,
-    /// 10 MiB of text.
+    /// 10 MiB.
     Tiny,
     /// Bytes that nothing can shorten, twice as many as the system has.
     Noise,
@@ -154,7 +154,7 @@ impl Store<'_> {
         self.stored(&format!("{disk:?}.disk").to_lowercase(), &format!("{:?}", self.sizes), |path| match disk {
             Disk::System => self.system(path, data),
             Disk::Small => self.system(path, data / 4),
-            Disk::Tiny => fs::write(path, Random::new(1).text(10 << 20)).unwrap(),
+            Disk::Tiny => noise(path, 10 * MIB).unwrap(),
             Disk::Noise => noise(path, data * 2).unwrap(),
             Disk::Huge => sparse(path, huge, few),
             Disk::Scattered => sparse(path, huge, many),

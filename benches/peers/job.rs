@@ -103,7 +103,8 @@ impl<'a> Job<'a> {
             }
             Reached::Pull => {
                 job.registry = Some(Registry::default().start());
-                job.shell("$diskferry copy -q oci:$image:disk docker://$registry/disk:1").expect("the image is pushed");
+                job.shell("$diskferry copy -q --plain-http oci:$image:disk docker://$registry/disk:1")
+                    .expect("the image is pushed");
             }
         }
         if let Some(server) = &job.server {

@@ -23,7 +23,7 @@ use std::any::Any;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -97,6 +97,8 @@ pub struct Outcome {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    // In one line, as it is said again at the end.
+    panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     // Without `--bench` it is `cargo test` that calls.
     let smoke = args.smoke || !args.bench;
     let (sizes, rounds) = if smoke { (Sizes::smoke(), 1) } else { (Sizes::full(args.size), args.rounds) };

@@ -126,13 +126,14 @@ const fn ours(command: &'static str) -> Contestant {
 const FILE: Contestant = ours("$diskferry convert -q --no-sync $image $out");
 const PIPE: Contestant = ours("cat $image | $diskferry convert -q --no-sync - $out");
 const URL: Contestant = ours("$diskferry convert -q --no-sync $url $out");
-const PUSH: Contestant = ours("$diskferry push -q $disk docker://$registry/disk:1").making(PUSHED);
-const PULL: Contestant = ours("$diskferry copy -q docker://$registry/disk:1 oci:$scratch:disk").making(PULLED);
+const PUSH: Contestant = ours("$diskferry push -q --plain-http $disk docker://$registry/disk:1").making(PUSHED);
+const PULL: Contestant =
+    ours("$diskferry copy -q --plain-http docker://$registry/disk:1 oci:$scratch:disk").making(PULLED);
 const INFO: Contestant = ours("twenty $diskferry info $image").making(Role::Words);
 const VERSION: Contestant = ours("twenty $diskferry --version").making(Role::Words);
 const CONVERT_TWENTY: Contestant = ours("twenty $diskferry convert -q --no-sync $image $out");
 
-const PUSHED: Role = Role::Copy("$diskferry convert -q --no-sync docker://$registry/disk:1 $out");
+const PUSHED: Role = Role::Copy("$diskferry convert -q --no-sync --plain-http docker://$registry/disk:1 $out");
 const PULLED: Role = Role::Copy("$diskferry convert -q --no-sync oci:$scratch:disk $out");
 
 const QEMU_IMG: &[Contestant] = &[
