@@ -73,8 +73,9 @@ struct Args {
     bench: bool,
 }
 
+/// Where disks are written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum To {
+pub enum To {
     /// The file system that the images are on
     Disk,
     /// /dev/shm. Only rows for which it matters are run
@@ -125,7 +126,7 @@ fn main() -> ExitCode {
         let tables = table::markdown(&outcomes);
         println!("{tables}");
         if let Some(path) = args.write {
-            table::put_into(&path, &tables);
+            table::put_into(&path, args.to, &tables);
         }
     }
     let mut failed = false;

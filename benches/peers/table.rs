@@ -5,13 +5,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::goal::Standing;
 use crate::job::Sample;
 use crate::rows::{OURS, Role};
+use crate::{Outcome, To};
 
-/// Between these two lines of a page the tables are replaced.
-const BEGIN: &str = "<!-- tables of `--bench peers` -->";
+/// Between two lines of a page, that of where disks were written to and this one, the tables are replaced.
 const END: &str = "<!-- end of tables -->";
 
 /// A table of ratios to the fastest peer and of goals, one of system calls, and one of everything measured.
@@ -63,12 +62,16 @@ fn line(text: &mut String, Outcome { row, results, data, .. }: &Outcome) {
 }
 
 /// Puts `tables` between the marks in the page at `path`, which is relative to the workspace.
-pub fn put_into(path: &Path, tables: &str) {
+pub fn put_into(path: &Path, to: To, tables: &str) {
+    let begin = match to {
+        To::Disk => "<!-- tables of `--bench peers` -->",
+        To::Tmpfs => "<!-- tables of `--bench peers --to tmpfs` -->",
+    };
     let path = &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let page = fs::read_to_string(path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the page has a mark for the tables");
+    let (before, rest) = page.split_once(begin).expect("the page has a mark for the tables");
     let (_, after) = rest.split_once(END).expect("the page has a mark behind the tables");
-    fs::write(path, format!("{before}{BEGIN}\n{tables}{END}{after}")).unwrap();
+    fs::write(path, format!("{before}{begin}\n{tables}{END}{after}")).unwrap();
 }
 
 /// The middle of each measure by itself.
