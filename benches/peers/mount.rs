@@ -20,8 +20,10 @@ impl Mount {
         File::create(&mount.file).unwrap().set_len(size).unwrap();
         fs::create_dir_all(&mount.dir).unwrap();
         let run = |command: &mut Command| {
-            let output = command.env("PATH", path).output().map_err(|error| error.to_string())?;
-            output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
+            let output = command.env("PATH", path).output().map_err(|error| format!("{command:?}: {error}"))?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            let program = command.get_program().to_string_lossy();
+            output.status.success().then_some(()).ok_or_else(|| format!("{program}: {}: {said}", output.status))
         };
         run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&mount.file))?;
         run(Command::new("mount").args(["-o", "loop"]).args([&mount.file, &mount.dir]))?;

@@ -28,12 +28,14 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
         writeln!(text, "| {} | {} |", row.name, calls.join("; ")).unwrap();
     }
     text.push_str("\n| image | everybody |\n| --- | --- |\n");
-    for Outcome { row, results, troubles, .. } in outcomes {
+    for Outcome { row, results, missing, troubles, .. } in outcomes {
         let measured = results.iter().filter(|(_, samples)| !samples.is_empty()).map(|(contestant, samples)| {
             let once = if samples.len() == 1 { " †" } else { "" };
             format!("{} {}{once}", contestant.name, cell(&median(samples)))
         });
-        let everybody: Vec<_> = measured.chain(troubles.iter().map(|trouble| format!("**{trouble}**"))).collect();
+        let missing = missing.iter().map(|name| format!("**{name} is missing**"));
+        let troubles = troubles.iter().map(|trouble| format!("**{}**", trouble.lines().next().unwrap_or_default()));
+        let everybody: Vec<_> = measured.chain(missing).chain(troubles).collect();
         writeln!(text, "| {} | {} |", row.name, everybody.join("; ")).unwrap();
     }
     text
