@@ -22,8 +22,11 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         line(&mut text, outcome);
     }
-    text.push_str("\n| image | system calls for each GiB of data |\n| --- | --- |\n");
-    for Outcome { row, calls, .. } in outcomes.iter().filter(|outcome| !outcome.calls.is_empty()) {
+    let counted: Vec<_> = outcomes.iter().filter(|outcome| !outcome.calls.is_empty()).collect();
+    if !counted.is_empty() {
+        text.push_str("\n| image | system calls for each GiB of data |\n| --- | --- |\n");
+    }
+    for Outcome { row, calls, .. } in counted {
         let calls: Vec<_> = calls.iter().map(|(name, calls)| format!("{name} {calls}")).collect();
         writeln!(text, "| {} | {} |", row.name, calls.join("; ")).unwrap();
     }
