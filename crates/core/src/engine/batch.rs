@@ -115,6 +115,12 @@ impl Batch {
         Ok(())
     }
 
+    /// Puts pieces into the order of the disk. Several threads that pack an image store its units nearly in order: neighbours are written
+    /// together all the same.
+    pub(super) fn sort(&mut self) {
+        self.pieces.sort_unstable_by_key(|piece| piece.start);
+    }
+
     /// The stored bytes of a piece.
     pub(super) fn stored<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
         let bytes = if let What::Shared { bytes } = &piece.what { bytes } else { &self.bytes };

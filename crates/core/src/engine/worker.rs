@@ -53,6 +53,7 @@ impl<'a> Worker<'a> {
 
     fn deliver(&mut self, batch: &mut Batch, gathered: &mut Gathered) -> Result<()> {
         batch.fetch(self.format)?;
+        batch.sort();
         for piece in &batch.pieces {
             self.job.progress.check()?;
             let stored = batch.stored(piece);
