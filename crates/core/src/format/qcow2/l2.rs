@@ -40,6 +40,24 @@ enum Cluster {
     },
 }
 
+/// Clusters stored as they are that follow one another on the disk and in the image: named together, they are checked together.
+#[derive(Default)]
+struct Plain {
+    at: u64,
+    start: u64,
+    len: u64,
+}
+
+impl Plain {
+    fn is_followed_by(&self, at: u64, start: u64) -> bool {
+        self.at.saturating_add(self.len) == at && self.start.saturating_add(self.len) == start
+    }
+
+    fn name(self, walk: &mut Walk) -> Result<()> {
+        if self.len > 0 { walk.data(self.at, self.start, self.len) } else { Ok(()) }
+    }
+}
+
 impl L2 {
     pub(super) fn new(header: &Header) -> Self {
         Self {
@@ -58,28 +76,36 @@ impl L2 {
         bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
         look_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
         let entry_size = if self.extended { 16 } else { 8 };
+        let mut rest = bytes.as_slice();
         let mut start = table.start;
-        for (index, entry) in bytes.chunks_exact(entry_size).enumerate() {
-            if start >= self.virtual_size {
-                break;
-            }
+        let mut plain = Plain::default();
+        while start < self.virtual_size
+            && let Some((entry, behind)) = rest.split_at_checked(entry_size)
+        {
             let (standard, bitmap) = words(entry);
-            let entry_at = table.at.saturating_add((index * entry_size) as u64);
-            self.name(walk, self.cluster_of(standard, bitmap, entry_at)?, start)?;
+            if (standard, bitmap) == (0, 0) {
+                // Most entries of an almost empty disk.
+                let empty = leading_zeroes(rest) / entry_size;
+                let len = self.cluster.saturating_mul(empty as u64).min(self.virtual_size - start);
+                walk.zero(start, len);
+                start = start.saturating_add(len);
+                rest = rest.get(empty * entry_size..).unwrap_or_default();
+                continue;
+            }
+            let entry_at = table.at.saturating_add((bytes.len() - rest.len()) as u64);
+            let len = self.cluster.min(self.virtual_size - start);
+            match self.cluster_of(standard, bitmap, entry_at)? {
+                Cluster::Data { at } if plain.is_followed_by(at, start) => plain.len = plain.len.saturating_add(len),
+                Cluster::Data { at } => std::mem::replace(&mut plain, Plain { at, start, len }).name(walk)?,
+                Cluster::Zero => walk.zero(start, len),
+                Cluster::Packed { at, len } => walk.packed(at, start, self.cluster, len)?,
+                Cluster::Split { at, allocated } => self.name_subclusters(walk, at, start, allocated)?,
+            }
             start = start.saturating_add(self.cluster);
+            rest = behind;
         }
+        plain.name(walk)?;
         self.table = bytes;
-        Ok(())
-    }
-
-    fn name(&self, walk: &mut Walk, cluster: Cluster, start: u64) -> Result<()> {
-        let len = self.cluster.min(self.virtual_size.saturating_sub(start));
-        match cluster {
-            Cluster::Zero => walk.zero(start, len),
-            Cluster::Data { at } => walk.data(at, start, len)?,
-            Cluster::Packed { at, len } => walk.packed(at, start, self.cluster, len)?,
-            Cluster::Split { at, allocated } => self.name_subclusters(walk, at, start, allocated)?,
-        }
         Ok(())
     }
 
@@ -136,6 +162,13 @@ impl L2 {
 fn words(entry: &[u8]) -> (u64, u64) {
     let mut words = entry.as_chunks::<8>().0.iter().map(|bytes| u64::from_be_bytes(*bytes));
     (words.next().unwrap_or(0), words.next().unwrap_or(0))
+}
+
+/// How many bytes are zero before the first that is not. Looks at 64 at a time, which compilers turn into vector instructions.
+fn leading_zeroes(bytes: &[u8]) -> usize {
+    let blocks = bytes.as_chunks::<64>().0;
+    let empty = blocks.iter().take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0).count() * 64;
+    empty + bytes.get(empty..).unwrap_or_default().iter().take_while(|byte| **byte == 0).count()
 }
 
 /// "Extended L2 entry": the upper half of the bitmap says what reads as zero, the lower half what is stored.
