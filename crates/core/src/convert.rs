@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::thread;
 
 use crate::digest::{Algorithm, Checksum};
 use crate::error::Result;
@@ -12,6 +13,7 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::sink::Sink;
 use crate::source::Ranges;
+use crate::spool::{MakeFile, Place};
 use crate::stated::Stated;
 
 /// A stored image.
@@ -52,6 +54,26 @@ pub struct Options {
     pub digests: Vec<Algorithm>,
     /// Where the spool's file goes; the system's temporary directory by default.
     pub spool_dir: Option<PathBuf>,
+    /// What makes the spool's file instead, for threads that cannot. Whoever sets it has seen to `threads` too: how many cores there are
+    /// is read from files.
+    pub spool_file: Option<MakeFile>,
+}
+
+impl Options {
+    /// How many threads a job may keep busy. Memory grows with them, up to a bound.
+    pub fn threads(&self) -> usize {
+        const MOST_BY_DEFAULT: usize = 8;
+        const MOST: usize = 256;
+        match self.threads {
+            0 => thread::available_parallelism().map_or(1, usize::from).min(MOST_BY_DEFAULT),
+            stated => stated.min(MOST),
+        }
+    }
+
+    /// Where a spool's file comes from.
+    pub(crate) fn spool_place(&self) -> Place {
+        Place { dir: self.spool_dir.clone(), make: self.spool_file.clone() }
+    }
 }
 
 /// How far a conversion has come before, and who wants to know how far it comes.

@@ -74,9 +74,10 @@ pub use convert::{Course, Input, Options, convert};
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;
-pub use open::{Opened, open};
+pub use open::{Complete, Opened, open};
 pub use progress::{Activity, Progress};
 pub use report::{Inspection, Report};
+pub use spool::MakeFile;
 
 /// Compiles the examples of the README with the others.
 #[cfg(doctest)]

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use crate::convert::{Course, Input, Options};
@@ -41,6 +40,22 @@ pub struct Opened {
     options: Options,
     progress: Progress,
     started: Instant,
+}
+
+/// A disk that is complete in its sink, and not published.
+pub struct Complete {
+    size: u64,
+    report: Report,
+    started: Instant,
+}
+
+impl Complete {
+    /// Lets `sink`, which has the disk, make it durable and visible.
+    pub fn publish(self, sink: &dyn Sink) -> Result<Report> {
+        sink.finish(self.size)?;
+        let spooled = self.report.spooled.saturating_add(sink.spooled());
+        Ok(Report { spooled, elapsed: self.started.elapsed(), ..self.report })
+    }
 }
 
 /// Opens the image in `input`, reading no more than it takes to say what it is.
@@ -139,13 +154,19 @@ impl Opened {
 
     /// Like [`convert`](Self::convert), but goes on where `course` says, and tells it how far it comes. The report counts what was
     /// carried this time. Without effect unless it [is resumable](Self::is_resumable).
-    pub fn convert_along(mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Report> {
+    pub fn convert_along(self, sink: &dyn Sink, course: Option<&Course>) -> Result<Report> {
+        self.complete(sink, course)?.publish(sink)
+    }
+
+    /// The part of [`convert_along`](Self::convert_along) that decodes: when it returns, `sink` has the whole disk, everything was
+    /// checked, and nothing is published. From here on no file is opened, made or named, unless the spool needs one
+    /// ([`Options::spool_file`]): the calling thread may have given up the right to.
+    pub fn complete(mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Complete> {
         self.refuse()?;
         let course = course.filter(|_| self.is_resumable() && sink.order() == Order::Source);
         let read = self.carry(sink, course).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
-        sink.finish(carried.size)?;
-        Ok(self.report(carried, digests, sink.spooled()))
+        Ok(Complete { size: carried.size, report: self.report(carried, digests), started: self.started })
     }
 
     /// That the image is one that may be carried.
@@ -166,7 +187,7 @@ impl Opened {
         let carried = if walked { self.carry(&Discard, None) } else { Ok(Carried::default()) };
         let read = carried.and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
-        Ok(self.report(carried, digests, 0))
+        Ok(self.report(carried, digests))
     }
 
     /// Walks the image.
@@ -218,13 +239,13 @@ impl Opened {
         }
     }
 
-    fn report(&mut self, carried: Carried, digests: Vec<Checksum>, spooled_by_sink: u64) -> Report {
+    fn report(&mut self, carried: Carried, digests: Vec<Checksum>) -> Report {
         self.stored_size = self.stored_size.or(Some(self.meter.transferred()));
         Report {
             inspection: self.inspection(),
             allocated: carried.allocated,
             transferred: self.meter.transferred(),
-            spooled: self.source.spooled().saturating_add(spooled_by_sink),
+            spooled: self.source.spooled(),
             digests,
             elapsed: self.started.elapsed(),
         }
@@ -234,7 +255,7 @@ impl Opened {
 /// A sink that wants the disk in order gets it from one worker, so that nothing waits for its turn.
 fn workers(sink: &dyn Sink, options: &Options) -> usize {
     match sink.order() {
-        Order::Source => threads(options),
+        Order::Source => options.threads(),
         Order::Virtual => 1,
     }
 }
@@ -322,9 +343,9 @@ impl Opener<'_> {
     fn stream(&self, reader: layer::Reader, len: Option<u64>, ranges: Option<Box<dyn Ranges>>) -> Result<Unwrapped> {
         let limits = &self.options.limits;
         let stated = self.options.format.as_ref().map(|stated| stated.wrappings.as_slice());
-        let how = Unwrapping::new(limits, threads(self.options));
+        let how = Unwrapping::new(limits, self.options.threads());
         let (reader, wrappings) = layer::peel(reader, stated, &how)?;
-        let spool = Spool::new(self.options.spool_dir.clone(), limits.spool_memory, limits.spool);
+        let spool = Spool::new(self.options.spool_place(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());
         // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one. What is
         // said of it is twice the disk's limit and a little, see `Limits::virtual_size`.
@@ -341,16 +362,6 @@ impl Opener<'_> {
 
     fn tap<R: Read>(&self, reader: R, len: Option<u64>) -> Tap<R> {
         Tap::new(reader, len, Arc::clone(self.meter), self.digests.clone()).copied_to(self.copied.clone())
-    }
-}
-
-/// How many threads a job may keep busy. Memory grows with them, up to a bound.
-fn threads(options: &Options) -> usize {
-    const MOST_BY_DEFAULT: usize = 8;
-    const MOST: usize = 256;
-    match options.threads {
-        0 => thread::available_parallelism().map_or(1, usize::from).min(MOST_BY_DEFAULT),
-        stated => stated.min(MOST),
     }
 }
 

@@ -5,10 +5,13 @@
 //! and every range lies in it at its own offset, so that the kernel can copy, or share, blocks from there.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -28,9 +31,51 @@ const LEAST_BOOKKEEPING: u64 = 1 << 20;
 /// The file gives room back in blocks of this size, as each time is a change of the filesystem.
 const BLOCK: u64 = 1 << 20;
 
+/// Makes a file without a name, for who cannot make one itself.
+#[derive(Clone)]
+pub struct MakeFile(Arc<Make>);
+
+type Make = dyn Fn() -> io::Result<File> + Send + Sync;
+
+impl MakeFile {
+    /// Made by `make`, which is called from any thread.
+    pub fn new(make: impl Fn() -> io::Result<File> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+}
+
+impl fmt::Debug for MakeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeFile")
+    }
+}
+
+/// Where a spool's file comes from: from somebody who makes it, or it is made in a directory, or in the system's temporary one.
+#[derive(Default)]
+pub(crate) struct Place {
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) make: Option<MakeFile>,
+}
+
+impl From<Option<PathBuf>> for Place {
+    fn from(dir: Option<PathBuf>) -> Self {
+        Self { dir, make: None }
+    }
+}
+
+impl Place {
+    fn file(&self) -> io::Result<File> {
+        match self {
+            Self { make: Some(make), .. } => (make.0)(),
+            Self { dir: Some(dir), .. } => tempfile::tempfile_in(dir),
+            Self { .. } => tempfile::tempfile(),
+        }
+    }
+}
+
 /// Byte ranges by offset. Each byte is put once; what was taken may be put again.
 pub(crate) struct Spool {
-    dir: Option<PathBuf>,
+    place: Place,
     memory: u64,
     limit: u64,
     pieces: BTreeMap<u64, Vec<u8>>,
@@ -43,10 +88,10 @@ pub(crate) struct Spool {
 
 impl Spool {
     /// An empty spool. It keeps up to `memory` bytes in memory and up to `limit` bytes in all; its file is made when
-    /// it is needed, in `dir` or in the system's temporary directory.
-    pub(crate) fn new(dir: Option<PathBuf>, memory: u64, limit: u64) -> Self {
+    /// it is needed.
+    pub(crate) fn new(place: impl Into<Place>, memory: u64, limit: u64) -> Self {
         Self {
-            dir,
+            place: place.into(),
             memory,
             limit,
             pieces: BTreeMap::new(),
@@ -137,11 +182,7 @@ impl Spool {
     fn store(&mut self, data: &[u8], at: u64) -> Result<()> {
         let failed = |e| Error::writing("writing the spool", Some(at), e);
         if self.file.is_none() {
-            let made = match &self.dir {
-                Some(dir) => tempfile::tempfile_in(dir),
-                None => tempfile::tempfile(),
-            };
-            self.file = Some(made.map_err(|e| Error::writing("creating the spool's file", None, e))?);
+            self.file = Some(self.place.file().map_err(|e| Error::writing("creating the spool's file", None, e))?);
         }
         if let Some(file) = &self.file {
             file.write_all_at(data, at).map_err(failed)?;
@@ -271,7 +312,7 @@ mod tests {
     #[test]
     fn taken_room_goes_back_to_the_filesystem() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::new(Some(dir.path().into()), 0, 64 * MIB);
+        let mut spool = Spool::new(Some(dir.path().to_owned()), 0, 64 * MIB);
         for at in (0..16 * MIB).step_by(EACH_MIB) {
             spool.put(&vec![1; EACH_MIB], at).unwrap();
         }
@@ -317,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_an_error() {
-        let mut spool = Spool::new(Some("/nonexistent".into()), 0, 10);
+        let mut spool = Spool::new(Some(PathBuf::from("/nonexistent")), 0, 10);
         assert_eq!(spool.put(&[1], 0).unwrap_err().code(), "target-write");
     }
 }

@@ -64,7 +64,7 @@ impl Kept {
     /// Room within the limits, and in the directory, of `options`.
     pub fn new(options: &Options) -> Self {
         let limits = &options.limits;
-        Self { spool: Spool::new(options.spool_dir.clone(), limits.spool_memory, limits.spool), len: 0, at: 0 }
+        Self { spool: Spool::new(options.spool_place(), limits.spool_memory, limits.spool), len: 0, at: 0 }
     }
 
     /// Reads from the first byte again.

@@ -52,7 +52,7 @@ pub enum Order {
 }
 
 /// An opened image: metadata only. It moves no data and keeps no source; the caller hands in the same source each time.
-pub trait Image {
+pub trait Image: Send {
     /// What is known about the image.
     fn info(&self) -> &ImageInfo;
 

@@ -45,7 +45,8 @@ pub struct FileSink {
     /// `None` once it has the target's name.
     temporary: Mutex<Option<TempPath>>,
     target: PathBuf,
-    directory: PathBuf,
+    /// Open because its entry for the file is to be made durable.
+    directory: File,
     permissions: Permissions,
     options: FileOptions,
     largest: u64,
@@ -68,15 +69,19 @@ impl FileSink {
             None => unfinished::new_file_permissions(&target, &directory).map_err(cannot)?,
         };
         let (file, temporary) = unfinished::create(&target, &directory).map_err(cannot)?;
+        // Where blocks of its own were asked for, nobody wants to know.
+        let may_share = options.sparse && !options.preallocate;
+        let sharing = if may_share { Sharing::within(&directory) } else { Sharing::default() };
+        let opened = File::open(&directory).map_err(cannot)?;
         Ok(Self {
             file,
             temporary: Mutex::new(Some(temporary)),
             target,
-            directory,
+            directory: opened,
             permissions,
             options,
             largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
-            sharing: Sharing::default(),
+            sharing,
         })
     }
 
@@ -170,7 +175,7 @@ impl Sink for FileSink {
             return Ok(0); // blocks of its own were asked for
         }
         self.check_size(offset.saturating_add(len))?;
-        self.sharing.share((file, at), (&self.file, offset), len, &self.directory)
+        self.sharing.share((file, at), (&self.file, offset), len)
     }
 
     fn sync(&self) -> Result<()> {
@@ -180,7 +185,6 @@ impl Sink for FileSink {
     fn finish(&self, size: u64) -> Result<()> {
         let publishing = |e| Error::writing("giving the file its name", None, e);
         self.reserve(size)?;
-        let directory = File::open(&self.directory).map_err(publishing)?;
         self.file.set_permissions(self.permissions.clone()).map_err(publishing)?;
         if self.options.sync {
             self.file.sync_all().map_err(|e| Error::writing("making the file durable", None, e))?;
@@ -192,7 +196,7 @@ impl Sink for FileSink {
             let _ = self.file.unlock();
         }
         if self.options.sync {
-            directory.sync_all().map_err(|e| Error::writing("making the file's name durable", None, e))?;
+            self.directory.sync_all().map_err(|e| Error::writing("making the file's name durable", None, e))?;
         }
         Ok(())
     }

@@ -3,10 +3,9 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{copy_file_range, fstatfs, ioctl_ficlone};
+use rustix::fs::{copy_file_range, fstatfs, ioctl_ficlone, statfs};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -20,16 +19,24 @@ const LARGEST_BLOCK: u64 = 1 << 20;
 /// What is known about sharing blocks with files in one directory.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
-    /// The filesystem's block size if it shares blocks, found out when it first matters.
-    block: OnceLock<Option<u64>>,
+    /// The filesystem's block size if it shares blocks.
+    block: Option<u64>,
     refused: AtomicBool,
 }
 
+/// Filesystems that never do, so that no file has to be made to find out: ext2 to ext4, and tmpfs.
+const NEVER: [u64; 2] = [0xef53, 0x0102_1994];
+
 impl Sharing {
-    /// Shares the leading whole blocks of `len` bytes at `at` of `from` with `to` at `offset`, a file in `directory`.
+    /// Finds out about files in `directory`. At once, since it takes files, which whoever writes the disk may have no right to make.
+    pub(super) fn within(directory: &Path) -> Self {
+        Self { block: shared_block(directory).ok(), refused: AtomicBool::new(false) }
+    }
+
+    /// Shares the leading whole blocks of `len` bytes at `at` of `from` with `to` at `offset`, a file in the directory.
     /// Returns how many bytes that were; 0 where nothing can be shared.
-    pub(super) fn share(&self, from: (&File, u64), to: (&File, u64), len: u64, directory: &Path) -> Result<u64> {
-        let Some(block) = *self.block.get_or_init(|| shared_block(directory).ok()) else { return Ok(0) };
+    pub(super) fn share(&self, from: (&File, u64), to: (&File, u64), len: u64) -> Result<u64> {
+        let Some(block) = self.block else { return Ok(0) };
         let ((from, mut at), (to, mut offset)) = (from, to);
         let whole = len - len % block;
         if self.refused.load(Ordering::Relaxed) || !at.is_multiple_of(block) || !offset.is_multiple_of(block) {
@@ -58,6 +65,9 @@ impl Sharing {
 /// The filesystem's name does not tell (XFS comes with and without it), and copy_file_range does not either: it
 /// copies, zeroes and all, where it cannot share.
 fn shared_block(directory: &Path) -> std::io::Result<u64> {
+    if NEVER.contains(&u64::try_from(statfs(directory)?.f_type).unwrap_or(0)) {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
     let (mut original, clone) = (tempfile::tempfile_in(directory)?, tempfile::tempfile_in(directory)?);
     let block = u64::try_from(fstatfs(&original)?.f_bsize).unwrap_or(0);
     if !block.is_power_of_two() || block > LARGEST_BLOCK {

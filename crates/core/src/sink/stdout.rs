@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use super::{Sink, write_zeroes};
+use crate::convert::Options;
 use crate::error::{Error, Result};
 use crate::format::Order;
 use crate::limits::Limits;
 use crate::lock::lock;
 use crate::spans::Spans;
-use crate::spool::{BOOKKEEPING, Spool, within_memory};
+use crate::spool::{BOOKKEEPING, Place, Spool, within_memory};
 
 /// Writes the disk from its first byte to its last, zeroes included.
 ///
@@ -43,10 +44,19 @@ impl<W: Write + Send> PipeSink<W> {
     /// A sink that writes to `writer` and spools within `limits`, with the spool's file in `spool_dir` or in the
     /// system's temporary directory.
     pub fn new(writer: W, limits: &Limits, spool_dir: Option<PathBuf>) -> Self {
+        Self::spooling(writer, limits, spool_dir.into())
+    }
+
+    /// The same with the limits and the spool of a job.
+    pub fn of_job(writer: W, options: &Options) -> Self {
+        Self::spooling(writer, &options.limits, options.spool_place())
+    }
+
+    fn spooling(writer: W, limits: &Limits, place: Place) -> Self {
         let state = State {
             out: Out { writer, at: 0 },
             twice: None,
-            early: Spool::new(spool_dir, limits.spool_memory, limits.spool),
+            early: Spool::new(place, limits.spool_memory, limits.spool),
             early_zeroes: Spans::default(),
             memory: limits.spool_memory,
             buffer: vec![0; BUFFER],

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, SeekFrom as Whence};
+use rustix::fs::{Advice, FileType, SeekFrom as Whence, fstat};
 use rustix::io::Errno;
 
 use super::tap::Meter;
@@ -51,7 +51,7 @@ pub(crate) struct Unchanged {
 }
 
 /// Length, and time in seconds and nanoseconds.
-type Written = (u64, i64, i64);
+type Written = (i64, i64, u64);
 
 impl Unchanged {
     /// Remembers what `file` is now. Block devices keep no time that could be relied on: they always pass.
@@ -71,14 +71,19 @@ impl Unchanged {
 }
 
 fn written(file: &File) -> io::Result<Option<Written>> {
-    let metadata = file.metadata()?;
-    Ok(metadata.is_file().then(|| (metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
+    let stat = fstat(file)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
+    Ok(is_file.then_some((stat.st_size, stat.st_mtime, stat.st_mtime_nsec)))
 }
 
 /// Length of a regular file or block device in bytes.
 pub(crate) fn stored_len(mut file: &File) -> io::Result<u64> {
-    let metadata = file.metadata()?;
-    if metadata.file_type().is_block_device() { file.seek(SeekFrom::End(0)) } else { Ok(metadata.len()) }
+    // Not by what a path could be given to as well: a thread that decodes may have no right to call that.
+    let stat = fstat(file)?;
+    if FileType::from_raw_mode(stat.st_mode).is_block_device() {
+        return file.seek(SeekFrom::End(0));
+    }
+    u64::try_from(stat.st_size).map_err(io::Error::other)
 }
 
 /// Reads from a [lent](Source::lend) file until `buf` is full or the file ends, and returns how much was read.
