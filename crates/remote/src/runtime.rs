@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use diskferry::{Error, Progress, Side};
@@ -35,6 +35,16 @@ impl Runtime {
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         let runtime = self.0.0.as_ref().ok_or_else(ended)?;
         Ok(runtime.block_on(work))
+    }
+
+    /// Waits for `work` to be done on the network's thread: for callers that may have no right to make a connection.
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
+        let (done, waiting) = mpsc::channel();
+        self.spawn(async move {
+            // Whoever has asked waits.
+            let _ = done.send(work.await);
+        })?;
+        waiting.recv().map_err(|_| ended())
     }
 
     /// Lets `work` run on the network's thread.

@@ -11,7 +11,7 @@ use super::resource::{Resource, is_wrong_range};
 use crate::failure::{Again, Failure};
 use crate::runtime::{Runtime, unless_stopped};
 
-/// Asks for parts of an image, on the caller's thread.
+/// Asks for parts of an image. Who wants them decodes, and makes no connection.
 pub(super) struct Elsewhere {
     pub(super) runtime: Runtime,
     pub(super) resource: Resource,
@@ -19,8 +19,16 @@ pub(super) struct Elsewhere {
 
 impl Ranges for Elsewhere {
     fn read_at(&mut self, buf: &mut [u8], at: u64) -> io::Result<Option<usize>> {
-        let work = unless_stopped(&self.resource.progress, fetch(&self.resource, buf, at));
-        Ok(self.runtime.block_on(work)???)
+        let (resource, mut bytes) = (self.resource.clone(), vec![0; buf.len()]);
+        let work = async move {
+            let got = unless_stopped(&resource.progress, fetch(&resource, &mut bytes, at)).await??;
+            Ok::<_, Error>(got.map(|got| (bytes, got)))
+        };
+        let Some((bytes, got)) = self.runtime.run(work)?? else { return Ok(None) };
+        if let (Some(to), Some(from)) = (buf.get_mut(..got), bytes.get(..got)) {
+            to.copy_from_slice(from);
+        }
+        Ok(Some(got))
     }
 
     fn identity(&self) -> Option<String> {
@@ -30,8 +38,9 @@ impl Ranges for Elsewhere {
     }
 
     fn forward(&mut self, at: u64) -> io::Result<Option<Box<dyn Read + Send>>> {
-        let work = unless_stopped(&self.resource.progress, rest(&self.resource, at));
-        let Some(answer) = self.runtime.block_on(work)??? else { return Ok(None) };
+        let resource = self.resource.clone();
+        let work = async move { unless_stopped(&resource.progress, rest(&resource, at)).await? };
+        let Some(answer) = self.runtime.run(work)?? else { return Ok(None) };
         let reader = Reader::start_at(&self.runtime, self.resource.clone(), answer, Pace::Whole, at)?;
         Ok(Some(Box::new(reader)))
     }

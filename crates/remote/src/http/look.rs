@@ -19,11 +19,12 @@ const MORE: u64 = 368 << 10;
 /// See the [module](self).
 pub(super) struct Look {
     runtime: Runtime,
-    asking: Asking,
+    /// `None` once the job was stopped.
+    asking: Option<Asking>,
     piece: Bytes,
 }
 
-/// What is asked, on the caller's thread.
+/// What is asked, on the network's thread.
 struct Asking {
     resource: Resource,
     answer: Option<Answer>,
@@ -37,15 +38,22 @@ impl Look {
     /// Looks at the image that begins with `first`.
     pub(super) fn new(runtime: &Runtime, resource: Resource, first: Answer) -> Self {
         let asking = Asking { resource, answer: Some(first), at: 0, ended: false, ranges_fail: false };
-        Self { runtime: runtime.clone(), asking, piece: Bytes::new() }
+        Self { runtime: runtime.clone(), asking: Some(asking), piece: Bytes::new() }
     }
 }
 
 impl Read for Look {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && !buf.is_empty() {
-            let progress = self.asking.resource.progress.clone();
-            self.piece = self.runtime.block_on(unless_stopped(&progress, self.asking.next()))???;
+            let mut asking = self.asking.take().ok_or(Error::Stopped)?;
+            let work = async move {
+                let progress = asking.resource.progress.clone();
+                let piece = unless_stopped(&progress, asking.next()).await?;
+                Ok::<_, Error>((asking, piece))
+            };
+            let (asking, piece) = self.runtime.run(work)??;
+            self.asking = Some(asking);
+            self.piece = piece?;
         }
         let len = buf.len().min(self.piece.len());
         if let Some(buf) = buf.get_mut(..len) {
