@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 
 use diskferry::Progress;
 use diskferry::archive::Pick;
-use diskferry_remote::Location;
 use diskferry_remote::oci::{Keys, Registry, Store, Wish};
+use diskferry_remote::{Location, Sandbox};
 use diskferry_testkit::container::{INDEX, MANIFEST, digest};
 
 use crate::image::{LIMITS, told};
@@ -50,7 +50,15 @@ pub fn registry(script: &[u8]) {
     let location = Location::parse(OsStr::new(&format!("docker://{}/image:tag", SERVER.address)));
     let Ok(Location::Registry(reference)) = location else { panic!("no registry: {location:?}") };
     let store = Store::Registry(Box::new(Registry::new(runtime, client, &reference, &Keys::usual(|_| None), true)));
-    let wish = Wish { pick: Pick::UnderDisk, platform: None, limits: LIMITS, threads: 1, how: how(flags & 1) };
+    let wish = Wish {
+        pick: Pick::UnderDisk,
+        platform: None,
+        limits: LIMITS,
+        threads: 1,
+        // What is found here is to be found as anywhere.
+        sandbox: Sandbox::default(),
+        how: how(flags & 1),
+    };
     let progress = Progress::default();
     let image = match store.find(&wish, &progress) {
         Ok(image) => image,

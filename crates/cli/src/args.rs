@@ -10,10 +10,11 @@ use clap_complete::Shell;
 use diskferry::archive::{self, Pick};
 use diskferry::digest::Checksum;
 use diskferry::{Limits, Options, Stated};
-use diskferry_remote::Location;
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 use diskferry_remote::oci::{Keys, Platform, Wish};
 use diskferry_remote::publisher::From;
+use diskferry_remote::sandbox::{Missing, Mode};
+use diskferry_remote::{Location, Sandbox};
 
 use crate::access::AccessArgs;
 use crate::copy::CopyArgs;
@@ -370,6 +371,12 @@ pub struct JobArgs {
     #[arg(short = 'T', long, value_name = "N", default_value_t = Options::default().threads)]
     threads: usize,
 
+    /// Whether the threads that decode the image give up first what they do not need for that
+    ///
+    /// They can open no file then, make no connection and start no program, whatever the image does to them: by Landlock and seccomp.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Sandboxing::Auto)]
+    pub sandbox: Sandboxing,
+
     /// Print the report, or the error, as JSON on stdout
     #[arg(long)]
     pub json: bool,
@@ -383,6 +390,28 @@ pub struct JobArgs {
     /// What is said on stderr while it works
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub progress: When,
+}
+
+/// When what decodes is confined.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Sandboxing {
+    /// As far as the kernel can
+    Auto,
+    /// By both, or nothing is done
+    Require,
+    /// Not at all
+    Off,
+}
+
+impl Sandboxing {
+    /// Makes it ready.
+    pub fn resolve(self) -> Result<Sandbox, Missing> {
+        Sandbox::new(match self {
+            Self::Auto => Mode::Auto,
+            Self::Require => Mode::Require,
+            Self::Off => Mode::Off,
+        })
+    }
 }
 
 /// When progress is shown, and to whom.
@@ -490,6 +519,7 @@ impl FetchArgs {
             platform: self.container.platform.clone(),
             limits: Limits::default(),
             threads: Options::default().threads,
+            sandbox: Sandbox::default(),
             how: self.bare(),
         }
     }
@@ -501,6 +531,7 @@ impl FetchArgs {
             platform: self.container.platform.clone(),
             limits: limits.resolve(),
             threads: job.threads,
+            sandbox: Sandbox::default(),
             // What a server puts around a layer is not what was stated about the image in it.
             how: How { format: None, ..self.how(job, look) },
         }

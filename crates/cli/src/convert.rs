@@ -5,6 +5,7 @@ use std::path::Path;
 
 use diskferry::sink::FileOptions;
 use diskferry::{Progress, Report};
+use diskferry_remote::Sandbox;
 
 use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
@@ -19,6 +20,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     }
     let progress = Progress::default();
     signals::watch(&progress)?;
+    let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet);
@@ -26,7 +28,8 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let shown = args.source.shown();
     let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
-    let report = display.during(&watched, move || carry(args, &progress))?;
+    let within = sandbox.clone();
+    let report = display.during(&watched, move || carry(args, &within, &progress))?;
 
     if !quiet {
         output::warn(&report.inspection.image.warnings);
@@ -35,13 +38,14 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
         }
     }
     if as_json {
-        output::result(&json::text(&json::report(&shown, &report)))?;
+        output::result(&json::text(&json::within(json::report(&shown, &report), &sandbox)))?;
     }
     Ok(())
 }
 
-fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
-    let source = Source::new(&args.source, Reading::new(&args.fetch, &args.job, &args.limits, false))?;
+fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Report, Failure> {
+    let reading = Reading::new(&args.fetch, &args.job, &args.limits, false).within(sandbox);
+    let source = Source::new(&args.source, reading)?;
     let mut checksums = args.checksum;
     if let Some(from) = &args.checksum_url {
         checksums.push(source.published(from, progress)?);
@@ -49,8 +53,10 @@ fn carry(args: ConvertArgs, progress: &Progress) -> Result<Report, Failure> {
     let input = source.open(progress)?;
     let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
-    let options = args.job.options(args.limits, checksums, target.dir());
+    let options = sandbox.options(args.job.options(args.limits, checksums, target.dir()));
     let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
     let sink = target.sink(how, &options, progress)?;
-    Ok(source.correct(diskferry::convert(input, &*sink, &options, progress)?))
+    source.confine_process(sandbox)?;
+    let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;
+    Ok(source.correct(complete.publish(&*sink)?))
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use diskferry::{Error, Kind};
+use diskferry_remote::sandbox::Missing;
 
 use crate::{json, output, signals};
 
@@ -13,6 +14,8 @@ use crate::{json, output, signals};
 pub enum Failure {
     /// What was typed cannot be meant.
     Usage(String),
+    /// What decodes would not be confined as it has to be.
+    Sandbox(Missing),
     /// The job ended badly.
     Job(Error),
     /// The result has been printed, and has findings of this kind.
@@ -27,12 +30,18 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<Missing> for Failure {
+    fn from(missing: Missing) -> Self {
+        Self::Sandbox(missing)
+    }
+}
+
 impl Failure {
     /// What programs tell failures by: the name of the kind, and the exit code that goes with it.
     fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Unexpected(_) => ("unexpected", 1),
-            Self::Usage(_) => ("usage", 2),
+            Self::Usage(_) | Self::Sandbox(_) => ("usage", 2),
             Self::Job(error) => of_kind(error.kind()),
             Self::Found(_, kind) => of_kind(*kind),
         }
@@ -47,6 +56,7 @@ impl Failure {
     pub fn code(&self) -> String {
         match self {
             Self::Job(error) => error.code(),
+            Self::Sandbox(_) => Missing::CODE.to_owned(),
             other => other.kind_name().to_owned(),
         }
     }
@@ -56,6 +66,7 @@ impl Failure {
         match self {
             Self::Usage(what) | Self::Unexpected(what) | Self::Found(what, _) => what.clone(),
             Self::Job(error) => error.to_string(),
+            Self::Sandbox(missing) => missing.to_string(),
         }
     }
 }

@@ -12,14 +12,16 @@ use crate::{human, json, output, signals};
 pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
+    let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet) = (args.job.json, args.job.quiet);
     let (source, shown) = (args.source.clone(), args.source.shown());
-    let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full);
-    let mut options = args.job.options(args.limits, args.checksum, None);
+    let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full).within(&sandbox);
+    let mut options = sandbox.options(args.job.options(args.limits, args.checksum, None));
 
+    let text = |value| json::text(&json::within(value, &sandbox));
     let (warnings, text) = if args.full {
         let report = display.during(&progress, || {
             let source = Source::new(&source, reading)?;
@@ -27,18 +29,22 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
                 options.checksums.push(source.published(from, &progress)?);
             }
             let input = source.open(&progress)?;
-            Ok::<_, Failure>(source.correct(diskferry::inspect_full(input, &options, &progress)?))
+            source.confine_process(&sandbox)?;
+            let report = sandbox.run(|| diskferry::inspect_full(input, &options, &progress))??;
+            Ok::<_, Failure>(source.correct(report))
         })?;
-        let text = if as_json { json::text(&json::report(&shown, &report)) } else { human::report(&report) };
+        let text = if as_json { text(json::report(&shown, &report)) } else { human::report(&report) };
         (report.inspection.image.warnings, text)
     } else {
         let source = Source::new(&source, reading)?;
         if let Some(claimed) = source.claims(&progress)? {
-            let text = if as_json { json::text(&json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
+            let text = if as_json { text(json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
             (claimed.image.warnings, text)
         } else {
-            let found = diskferry::inspect(source.open(&progress)?, &options)?;
-            let text = if as_json { json::text(&json::inspection(&shown, &found)) } else { human::inspection(&found) };
+            let input = source.open(&progress)?;
+            source.confine_process(&sandbox)?;
+            let found = sandbox.run(|| diskferry::inspect(input, &options))??;
+            let text = if as_json { text(json::inspection(&shown, &found)) } else { human::inspection(&found) };
             (found.image.warnings, text)
         }
     };

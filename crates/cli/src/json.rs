@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use diskferry::format::{Detail, ImageInfo};
 use diskferry::{Error, Inspection, Report};
+use diskferry_remote::Sandbox;
 use diskferry_remote::oci::{Copied, Pushed};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +43,14 @@ pub fn report(source: &OsStr, report: &Report) -> Value {
         ]);
     }
     Value::Object(object)
+}
+
+/// The same, with what confined the threads that have decoded.
+pub fn within(mut report: Value, sandbox: &Sandbox) -> Value {
+    if let Some(object) = report.as_object_mut() {
+        object.insert("sandbox".into(), json!(sandbox.layers()));
+    }
+    report
 }
 
 /// What `push` says.

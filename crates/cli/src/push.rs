@@ -6,7 +6,7 @@ use std::path::Path;
 use diskferry::{Error, Progress};
 use diskferry_remote::http::Patience;
 use diskferry_remote::oci::{Form, Plan, Platform, Pushed, Stow, Target, Upload};
-use diskferry_remote::{Access, Client, Location, Runtime};
+use diskferry_remote::{Access, Client, Location, Runtime, Sandbox};
 
 use crate::args::{FetchArgs, PushArgs, When};
 use crate::exit::Failure;
@@ -26,13 +26,15 @@ const ENDINGS: [&str; 14] = [
 pub fn run(args: PushArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
+    let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
     let (source, target) = (args.source.shown(), args.target.shown());
     let watched = progress.clone();
-    let pushed = display.during(&watched, move || carry(args, &progress))?;
+    let within = sandbox.clone();
+    let pushed = display.during(&watched, move || carry(args, &within, &progress))?;
 
     if !quiet {
         output::warn(&pushed.report.inspection.image.warnings);
@@ -41,15 +43,16 @@ pub fn run(args: PushArgs) -> Result<(), Failure> {
         }
     }
     if as_json {
-        output::result(&json::text(&json::pushed(&source, &target, &pushed)))?;
+        output::result(&json::text(&json::within(json::pushed(&source, &target, &pushed), &sandbox)))?;
     }
     Ok(())
 }
 
-fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
+fn carry(args: PushArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Pushed, Failure> {
     let platform = args.fetch.container.platform.clone().unwrap_or_else(Platform::usual);
-    let plan = plan(&args, platform)?;
-    let source = Source::new(&args.source, Reading::new(&args.fetch, &args.job, &args.limits, false).for_push())?;
+    let plan = Plan { sandbox: sandbox.clone(), ..plan(&args, platform)? };
+    let reading = Reading::new(&args.fetch, &args.job, &args.limits, false).for_push().within(sandbox);
+    let source = Source::new(&args.source, reading)?;
     let mut checksums = args.checksum.clone();
     if let Some(from) = &args.checksum_url {
         checksums.push(source.published(from, progress)?);
@@ -59,7 +62,7 @@ fn carry(args: PushArgs, progress: &Progress) -> Result<Pushed, Failure> {
     let patience = args.fetch.how(&args.job, false).patience;
     let (target, dir) = open_target(&args.target, &args.source, &args.fetch, patience)?;
     let dir = dir.map(Path::to_owned);
-    let options = args.job.options(args.limits, checksums, dir.as_deref());
+    let options = sandbox.options(args.job.options(args.limits, checksums, dir.as_deref()));
     let open = || input.take().map_or_else(|| source.open(progress), Ok);
     let mut pushed = target.push(open, &plan, &options, progress)?;
     pushed.report = source.correct(pushed.report);

@@ -5,7 +5,7 @@ use std::env;
 use diskferry::digest::Checksum;
 use diskferry::{Input, Inspection, Progress, Report};
 use diskferry_remote::publisher::From;
-use diskferry_remote::{Access, Location, source};
+use diskferry_remote::{Access, Location, Sandbox, source};
 
 use crate::access::AccessArgs;
 use crate::args::{ContainerArgs, FetchArgs, JobArgs, LimitArgs};
@@ -37,6 +37,12 @@ impl Reading {
             plain_http: fetch.container.plain_http,
         };
         Self { reading, access: fetch.access.clone(), container: fetch.container.clone(), push: false }
+    }
+
+    /// The same, with what is decoded to find the image decoded in `sandbox`.
+    pub fn within(mut self, sandbox: &Sandbox) -> Self {
+        self.reading.wish.sandbox = sandbox.clone();
+        self
     }
 
     /// The same, for a source that becomes a container image.
@@ -77,6 +83,14 @@ impl<'a> Source<'a> {
             _ => "--checksum-url is for an image on an HTTP server or in S3; --checksum is for every one",
         };
         self.source.published(from, progress)?.ok_or_else(|| Failure::Usage(what.into()))
+    }
+
+    /// Lets the whole process give up what nobody needs once this, and the target, are open: the network has threads of its own that do.
+    pub fn confine_process(&self, sandbox: &Sandbox) -> Result<(), Failure> {
+        match self.location {
+            Location::Stdin | Location::Path(_) => Ok(sandbox.confine_process()?),
+            _ => Ok(()),
+        }
     }
 
     /// Opens it.

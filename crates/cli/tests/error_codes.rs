@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 const CRATES: [&str; 4] = ["core", "remote", "cli", "worker"];
 
 /// Codes that belong to a kind of error, not to one place.
-const GENERAL: [&str; 7] =
-    ["usage", "unexpected", "stopped", "source-read", "mismatch", "target-write", "target-no-space"];
+const GENERAL: [&str; 8] =
+    ["sandbox-missing", "usage", "unexpected", "stopped", "source-read", "mismatch", "target-write", "target-no-space"];
 
 /// Files and folders that hold tests only.
 const TESTS: [&str; 2] = ["tests", "testing"];

@@ -99,7 +99,7 @@ impl Target {
             Self::Device(path) => Box::new(DeviceSink::open(path, DeviceOptions { sync: how.sync })?),
             Self::Forward(file) => {
                 let outlet = Outlet::new(file, progress);
-                Box::new(PipeSink::new(outlet, &options.limits, options.spool_dir.clone()))
+                Box::new(PipeSink::of_job(outlet, options))
             }
         })
     }

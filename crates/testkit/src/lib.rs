@@ -13,6 +13,7 @@
 )]
 
 pub mod container;
+pub mod decoders;
 pub mod faults;
 pub mod field;
 pub mod hostile;

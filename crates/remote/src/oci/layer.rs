@@ -66,19 +66,31 @@ impl Opener<'_> {
             what: format!("layer {}", short(&layer.blob.digest)),
             size: Some(layer.blob.size),
             digester: Some(Digester::new([expected.algorithm])),
-            expected: expected.clone(),
+            expected,
             count: 0,
             shown_from: None,
             progress: self.progress.clone(),
             transferred: Some(Arc::clone(&self.transferred)),
         };
+        // It may unpack all of a layer to find that nothing is in it.
+        let found = self.wish.sandbox.run(|| self.image(stored, layer, hidden))??;
+        let Some((image, is_plain)) = found else { return Ok(None) };
+        let (reader, len) = (image.reader, Some(image.len));
+        let Some(inner) = ranges.filter(|_| is_plain) else { return Ok(Some(Input::Stream { reader, len })) };
+        let ranges =
+            Box::new(Within { inner, at: image.at, len: image.len, transferred: Arc::clone(&self.transferred) });
+        Ok(Some(Input::Ranged { reader, len, ranges }))
+    }
+
+    /// The image in a layer, and whether that has no packing.
+    fn image(&self, stored: Verified, layer: &Layer, hidden: &mut Hidden) -> Result<Option<(archive::Image, bool)>> {
         // One packing is what layers have; the image within is another matter.
         let window = self.wish.limits.window / SHARE;
         let limits = Limits { layers: 1, window, ..self.wish.limits.clone() };
         let how = Unwrapping::new(&limits, self.wish.threads);
         let (reader, packings) = layer::peel(Box::new(stored), None, &how)?;
         let is_plain = packings.is_empty();
-        let reader: layer::Reader = if is_plain && expected == layer.diff {
+        let reader: layer::Reader = if is_plain && layer.blob.checksum()? == layer.diff {
             // The same bytes and the same digest.
             reader
         } else {
@@ -95,15 +107,10 @@ impl Opener<'_> {
             })
         };
         let most = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        let image = match archive::find(reader, &self.wish.pick, hidden, most)? {
-            Found::Image(image) => image,
-            Found::Nothing => return Ok(None),
-        };
-        let (reader, len) = (image.reader, Some(image.len));
-        let Some(inner) = ranges.filter(|_| is_plain) else { return Ok(Some(Input::Stream { reader, len })) };
-        let ranges =
-            Box::new(Within { inner, at: image.at, len: image.len, transferred: Arc::clone(&self.transferred) });
-        Ok(Some(Input::Ranged { reader, len, ranges }))
+        Ok(match archive::find(reader, &self.wish.pick, hidden, most)? {
+            Found::Image(image) => Some((image, is_plain)),
+            Found::Nothing => None,
+        })
     }
 }
 

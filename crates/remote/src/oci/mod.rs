@@ -46,6 +46,7 @@ pub use self::upload::Upload;
 use self::layer::Layer;
 use self::manifest::{Config, Descriptor, Document, Index, Manifest, check_size, short, verify};
 use crate::http::How;
+use crate::sandbox::Sandbox;
 
 const FORMAT: &str = "oci";
 
@@ -71,6 +72,8 @@ pub struct Wish {
     pub limits: Limits,
     /// Threads that unpack a layer.
     pub threads: usize,
+    /// Where it is unpacked.
+    pub sandbox: Sandbox,
     /// Patience with a server.
     pub how: How,
 }

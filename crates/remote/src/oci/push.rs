@@ -19,6 +19,7 @@ use super::pipe::{self, pipe};
 use super::platform::Platform;
 use super::stow::Stow;
 use super::upload::Upload;
+use crate::sandbox::Sandbox;
 
 /// How hard zstd tries. It is what the tool takes by itself, and keeps up with a network.
 const LEVEL: i32 = 3;
@@ -46,6 +47,8 @@ pub struct Plan {
     pub platform: Platform,
     /// What of it is stored.
     pub form: Form,
+    /// Where it is decoded.
+    pub sandbox: Sandbox,
 }
 
 /// What is stored of a disk image.
@@ -110,7 +113,7 @@ impl Plan {
             && name.len() <= NAME
             && !name.contains(['/', '\\'])
             && !name.chars().any(char::is_control);
-        (is_clean && !is_hidden).then(|| Self { name: name.to_owned(), platform, form })
+        (is_clean && !is_hidden).then(|| Self { name: name.to_owned(), platform, form, sandbox: Sandbox::default() })
     }
 }
 
@@ -150,7 +153,7 @@ impl Target {
     ) -> Result<(Report, Layer), E> {
         let input = open()?;
         let Some(len) = input.stored_len()? else {
-            let fill = |kept: &Arc<Mutex<Kept>>| store(input, kept.clone(), options, progress);
+            let fill = |kept: &Arc<Mutex<Kept>>| plan.sandbox.run(|| store(input, kept.clone(), options, progress))?;
             return Ok(self.unmeasured(fill, plan, options, progress)?);
         };
         let archive = Envelope::new(&plan.name, len).archive_len(len);
@@ -172,7 +175,9 @@ impl Target {
                     (input, len)
                 }
             };
-            let produce = |writer: &Arc<Mutex<pipe::Writer>>| store(input, writer.clone(), options, progress);
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| {
+                plan.sandbox.run(|| store(input, writer.clone(), options, progress))?
+            };
             Ok::<_, E>(self.layer(plan, len, progress, produce))
         })??;
         Ok(stored)
@@ -191,7 +196,7 @@ impl Target {
         let digester = Arc::new(Mutex::new(Counted { digester: Digester::new([Algorithm::Sha256]), count: 0 }));
         let update = |bytes: &[u8]| digester.lock().unwrap_or_else(PoisonError::into_inner).add(bytes);
         update(&envelope.head);
-        let report = store(input, digester.clone(), options, progress)?;
+        let report = plan.sandbox.run(|| store(input, digester.clone(), options, progress))??;
         update(&envelope.tail);
         let Some(Counted { digester, count }) =
             Arc::into_inner(digester).and_then(|digester| digester.into_inner().ok())
@@ -225,22 +230,25 @@ impl Target {
         let input = open()?;
         // What came through a pipe does not come again.
         let restarts = if input.stored_len()?.is_some() { RESTARTS } else { 0 };
-        let opened = diskferry::open(input, options, progress)?;
+        let opened = plan.sandbox.run(|| diskferry::open(input, options, progress))??;
         let size = |opened: &Opened| opened.inspection().image.virtual_size;
         let Some(len) = size(&opened) else {
-            let fill = |kept: &Arc<Mutex<Kept>>| to_pipe(opened, kept, options);
+            let fill = |kept: &Arc<Mutex<Kept>>| plan.sandbox.run(|| to_pipe(opened, kept, options))?;
             return Ok(self.unmeasured(fill, plan, options, progress)?);
         };
         let mut opened = Some(opened);
         let stored = anew(restarts, || {
             let opened = match opened.take() {
                 Some(first) => first,
-                None => diskferry::open(open()?, options, progress)?,
+                None => {
+                    let input = open()?;
+                    plan.sandbox.run(|| diskferry::open(input, options, progress))??
+                }
             };
             if size(&opened) != Some(len) {
                 return Err(changed_source().into());
             }
-            let produce = |writer: &Arc<Mutex<pipe::Writer>>| to_pipe(opened, writer, options);
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| plan.sandbox.run(|| to_pipe(opened, writer, options))?;
             Ok::<_, E>(self.layer(plan, len, progress, produce))
         })??;
         Ok(stored)
@@ -400,7 +408,7 @@ fn changed_source() -> Error {
 
 /// Writes the disk of an image from its first byte to its last.
 fn to_pipe<W: Write + Send>(opened: Opened, writer: &Arc<Mutex<W>>, options: &Options) -> Result<Report> {
-    opened.convert(&PipeSink::new(Shared(Arc::clone(writer)), &options.limits, options.spool_dir.clone()))
+    opened.convert(&PipeSink::of_job(Shared(Arc::clone(writer)), options))
 }
 
 /// A writer that somebody else goes on with.

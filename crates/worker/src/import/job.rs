@@ -4,7 +4,7 @@ use diskferry::digest::{Algorithm, Checksum};
 use diskferry::{Course, Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
-use diskferry_remote::{Client, Location, Runtime};
+use diskferry_remote::{Client, Location, Runtime, Sandbox};
 
 use super::journal::Journal;
 use super::order::{Destination, Order, Origin, Store, Volume};
@@ -14,6 +14,12 @@ use crate::status::{Board, Facts, Reason};
 /// Code of the errors by which a server shows that it speaks no TLS.
 const SOURCE_TLS: &str = "source-tls";
 const TARGET_TLS: &str = "target-tls";
+
+/// How an image is decoded.
+pub struct How<'a> {
+    pub options: &'a Options,
+    pub sandbox: &'a Sandbox,
+}
 
 /// Whether a container image is copied as it is.
 pub fn is_copy(order: &Order) -> bool {
@@ -60,7 +66,7 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
 pub fn deliver(
     input: Input,
     destination: &Destination,
-    options: &Options,
+    how: &How,
     board: &Board,
     progress: &Progress,
 ) -> Result<Facts> {
@@ -69,9 +75,9 @@ pub fn deliver(
             let mut first = Some(input);
             let lost = "the registry has lost what it had, and the image does not come again: send it anew";
             let open = || first.take().ok_or_else(|| Error::Target { code: "upload-lost", what: lost.into() });
-            into_registry(open, store, options, progress, |report| report)
+            into_registry(open, store, how.options, progress, |report| report)
         }
-        Destination::Volume(volume) => onto_volume(input, volume, None, options, board, progress, |report| report),
+        Destination::Volume(volume) => onto_volume(input, volume, None, how, board, progress, |report| report),
     }
 }
 
@@ -107,14 +113,15 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
     board.opened();
     let options = options(order, &input)?;
     let journal = Journal::of(order, volume, &options, &input);
-    onto_volume(input, volume, journal, &options, board, progress, |report| source.correct(report))
+    let how = How { options: &options, sandbox: &order.sandbox };
+    onto_volume(input, volume, journal, &how, board, progress, |report| source.correct(report))
 }
 
 fn onto_volume(
     input: Input,
     volume: &Volume,
     journal: Option<Journal>,
-    options: &Options,
+    how: &How,
     board: &Board,
     progress: &Progress,
     correct: impl Fn(Report) -> Report,
@@ -122,8 +129,12 @@ fn onto_volume(
     let begun = journal.as_ref().and_then(Journal::begun);
     let room = volume.room(begun.as_ref().map(|begun| begun.path.as_path()))?;
     let read_from = volume::Source::of(&input);
-    let mut opened = diskferry::open(input, options, progress)?;
-    opened.look_for_unpacked_size()?;
+    let How { options, sandbox } = *how;
+    let opened = sandbox.run(|| {
+        let mut opened = diskferry::open(input, options, progress)?;
+        opened.look_for_unpacked_size()?;
+        Ok::<_, Error>(opened)
+    })??;
     let found = opened.inspection();
     board.learn(found_out(&found));
     if let Some(refusal) = found.image.refusals.first() {
@@ -144,12 +155,18 @@ fn onto_volume(
                 // That it is stopped meanwhile is seen soon.
                 let _ = board.enter(Reason::Provisioning, message);
             }
-            let mark = |named| journal.write(unfinished, size, named);
-            let carried = opened.convert_along(&sink, Some(&Course { from, every: journal.every(), mark: &mark }));
+            let mark = |named| {
+                let (journal, unfinished) = (journal.clone(), unfinished.to_owned());
+                let written = sandbox.outside(move || journal.write(&unfinished, size, named));
+                written.map_err(|error| Error::writing("writing the journal", None, error))?
+            };
+            let course = Course { from, every: journal.every(), mark: &mark };
+            let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
+            let published = carried.and_then(|complete| complete?.publish(&sink));
             journal.forget();
-            carried?
+            published?
         }
-        _ => opened.convert(&sink)?,
+        _ => sandbox.run(|| opened.complete(&sink, None))??.publish(&sink)?,
     });
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
@@ -208,7 +225,8 @@ fn options(order: &Order, input: &Input) -> Result<Options> {
     let mut options = order.options.clone();
     if let (Origin::Device, None, Input::File(device)) = (order.origin, &options.format, input) {
         let device = device.try_clone().map_err(|error| Error::reading(0, error))?;
-        let found = diskferry::inspect(Input::File(device), &Options { format: None, ..options.clone() });
+        let looking = Options { format: None, ..options.clone() };
+        let found = order.sandbox.run(|| diskferry::inspect(Input::File(device), &looking))?;
         let name = if found.is_ok_and(|found| found.image.format == "iso" && found.wrappings.is_empty()) {
             "iso"
         } else {

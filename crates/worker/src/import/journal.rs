@@ -18,6 +18,7 @@ use super::volume::{TEMPORARY, dir};
 const VERSION: u32 = 1;
 
 /// Where the journal of one import lies, and what it must speak of.
+#[derive(Clone)]
 pub struct Journal {
     path: PathBuf,
     image: String,

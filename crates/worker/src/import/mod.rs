@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 use diskferry::{Error, Kind, Progress};
+use diskferry_remote::sandbox::{Missing, Sandbox};
 use diskferry_remote::signals;
 
 use self::clock::Clock;
@@ -124,11 +125,21 @@ pub(crate) fn check(values: &Values) -> Result<(), Unusable> {
     Ok(())
 }
 
+/// What images are decoded in, as settings say.
+pub(crate) fn sandbox(values: &Values, board: &Board) -> Result<Sandbox, Verdict> {
+    let mode = values.read("sandbox", str::parse).map_err(|refused| Verdict::settings(refused.0))?;
+    let sandbox = Sandbox::new(mode.unwrap_or_default())
+        .map_err(|missing| Verdict { code: Missing::CODE.into(), ..Verdict::settings(missing.to_string()) })?;
+    board.confined(sandbox.layers());
+    Ok(sandbox)
+}
+
 fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result<Facts, Verdict> {
     let unusable = |refused: Unusable| Verdict::settings(refused.0);
     check(values).map_err(unusable)?;
     let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
     let order = Order::new(values, environment).map_err(unusable)?;
+    let order = order.within(&sandbox(values, board)?);
     let _server = serve(values, board).map_err(unusable)?;
     let master = Progress::default();
     signals::watch(&master, grace).map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;

@@ -11,7 +11,7 @@ use diskferry::{Limits, Options, Stated};
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 use diskferry_remote::oci::{Form, Keys, Plan, Platform, Reference, Wish};
 use diskferry_remote::source::Reading;
-use diskferry_remote::{Access, Guard, Headers, HostPattern, Location, Login, Proxies, Secret, Trust};
+use diskferry_remote::{Access, Guard, Headers, HostPattern, Location, Login, Proxies, Sandbox, Secret, Trust};
 use url::Url;
 
 use crate::settings::{Unusable, Values, parse};
@@ -66,6 +66,8 @@ pub struct Order {
     pub options: Options,
     /// How long what may pass is waited out.
     pub patience: Duration,
+    /// Where images are decoded.
+    pub sandbox: Sandbox,
 }
 
 /// Where an image goes.
@@ -75,6 +77,16 @@ pub enum Destination {
     Registry(Box<Store>),
     /// To a volume, as a raw disk.
     Volume(Volume),
+}
+
+impl Destination {
+    /// The same, with everything that is decoded for it decoded in `sandbox`.
+    pub fn within(mut self, sandbox: &Sandbox) -> Self {
+        if let Self::Registry(store) = &mut self {
+            store.plan.sandbox = sandbox.clone();
+        }
+        self
+    }
 }
 
 /// A container image to be made.
@@ -181,12 +193,31 @@ impl Order {
             platform: platform(values)?,
             limits: options.limits.clone(),
             threads: options.threads,
+            sandbox: Sandbox::default(),
             // What a server puts around a layer is not what was stated about the image in it.
             how: How { format: None, ..how.clone() },
         };
         let reading = Reading { how, wish, access, keys, plain_http };
         let s3 = Hidden(s3);
-        Ok(Self { origin, location, reading, s3, source_may_be_plain: may_be_plain, destination, options, patience })
+        Ok(Self {
+            origin,
+            location,
+            reading,
+            s3,
+            source_may_be_plain: may_be_plain,
+            destination,
+            options,
+            patience,
+            sandbox: Sandbox::default(),
+        })
+    }
+
+    /// The same, with everything that is decoded decoded in `sandbox`.
+    pub fn within(mut self, sandbox: &Sandbox) -> Self {
+        self.reading.wish.sandbox = sandbox.clone();
+        self.destination = self.destination.within(sandbox);
+        self.options = sandbox.options(self.options);
+        Self { sandbox: sandbox.clone(), ..self }
     }
 
     /// What people may be told of where the image is.

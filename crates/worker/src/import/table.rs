@@ -91,6 +91,13 @@ pub const WORK: Group = Group {
             "1",
             "Parts of the image that are fetched at the same time",
         ),
+        open(
+            "sandbox",
+            &["DISKFERRY_SANDBOX"],
+            "WHEN",
+            "auto",
+            "Whether the threads that decode give up files, connections and programs first, by Landlock and seccomp: as far as the kernel can (`auto`), by both or nothing is done (`require`), or not at all (`off`)",
+        ),
         open("max-size", &["DISKFERRY_MAX_SIZE"], "SIZE", "64Ti", "Largest disk"),
         open("limit-table", &["DISKFERRY_LIMIT_TABLE"], "SIZE", "32Mi", "Most memory for mapping tables"),
         open("limit-unit", &["DISKFERRY_LIMIT_UNIT"], "SIZE", "2Mi", "Largest compressed cluster or grain, unpacked"),

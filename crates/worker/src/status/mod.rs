@@ -66,6 +66,7 @@ struct State {
     facts: Facts,
     meter: Meter,
     attempt: u32,
+    sandbox: Vec<&'static str>,
     error: Option<Verdict>,
     /// When an event was last written, and at which percent.
     told: Option<(Instant, u32)>,
@@ -107,6 +108,7 @@ impl Board {
             facts: Facts::default(),
             meter: Meter::default(),
             attempt: 0,
+            sandbox: Vec::new(),
             error: None,
             told: None,
         };
@@ -130,6 +132,11 @@ impl Board {
             state.attempt = state.attempt.saturating_add(1);
             state.meter.begin(now);
         })
+    }
+
+    /// Images are decoded where these are in force.
+    pub fn confined(&self, layers: Vec<&'static str>) {
+        self.lock().sandbox = layers;
     }
 
     /// The source is there, and could be opened.
@@ -281,6 +288,7 @@ impl State {
             current_speed: self.meter.current(now),
             seconds: self.meter.elapsed(now).as_secs_f64(),
             attempt: self.attempt,
+            sandbox: self.sandbox.clone(),
             conditions: self.conditions(),
             error: self.error.clone(),
         }

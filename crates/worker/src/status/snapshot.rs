@@ -82,6 +82,8 @@ pub struct Snapshot {
     pub seconds: f64,
     /// Which attempt this is, from 1; 0 before the first.
     pub attempt: u32,
+    /// What confines the threads that decode: `landlock`, `seccomp`, both or none.
+    pub sandbox: Vec<&'static str>,
     /// What controllers look at.
     pub conditions: Vec<Condition>,
     /// How it ended, if it ended badly.

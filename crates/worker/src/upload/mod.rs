@@ -30,8 +30,9 @@ use self::intake::{Intake, Job, Outcome};
 use self::order::Order;
 use self::server::Door;
 use crate::import::clock::Clock;
+use crate::import::job::{self, How};
 use crate::import::order::Environment;
-use crate::import::{self, GRACE, job};
+use crate::import::{self, GRACE};
 use crate::serve::Server;
 use crate::settings::{Unusable, Values, parse};
 use crate::status::{Board, Facts, Reason, Work};
@@ -82,7 +83,7 @@ impl Open {
         let unusable = |refused: Unusable| Verdict::settings(refused.0);
         import::check(values).map_err(unusable)?;
         let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
-        let order = Order::new(values).map_err(unusable)?;
+        let order = Order::new(values).map_err(unusable)?.within(&import::sandbox(values, board)?);
         more_files();
         let (intake, jobs) = Intake::new(order.times);
         let door = Door {
@@ -140,7 +141,8 @@ impl Open {
             board.begin("an image is coming").map_err(|error| Verdict::unexpected(error.to_string()))?;
             board.opened();
             let input = Input::Stream { reader: Box::new(feed), len };
-            match job::deliver(input, &self.order.destination, &self.order.options, board, &progress) {
+            let how = How { options: &self.order.options, sandbox: &self.order.sandbox };
+            match job::deliver(input, &self.order.destination, &how, board, &progress) {
                 Ok(facts) => return Ok(facts),
                 Err(Error::Stopped) if !self.master.is_stopped() => {}
                 Err(error) => return Err(Verdict::of(&error)),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use diskferry::Options;
+use diskferry_remote::Sandbox;
 use diskferry_remote::http::Patience;
 use jiff::Timestamp;
 use rustls::ServerConfig;
@@ -46,6 +47,8 @@ pub struct Order {
     pub destination: Destination,
     /// Digests that it must have, its format if that is stated, and limits.
     pub options: Options,
+    /// Where it is decoded.
+    pub sandbox: Sandbox,
 }
 
 impl Order {
@@ -86,7 +89,15 @@ impl Order {
             linger: time("linger", LINGER)?,
             destination,
             options,
+            sandbox: Sandbox::default(),
         })
+    }
+
+    /// The same, with the image decoded in `sandbox`.
+    pub fn within(mut self, sandbox: &Sandbox) -> Self {
+        self.destination = self.destination.within(sandbox);
+        self.options = sandbox.options(self.options);
+        Self { sandbox: sandbox.clone(), ..self }
     }
 }
 

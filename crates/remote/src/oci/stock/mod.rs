@@ -29,6 +29,7 @@ use crate::access::Access;
 use crate::client::Client;
 use crate::http::{How, Patience};
 use crate::runtime::Runtime;
+use crate::sandbox::Sandbox;
 
 /// A place with images, and the means to look at them.
 pub struct Stock {
@@ -86,6 +87,7 @@ impl Stock {
             platform: None,
             limits: Limits::default(),
             threads: 1,
+            sandbox: Sandbox::default(),
             how: How { patience: dealing.patience, ..How::default() },
         };
         Ok(Self { means, wish })

@@ -1,0 +1,262 @@
+//! The sandbox: a thread that decodes an image gives up first what it does not need for that.
+//!
+//! When the source and the target are open, a decoder reads, computes and writes, and so do the threads that it starts. [`Sandbox::run`]
+//! is where that happens: a thread of its own, which the kernel grants no more than that, by [Landlock] no name of a file, and by a
+//! [filter](filter) of system calls no file at all, no socket, no program and no other process. Both are given up for good and are
+//! inherited, so that whatever has to be opened, made or named while an image is decoded, as the spool's file, is
+//! [done outside](Sandbox::outside), by a thread that only waits for it.
+//!
+//! [Landlock]: https://docs.kernel.org/userspace-api/landlock.html
+
+mod filter;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, Builder};
+
+use diskferry::{Error, MakeFile, Options, Result, Side};
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetStatus, Scope};
+use seccompiler::{BpfProgram, apply_filter, apply_filter_all_threads};
+
+/// How much is wanted of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// As much as the kernel has.
+    #[default]
+    Auto,
+    /// All of it, or nothing is done.
+    Require,
+    /// None.
+    Off,
+}
+
+impl FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "require" => Ok(Self::Require),
+            "off" => Ok(Self::Off),
+            _ => Err("expected auto, require or off"),
+        }
+    }
+}
+
+/// Why there is no sandbox although one is required.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing(String);
+
+impl Missing {
+    /// Its stable name: see docs/errors.md.
+    pub const CODE: &'static str = "sandbox-missing";
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What decodes, decodes in here. Without anything that could be given up, as [by default](Default), it is done as it comes.
+#[derive(Clone, Default)]
+pub struct Sandbox(Option<Arc<Inner>>);
+
+struct Inner {
+    rules: Rules,
+    errands: mpsc::Sender<Errand>,
+}
+
+/// Something that is done outside.
+type Errand = Box<dyn FnOnce() + Send>;
+
+impl fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sandbox({:?})", self.layers())
+    }
+}
+
+impl Sandbox {
+    /// Finds out, by trying, what the kernel has. If all of it is [required](Mode::Require), less is an error.
+    pub fn new(mode: Mode) -> Result<Self, Missing> {
+        if mode == Mode::Off {
+            return Ok(Self::default());
+        }
+        let (rules, missing) = Rules::tried();
+        if let (Mode::Require, Some(first)) = (mode, missing.first()) {
+            let rest = missing.iter().skip(1).map(|why| format!(", {why}")).collect::<String>();
+            return Err(Missing(format!("--sandbox require cannot be had here: {first}{rest}")));
+        }
+        if rules.is_empty() {
+            return Ok(Self::default());
+        }
+        let (errands, to_do) = mpsc::channel::<Errand>();
+        // Before anybody has given something up: threads have what those had that have started them.
+        let started =
+            Builder::new().name("errands".into()).spawn(move || to_do.into_iter().for_each(|errand| errand()));
+        match started {
+            Ok(_) => Ok(Self(Some(Arc::new(Inner { rules, errands })))),
+            Err(_) if mode == Mode::Auto => Ok(Self::default()),
+            Err(error) => Err(Missing(format!("--sandbox require cannot be had here: {error}"))),
+        }
+    }
+
+    /// What is in force within.
+    pub fn layers(&self) -> Vec<&'static str> {
+        self.0.as_ref().map(|inner| inner.rules.names()).unwrap_or_default()
+    }
+
+    /// Does `work` within.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let Some(inner) = &self.0 else { return Ok(work()) };
+        let done = thread::scope(|scope| {
+            let within = || inner.rules.enter().map(|()| work());
+            let decoder = Builder::new().name("decoder".into()).spawn_scoped(scope, within)?;
+            decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        done.map_err(entering)
+    }
+
+    /// Takes from all threads of the process what a job no longer needs of which source and target are open, and are here: opening what is
+    /// there, sockets, programs and other processes. Those that decode have the same memory as the others, and could have them do it.
+    ///
+    /// New files can be made still, and files be renamed and removed: that is how a disk appears.
+    pub fn confine_process(&self) -> Result<()> {
+        let Some(calls) = self.0.as_ref().and_then(|inner| inner.rules.calls.as_ref()) else { return Ok(()) };
+        let program = filter::publishing().map_err(io::Error::other);
+        program.and_then(|program| calls.confine_process(&program)).map_err(entering)
+    }
+
+    /// Does `work` outside, when called from within, and waits for it.
+    pub fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        match &self.0 {
+            Some(inner) => inner.outside(work),
+            None => Ok(work()),
+        }
+    }
+
+    /// `options` for a job that is done within: what they would look up there is looked up now, and files are made outside.
+    pub fn options(&self, options: Options) -> Options {
+        let Some(inner) = &self.0 else { return options };
+        let (inner, dir) = (Arc::clone(inner), options.spool_dir.clone());
+        let make = move || {
+            let dir = dir.clone();
+            inner.outside(move || dir.map_or_else(tempfile::tempfile, tempfile::tempfile_in))?
+        };
+        Options { threads: options.threads(), spool_file: Some(MakeFile::new(make)), ..options }
+    }
+}
+
+fn entering(source: io::Error) -> Error {
+    Error::Io { side: Side::Source, doing: "entering the sandbox", at: None, source }
+}
+
+impl Inner {
+    fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        let ended = || io::Error::other("the thread that does what a decoder cannot has ended");
+        let (answer, answered) = mpsc::channel();
+        let errand = move || {
+            // Whoever has asked may be gone by now.
+            let _ = answer.send(work());
+        };
+        self.errands.send(Box::new(errand)).map_err(|_| ended())?;
+        answered.recv().map_err(|_| ended())
+    }
+}
+
+/// What a thread is told to give up.
+struct Rules {
+    files: Option<RulesetCreated>,
+    calls: Option<Calls>,
+}
+
+/// Programs that see every call.
+struct Calls {
+    without_clone3: BpfProgram,
+    decoding: BpfProgram,
+    /// Whether all threads have the first by now.
+    is_everywhere: AtomicBool,
+}
+
+impl Calls {
+    fn new() -> io::Result<Self> {
+        let without_clone3 = filter::without_clone3().map_err(io::Error::other)?;
+        let decoding = filter::decoding().map_err(io::Error::other)?;
+        Ok(Self { without_clone3, decoding, is_everywhere: AtomicBool::new(false) })
+    }
+
+    /// Whether the kernel takes programs at all. A short one tells: of long ones it looks long at every call that there is.
+    fn try_it(&self) -> io::Result<()> {
+        apply_filter(&self.without_clone3).map_err(io::Error::other)
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        if !self.is_everywhere.load(Ordering::Relaxed) {
+            self.try_it()?;
+        }
+        apply_filter(&self.decoding).map_err(io::Error::other)
+    }
+
+    fn confine_process(&self, program: &BpfProgram) -> io::Result<()> {
+        apply_filter_all_threads(&self.without_clone3).map_err(io::Error::other)?;
+        self.is_everywhere.store(true, Ordering::Relaxed);
+        apply_filter_all_threads(program).map_err(io::Error::other)
+    }
+}
+
+impl Rules {
+    /// What there is, and why not all of it is. A thread tries, which ends with that.
+    fn tried() -> (Self, Vec<String>) {
+        let (files, calls) = (ruleset(), Calls::new());
+        let enter = || {
+            let files = files.and_then(|files| enter_files(&files).map(|()| files));
+            (files, calls.and_then(|calls| calls.try_it().map(|()| calls)))
+        };
+        let failed = || io::Error::other("the thread that tries it fails");
+        let entered = Builder::new().spawn(enter).ok().and_then(|trying| trying.join().ok());
+        let (files, calls) = entered.unwrap_or_else(|| (Err(failed()), Err(failed())));
+        let why = |name: &str, error: Option<&io::Error>| error.map(|error| format!("{name}: {error}"));
+        let missing = [why("Landlock", files.as_ref().err()), why("seccomp", calls.as_ref().err())];
+        (Self { files: files.ok(), calls: calls.ok() }, missing.into_iter().flatten().collect())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files.is_none() && self.calls.is_none()
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        let files = self.files.as_ref().map(|_| "landlock");
+        files.into_iter().chain(self.calls.as_ref().map(|_| "seccomp")).collect()
+    }
+
+    /// Gives it up, on the calling thread and for those that it starts.
+    fn enter(&self) -> io::Result<()> {
+        self.files.as_ref().map_or(Ok(()), enter_files)?;
+        // These last: with them nothing else could be given up.
+        self.calls.as_ref().map_or(Ok(()), Calls::enter)
+    }
+}
+
+fn enter_files(files: &RulesetCreated) -> io::Result<()> {
+    let status = files.try_clone()?.restrict_self().map_err(io::Error::other)?;
+    match status.ruleset {
+        RulesetStatus::NotEnforced => Err(io::Error::other("the kernel does not have it, or not switched on")),
+        _ => Ok(()),
+    }
+}
+
+/// Nothing that has a name, no port, and nobody outside. An older kernel knows less of it, the first one all that is done with files but
+/// cutting them off.
+fn ruleset() -> io::Result<RulesetCreated> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V7))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI::V7)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI::V7)))
+        .and_then(Ruleset::create);
+    ruleset.map_err(io::Error::other)
+}

@@ -1,0 +1,46 @@
+//! What threads that decode have called, as `strace -f` has recorded it: they have given up everything that takes a path or makes a socket.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// What has to be recorded, for strace's `-e`.
+pub const CALLS: &str = "trace=%file,%network,prctl,seccomp,clone,read,pread64,write,pwrite64,copy_file_range";
+
+/// The calls with a path or a socket of the threads that decode, from when they have given them up, and how much they have read and
+/// written.
+pub fn strays(log: &Path) -> (Vec<String>, usize) {
+    const WORK: [&str; 5] = ["read(", "pread64(", "write(", "pwrite64(", "copy_file_range("];
+    const OTHERS: [&str; 4] = ["prctl(", "seccomp(", "clone(", "<..."];
+    let text = fs::read_to_string(log).unwrap();
+    let (mut named, mut confined) = (BTreeSet::new(), BTreeSet::new());
+    let (mut strays, mut work) = (Vec::new(), 0);
+    for line in text.lines() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        let call = call.trim_start();
+        if confined.contains(thread)
+            && call.contains("clone")
+            && let Some((_, child)) = call.rsplit_once("= ")
+        {
+            confined.extend(child.trim().parse::<u32>().ok().map(|child| child.to_string()));
+        }
+        if call.starts_with("prctl(PR_SET_NAME, \"decoder\"") {
+            named.insert(thread);
+        } else if call.starts_with("seccomp(") && named.contains(thread) {
+            confined.insert(thread.to_owned());
+        } else if confined.contains(thread) {
+            if WORK.iter().any(|work| call.starts_with(work)) {
+                work += 1;
+            } else if !OTHERS.iter().any(|other| call.starts_with(other)) && !is_of_glibc(call) {
+                strays.push(call.to_owned());
+            }
+        }
+    }
+    assert!(!confined.is_empty(), "{text}");
+    (strays, work)
+}
+
+/// glibc would like to know how memory is counted before it gives some back, and does without.
+pub fn is_of_glibc(call: &str) -> bool {
+    call.contains("\"/proc/sys/vm/overcommit_memory\"") && call.ends_with("= -1 EPERM (Operation not permitted)")
+}
