@@ -8,11 +8,12 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{assert_fails, diskferry, json, names, run_with_pipe};
-use diskferry_testkit::oracle::{qemu_img, qemu_io, raw_file_of};
+use diskferry_testkit::oracle::{Scratch, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::serve::fault::{self, Server};
 use diskferry_testkit::wrap;
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,24 +22,31 @@ use tempfile::TempDir;
 
 /// An image whose table of tables lies behind its data, and its disk: from a pipe the data have to wait for it, from a server it comes by
 /// a request of its own.
+static IMAGE: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let scratch = Scratch::new();
+    let (image, expected) = (scratch.path("image.qcow2"), scratch.path("expected.raw"));
+    let name = image.to_str().unwrap();
+    qemu_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", name, "16M"]);
+    qemu_io(&image, "qcow2", &["write -P 7 0 3M"]);
+    // The table grows, and moves; the disk stays small enough to be compared as a whole.
+    qemu_img(&["resize", "-q", name, "4G"]);
+    qemu_img(&["resize", "-q", "--shrink", name, "16M"]);
+    raw_file_of(&image, "qcow2", &expected);
+    (fs::read(image).unwrap(), fs::read(expected).unwrap())
+});
+
+/// A directory with it, as it is and in xz.
 struct Lab {
     dir: TempDir,
-    disk: Vec<u8>,
+    disk: &'static [u8],
 }
 
 impl Lab {
     fn new() -> Self {
-        let lab = Self { dir: tempfile::tempdir().unwrap(), disk: Vec::new() };
-        let image = lab.text("image.qcow2");
-        qemu_img(&["create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", &image, "16M"]);
-        qemu_io(&lab.at("image.qcow2"), "qcow2", &["write -P 7 0 3M"]);
-        // The table grows, and moves; the disk stays small enough to be compared as a whole.
-        qemu_img(&["resize", "-q", &image, "4G"]);
-        qemu_img(&["resize", "-q", "--shrink", &image, "16M"]);
-        raw_file_of(&lab.at("image.qcow2"), "qcow2", &lab.at("expected.raw"));
-        let disk = fs::read(lab.at("expected.raw")).unwrap();
-        fs::write(lab.at("image.qcow2.xz"), wrap::xz(&lab.image(), &["-1"])).unwrap();
-        Self { disk, ..lab }
+        let lab = Self { dir: tempfile::tempdir().unwrap(), disk: &IMAGE.1 };
+        fs::write(lab.at("image.qcow2"), lab.image()).unwrap();
+        fs::write(lab.at("image.qcow2.xz"), wrap::xz(lab.image(), &["-1"])).unwrap();
+        lab
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -49,14 +57,14 @@ impl Lab {
         self.at(name).into_os_string().into_string().unwrap()
     }
 
-    fn image(&self) -> Vec<u8> {
-        fs::read(self.at("image.qcow2")).unwrap()
+    fn image(&self) -> &'static [u8] {
+        &IMAGE.0
     }
 
     /// A server with the image.
     fn server(&self) -> (Server, String) {
         let server = Server::start();
-        server.put("/image", fault::File::new(self.image()));
+        server.put("/image", fault::File::new(self.image().to_vec()));
         let url = format!("http://{}/image", server.address());
         (server, url)
     }
@@ -100,12 +108,12 @@ fn every_kind_of_job_does_its_work_within() {
     }
     // From a pipe, with a spool in a file.
     let spooling = ["convert", "--json", "--sandbox", most, "--limit-spool-memory", "0", "-", &disk];
-    let spooled = report(&run_with_pipe(spooling, &lab.image()));
+    let spooled = report(&run_with_pipe(spooling, lab.image()));
     within(&spooled);
     assert!(spooled["spooled"].as_u64().unwrap() > 1 << 20, "{spooled}");
     lab.assert_disk("disk.raw");
     // To stdout, out of order.
-    let output = run_with_pipe(["convert", "--sandbox", most, "--limit-spool-memory", "0", "-", "-"], &lab.image());
+    let output = run_with_pipe(["convert", "--sandbox", most, "--limit-spool-memory", "0", "-", "-"], lab.image());
     assert!(output.status.success() && output.stdout == lab.disk);
     // From a server, as a whole and with requests for tables; in parts.
     let (server, url) = lab.server();
@@ -133,7 +141,7 @@ fn every_kind_of_job_does_its_work_within() {
         lab.assert_disk("disk.raw");
     }
     // One whose length is known at its end.
-    let raw = wrap::gzip(&lab.disk);
+    let raw = wrap::gzip(lab.disk);
     within(&report(&run_with_pipe(["push", "--json", "--sandbox", most, "-", &layout("late")], &raw)));
 }
 
@@ -145,9 +153,9 @@ fn a_job_that_fails_or_is_stopped_within_leaves_nothing() {
     let disk = disk.to_str().unwrap();
     let image = lab.image();
     assert_fails(&run_with_pipe(["convert", "--sandbox", most, "-", disk], &image[..image.len() / 2]), 3);
-    assert_fails(&run_with_pipe(["convert", "--sandbox", most, "--spool-limit", "1Mi", "-", disk], &image), 3);
+    assert_fails(&run_with_pipe(["convert", "--sandbox", most, "--spool-limit", "1Mi", "-", disk], image), 3);
     let missing = ["convert", "--sandbox", most, "--spool-dir", "/nonexistent", "--limit-spool-memory", "0", "-", disk];
-    let output = run_with_pipe(missing, &image);
+    let output = run_with_pipe(missing, image);
     assert_fails(&output, 5);
     assert!(common::stderr(&output).contains("creating the spool's file: No such file or directory"), "{output:?}");
     assert!(names(out.path()).is_empty());
