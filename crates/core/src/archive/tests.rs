@@ -391,10 +391,12 @@ fn a_layer_hides_files_of_those_below_and_not_its_own() {
 
 #[test]
 fn more_whiteouts_than_anybody_has_are_an_error() {
-    let many: Vec<_> = (0..5000).map(|n| file(&format!("disk/.wh.{n}"), "")).collect();
-    let bytes = archive(&many);
-    let found = find(Box::new(Cursor::new(bytes)), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
-    assert_eq!(found.err().unwrap().code(), "tar-too-many-entries");
+    let found = |many: u64| {
+        let many: Vec<_> = (0..many).map(|n| file(&format!("disk/.wh.{n}"), "")).collect();
+        let found = find(Box::new(Cursor::new(archive(&many))), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
+        found.map_or_else(|error| error.code(), |_| "read".to_owned())
+    };
+    assert_eq!([4096, 4097].map(found), ["read", "tar-too-many-entries"]);
 }
 
 #[test]
@@ -424,4 +426,24 @@ fn every_format_of_gnu_tar_is_read() {
         let found = outcome(&fs::read(&out).unwrap(), &Pick::UnderDisk, &mut Hidden::default());
         assert_eq!(found, "tar-sparse", "{format}");
     }
+}
+
+#[test]
+fn headers_in_front_of_headers_and_what_follows_the_end_are_bounded() {
+    let found = |bytes: Vec<u8>| {
+        let found = find(Box::new(Cursor::new(bytes)), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
+        found.map_or_else(|error| error.code(), |_| "read".to_owned())
+    };
+    // A record is its own length, a space, a key and a value.
+    let extended = |len: usize| {
+        let (head, value) = (format!("{len} comment="), len - format!("{len} comment=").len() - 1);
+        let record = [head.into_bytes(), vec![b'a'; value], b"\n".to_vec()].concat();
+        assert_eq!(record.len(), len);
+        archive(&[entry("x", b'x', &record), file("disk/a", "image")])
+    };
+    assert_eq!([1 << 20, (1 << 20) + 1].map(extended).map(found), ["read", "tar-extended-header"]);
+    let end = archive(&[file("etc/a", "")]);
+    let padded = |len: usize| [end.clone(), vec![0; len]].concat();
+    // In the first place the archive ends, with two blocks of zeroes; they count.
+    assert_eq!([(64 << 20) - 1024, (64 << 20) + 512].map(padded).map(found), ["read", "tar-trailing-garbage"]);
 }
