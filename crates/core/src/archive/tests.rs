@@ -447,3 +447,23 @@ fn headers_in_front_of_headers_and_what_follows_the_end_are_bounded() {
     // In the first place the archive ends, with two blocks of zeroes; they count.
     assert_eq!([(64 << 20) - 1024, (64 << 20) + 512].map(padded).map(found), ["read", "tar-trailing-garbage"]);
 }
+
+/// Is interrupted before it gives anything, and again before each byte.
+struct Interrupted(Cursor<Vec<u8>>, bool);
+
+impl Read for Interrupted {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        let len = buf.len().min(100);
+        if self.1 { Err(io::ErrorKind::Interrupted.into()) } else { self.0.read(&mut buf[..len]) }
+    }
+}
+
+#[test]
+fn the_name_of_the_volume_is_passed_over_and_interrupted_reads_are_tried_again() {
+    let bytes = archive(&[entry("backup", b'V', b""), file("disk/a", "image")]);
+    let reader = Box::new(Interrupted(Cursor::new(bytes), false));
+    let found = find(reader, &Pick::UnderDisk, &mut Hidden::default(), LIMIT).unwrap();
+    let Found::Image(image) = found else { panic!("no image") };
+    assert_eq!((image.name.as_str(), image.len), ("disk/a", 5));
+}

@@ -236,6 +236,26 @@ fn a_table_that_is_left_out_is_missed() {
 }
 
 #[test]
+fn a_table_that_names_no_grain_may_be_stored() {
+    const LEN: u64 = 512 + 2048;
+    let spec = several_tables(Style::StreamTail);
+    for (more, code) in [(0, "carried"), (1, "vmdk-directory-disagrees")] {
+        let [of_file, of_pipe] = bent(&spec, |built| {
+            let marker = built.directory - SECTOR;
+            let mut table = vec![0; LEN as usize];
+            poke(&mut table, field::MARKER_VALUE, 4);
+            poke(&mut table, field::MARKER_TYPE, 1);
+            built.image.splice(marker as usize..marker as usize, table);
+            let (directory, footer) = (built.directory + LEN, built.footer + LEN);
+            poke(&mut built.image, field::DIRECTORY_OFFSET.after(footer as usize), directory / SECTOR);
+            poke(&mut built.image, field::entry(directory, 1), marker / SECTOR + 1 + more);
+        });
+        assert_eq!(of_pipe, code);
+        assert_eq!(of_file == "carried", code == "carried", "{of_file}");
+    }
+}
+
+#[test]
 fn a_footer_that_is_no_copy() {
     let spec = several_tables(Style::StreamTail);
     for (field, value) in [
