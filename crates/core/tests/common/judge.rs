@@ -20,10 +20,14 @@ const NOT_AS_QEMU: &[(&str, &str, &str)] = &[
     ("qcow2", "Snapshot table offset invalid", "the same, and here there are no snapshots at all"),
     ("autoclear", "data-file-raw requires a data file", "autoclear bits may be ignored, and there is no data file"),
     ("block size", "is not 1048576", "VirtualBox takes every power of two"),
+    ("block extra", "byte ", "qemu-img reads as data what VirtualBox puts in front of them"),
     ("capacity", "error while reading at byte", "the last packed grain ends where the extent's line says, see below"),
     ("redundant offset", "Could not read l1 backup table", "the redundant directory is a copy that nobody needs"),
     ("footer: overhead", "File truncated", "packed grains are found by their markers, wherever the first one lies"),
 ];
+
+/// What a complaint begins with that has nothing to do with qemu-img.
+const OF_OURS: &str = "file and pipe";
 
 /// Where images are judged. Files are used again, since there are many.
 pub struct Judge {
@@ -58,7 +62,7 @@ impl Judge {
         let outcomes = (carry(from_file(&path), &of_file, &options), carry(from_pipe(&path), &of_pipe, &options));
         let verdict = match outcomes {
             (Ok(_), Ok(_)) => same_disk(&of_file, &of_pipe)
-                .map_err(|why| format!("file and pipe: {why}"))
+                .map_err(|why| format!("{OF_OURS}: {why}"))
                 .and_then(|()| self.as_qemu_reads(format, &of_file)),
             // Not always with the same words: a pipe meets the parts of an image in another order.
             (Err(one), Err(other)) if one.kind() == Kind::Image && other.kind() == Kind::Image => {
@@ -99,6 +103,9 @@ impl Judge {
 
 /// Whether there is a reason why qemu-img has that to say of an image in which `bent` was bent.
 pub fn is_known(bent: &str, complaint: &str) -> bool {
+    if complaint.starts_with(OF_OURS) {
+        return false;
+    }
     let is_listed = NOT_AS_QEMU.iter().any(|(field, said, _)| bent.contains(field) && complaint.contains(said));
     is_listed || (bent.contains("capacity") && is_rounded_up(complaint))
 }
