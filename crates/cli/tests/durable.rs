@@ -20,8 +20,10 @@ mod traced {
             .unwrap();
         assert!(output.status.success(), "{output:?}");
         let calls = fs::read_to_string(log).unwrap();
-        let made: Vec<_> =
-            calls.lines().filter(|call| call.contains("O_CREAT") && call.contains("/.disk.raw.")).collect();
+        // The first path of the call that gives the file its name is where it was written.
+        let named = calls.lines().find(|call| call.contains("rename") && call.contains("disk.raw\"")).unwrap();
+        let written = named.split('"').nth(1).unwrap();
+        let made: Vec<_> = calls.lines().filter(|call| call.contains("O_CREAT") && call.contains(written)).collect();
         assert!(made.len() == 1 && made[0].contains("O_EXCL") && made[0].contains("0600"), "{calls}");
         let directory = format!("{}>)", dir.path().display());
         let steps = calls.lines().filter_map(|call| match call {
