@@ -45,6 +45,7 @@ const STRICTER: &[(&str, &[&str])] = &[
     (
         "what an image says twice has to agree",
         &[
+            "vmdk-create-type",
             "vmdk-capacity-disagrees",
             // Of the header, where qemu-img goes by the footer.
             "vmdk-directory-size",
