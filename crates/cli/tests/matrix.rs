@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::judge::{State, Target, is_temporary, leftovers};
 use common::names;
 use diskferry_testkit::random::Random;
 use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Greeting, Ranges, Server, Tag};
@@ -342,22 +343,31 @@ fn ended(mut child: Child) -> Result<Output, String> {
 }
 
 fn judge(output: &Output, said: &str, target: &Path, with: With) -> Result<String, String> {
-    let left = names(target.parent().unwrap());
+    let place = Target::New(target.to_owned());
+    let left = leftovers(target.parent().unwrap(), &place);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() {
-        let found = fs::read(target).map_err(|error| format!("done without a disk: {error}"))?;
-        if found != disk() {
-            return Err(format!("done with another disk, of {} bytes", found.len()));
-        }
-        return if left == ["disk.raw"] { Ok("done".into()) } else { Err(format!("left {left:?}")) };
-    }
     if stderr.contains("panicked") {
         return Err(stderr);
     }
-    let expected: &[&str] = if matches!(with, With::Directory) { &["disk.raw"] } else { &[] };
-    let is_temporary = |name: &String| name.starts_with('.') && name.ends_with(".diskferry");
-    if left != expected && !(with.kills() && left.iter().all(is_temporary)) {
-        return Err(format!("failed and left {left:?}: {stderr}"));
+    let may_be_left = |name: &String| with.kills() && is_temporary(name);
+    if !left.iter().all(may_be_left) {
+        return Err(format!("left {left:?}: {stderr}"));
+    }
+    if output.status.success() {
+        return match place.state(&disk(), b"")? {
+            State::Complete => Ok("done".into()),
+            other => Err(format!("done, and it is {other:?}")),
+        };
+    }
+    let state = place.state(&disk(), b"");
+    let is_unchanged = match with {
+        With::Directory => target.is_dir(),
+        // It may come when the disk is there.
+        With::Signals(..) => state.is_ok(),
+        _ => state == Ok(State::Before),
+    };
+    if !is_unchanged {
+        return Err(format!("failed and there is a disk: {stderr}"));
     }
     let json: Value = serde_json::from_str(said).unwrap_or_default();
     match (json["error"]["code"].as_str(), output.status.code()) {
@@ -370,11 +380,8 @@ fn judge(output: &Output, said: &str, target: &Path, with: With) -> Result<Strin
     }
 }
 
-/// What was killed is done again, beside what it has left.
+/// What was killed is done again, which also removes what it has left.
 fn again(dir: &Path, target: &Path) -> Result<(), String> {
-    if target.exists() {
-        return Ok(());
-    }
     let server = Server::start();
     server.put("/disk", File::new(disk()));
     let output = Command::new(env!("CARGO_BIN_EXE_diskferry"))
@@ -384,6 +391,7 @@ fn again(dir: &Path, target: &Path) -> Result<(), String> {
         .output()
         .unwrap();
     let is_right = output.status.success() && fs::read(target).is_ok_and(|found| found == disk());
+    let is_right = is_right && names(dir) == ["disk.raw"];
     if is_right { Ok(()) } else { Err(format!("not done again in {dir:?}: {output:?}")) }
 }
 

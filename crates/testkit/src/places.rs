@@ -2,7 +2,7 @@
 //! cannot have them.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -33,6 +33,13 @@ impl Loop {
     /// One that reads as zero.
     pub fn blank(size: u64) -> Self {
         let place = Place::Dir(tempfile::tempdir().unwrap());
+        File::create(place.image()).unwrap().set_len(size).unwrap();
+        Self::over(place, &[])
+    }
+
+    /// One of `size` bytes that lies on a filesystem with less room.
+    pub fn overcommitted(size: u64, below: Mount) -> Self {
+        let place = Place::Mount(below);
         File::create(place.image()).unwrap().set_len(size).unwrap();
         Self::over(place, &[])
     }
@@ -110,9 +117,7 @@ impl Mount {
 
     /// A filesystem that believes to have more room than what it lies on: a `mkfs` on a device of `size` bytes in a file on `below`.
     pub fn overcommitted(mkfs: &[&str], size: u64, below: Self) -> Self {
-        let place = Place::Mount(below);
-        File::create(place.image()).unwrap().set_len(size).unwrap();
-        Self::made_by_on(mkfs, Loop::over(place, &[]))
+        Self::made_by_on(mkfs, Loop::overcommitted(size, below))
     }
 
     fn made_by_on(mkfs: &[&str], device: Loop) -> Self {
@@ -132,6 +137,35 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = run("umount", &[self.path.to_str().unwrap()]);
+    }
+}
+
+/// A control group with bounded memory, pages of files included.
+pub struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// One that allows so many bytes, named after `what` it is for.
+    pub fn new(what: &str, bytes: u64) -> Self {
+        let first = Path::new("/sys/fs/cgroup/memory");
+        let (parent, limit) = match first.is_dir() {
+            true => (first, "memory.limit_in_bytes"),
+            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
+        };
+        let group = parent.join(format!("diskferry-{}-{what}", std::process::id()));
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join(limit), bytes.to_string()).unwrap();
+        Self(group)
+    }
+
+    /// Its directory; who writes its number to `cgroup.procs` in it is in it.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
     }
 }
 

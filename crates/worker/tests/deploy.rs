@@ -99,6 +99,7 @@ mod container {
     use std::thread;
     use std::time::{Duration, Instant};
 
+    use diskferry_testkit::places::MemoryGroup;
     use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
     use diskferry_testkit::serve::registry::Registry;
     use diskferry_testkit::wrap;
@@ -137,7 +138,7 @@ mod container {
         spec: Value,
         container: Value,
         variables: Vec<(String, String)>,
-        cgroup: PathBuf,
+        cgroup: MemoryGroup,
     }
 
     /// Puts itself under the bound of memory, makes the files what a container sees, becomes nobody and then the worker.
@@ -182,7 +183,9 @@ mod container {
             let mut variables: Vec<_> =
                 variables.filter(|(name, _)| !values.iter().any(|value| value.0 == name)).collect();
             variables.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            let cgroup = bounded(dir.path(), container["resources"]["limits"]["memory"].as_str().unwrap());
+            let memory = container["resources"]["limits"]["memory"].as_str().unwrap();
+            let memory = memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() << 20;
+            let cgroup = MemoryGroup::new(dir.path().file_name().unwrap().to_str().unwrap(), memory);
             Self { dir, spec, container, variables, cgroup }
         }
 
@@ -190,7 +193,7 @@ mod container {
             let user = &self.spec["securityContext"];
             let user = format!("{}:{}", user["runAsUser"], user["runAsGroup"]);
             let mut command = Command::new("unshare");
-            command.args(["--mount", "--propagation", "private", "sh", "-euc", ENTER, "sh"]).arg(&self.cgroup);
+            command.args(["--mount", "--propagation", "private", "sh", "-euc", ENTER, "sh"]).arg(self.cgroup.path());
             command.arg(self.dir.path().join("root")).arg(self.dir.path()).args([&user, device]);
             command.args(self.container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()));
             command.env_clear().envs(self.variables.iter().cloned()).env("PATH", std::env::var("PATH").unwrap());
@@ -208,28 +211,8 @@ mod container {
         }
     }
 
-    impl Drop for Container {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir(&self.cgroup);
-        }
-    }
-
     fn group(spec: &Value) -> u32 {
         spec["securityContext"]["fsGroup"].as_u64().unwrap().try_into().unwrap()
-    }
-
-    /// A control group that allows so much memory, pages of files and sockets included.
-    fn bounded(dir: &Path, memory: &str) -> PathBuf {
-        let bytes = memory.strip_suffix("Mi").unwrap().parse::<u64>().unwrap() << 20;
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let (parent, limit) = match first.is_dir() {
-            true => (first, "memory.limit_in_bytes"),
-            false => (Path::new("/sys/fs/cgroup"), "memory.max"),
-        };
-        let group = parent.join(format!("diskferry-{}", dir.file_name().unwrap().to_str().unwrap()));
-        fs::create_dir(&group).unwrap();
-        fs::write(group.join(limit), bytes.to_string()).unwrap();
-        group
     }
 
     /// A disk of so many MiB that hardly packs, and as a qcow2.
