@@ -1,0 +1,319 @@
+//! Targets that are full, closed, shared with others or full of old bytes, and jobs that have too little memory.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::judge::is_temporary;
+use common::{assert_fails, diskferry, json, names, run};
+use diskferry_testkit::oracle::Scratch;
+use diskferry_testkit::random::Random;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A raw disk of noise.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut disk = Random::new(seed).bytes(len);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    disk
+}
+
+fn text(path: PathBuf) -> String {
+    path.into_os_string().into_string().unwrap()
+}
+
+/// Two directories: the image `disk.img` lies in the one, and the other is for targets.
+struct Lab {
+    scratch: Scratch,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let scratch = Scratch::new();
+        fs::create_dir(scratch.path("to")).unwrap();
+        Self { scratch }
+    }
+
+    fn target(&self) -> String {
+        text(self.scratch.path("to/disk.raw"))
+    }
+
+    fn names(&self) -> Vec<String> {
+        names(&self.scratch.path("to"))
+    }
+
+    /// A job that has begun and waits for the rest of its image.
+    fn waiting(&self, disk: &[u8]) -> Child {
+        let before = self.names().len();
+        let mut command = diskferry(["convert", "-f", "raw", "-", &self.target()]);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(&disk[..disk.len() / 2]).unwrap();
+        let began = Instant::now();
+        while self.names().len() <= before {
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not begin");
+            thread::sleep(Duration::from_millis(5));
+        }
+        child
+    }
+
+    fn temporaries(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| is_temporary(name)).collect()
+    }
+}
+
+/// Gives a waiting job the rest of its image.
+fn go_on(mut child: Child, disk: &[u8]) -> Output {
+    child.stdin.take().unwrap().write_all(&disk[disk.len() / 2..]).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn of_two_jobs_for_one_target_neither_touches_the_others_and_the_last_wins() {
+    let (lab, disks) = (Lab::new(), [noise(1, 2 << 20), noise(2, 3 << 20)]);
+    let first = lab.waiting(&disks[0]);
+    let second = lab.waiting(&disks[1]);
+    assert_eq!(lab.temporaries().len(), 2);
+    assert!(go_on(second, &disks[1]).status.success());
+    assert!(fs::read(lab.target()).unwrap() == disks[1]);
+    assert!(go_on(first, &disks[0]).status.success());
+    assert!(fs::read(lab.target()).unwrap() == disks[0]);
+    assert_eq!(lab.names(), ["disk.raw"]);
+}
+
+#[test]
+fn what_a_killed_job_left_goes_with_the_next_and_what_a_living_one_writes_stays() {
+    let (lab, disk) = (Lab::new(), noise(1, 2 << 20));
+    let mut killed = lab.waiting(&disk);
+    kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
+    killed.wait().unwrap();
+    let left = lab.temporaries();
+    assert_eq!(left.len(), 1);
+    // The empty one that only asked for permissions is found in the same way.
+    fs::write(lab.scratch.path("to/.disk.raw.abcdef.diskferry"), "").unwrap();
+
+    let mut begun = diskferry(["convert", "-f", "raw", "-", &lab.target()]);
+    let mut living = begun.stdin(Stdio::piped()).spawn().unwrap();
+    living.stdin.as_mut().unwrap().write_all(&disk[..1 << 20]).unwrap();
+    let began = Instant::now();
+    let writes = loop {
+        match &lab.temporaries()[..] {
+            [only] if *only != left[0] && only != ".disk.raw.abcdef.diskferry" => break only.clone(),
+            _ => assert!(began.elapsed() < Duration::from_secs(20), "{:?} is left", lab.names()),
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let image = text(lab.scratch.write("disk.img", &disk));
+    assert!(run(["convert", "-f", "raw", &image, &lab.target()]).status.success());
+    assert_eq!(lab.temporaries(), [writes]);
+    living.stdin.take().unwrap().write_all(&disk[1 << 20..]).unwrap();
+    assert!(living.wait_with_output().unwrap().status.success());
+    assert_eq!(lab.names(), ["disk.raw"]);
+}
+
+#[test]
+fn a_closed_stdout_takes_no_disk_and_is_in_nobodys_way_otherwise() {
+    let (lab, disk) = (Lab::new(), noise(1, 1 << 20));
+    let image = text(lab.scratch.write("disk.img", &disk));
+    let to = |target: &str, stdout: &str| {
+        let script = format!("exec \"$0\" convert -f raw \"$1\" \"$2\" {stdout}");
+        let args = ["-c", &script, env!("CARGO_BIN_EXE_diskferry"), &image, target];
+        Command::new("sh").args(args).stdin(Stdio::null()).output().unwrap()
+    };
+    let refused = to("-", ">&-");
+    assert_fails(&refused, 5);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stdout is closed"), "{refused:?}");
+    assert!(to("-", ">/dev/null").status.success(), "thrown away on purpose");
+    assert!(to(&lab.target(), ">&-").status.success());
+    assert!(fs::read(lab.target()).unwrap() == disk);
+}
+
+/// Filesystems that have no room. They need root; `scripts/test` leaves the module out, loudly, where they cannot be had.
+mod full {
+    use diskferry_testkit::places::{Loop, Mount};
+    use diskferry_testkit::qcow2::{Place, Qcow2};
+
+    use super::*;
+
+    /// Carries `len` bytes of noise to a file on `mount`, where there is none and where there is one; both times there is an error of
+    /// one of these codes and nothing has changed.
+    fn assert_no_room(mount: &Mount, len: usize, codes: &[&str]) {
+        let scratch = Scratch::new();
+        let image = text(scratch.write("disk.img", &noise(1, len)));
+        let target = mount.path.join("disk.raw");
+        let is_there = |there: bool| if there { vec!["disk.raw".to_owned()] } else { Vec::new() };
+        let mut own = names(&mount.path);
+        own.retain(|name| name != "disk.raw");
+        for there in [false, true] {
+            if there && fs::write(&target, "what it was").is_err() {
+                break; // not even that
+            }
+            let output = run(["convert", "--json", "-f", "raw", &image, target.to_str().unwrap()]);
+            assert_fails(&output, 5);
+            let code = json(&output)["error"]["code"].as_str().unwrap().to_owned();
+            assert!(codes.contains(&code.as_str()), "{code}");
+            let found: Vec<_> = names(&mount.path).into_iter().filter(|name| !own.contains(name)).collect();
+            assert_eq!(found, is_there(there));
+            assert!(!there || fs::read(&target).unwrap() == b"what it was");
+        }
+    }
+
+    #[test]
+    fn a_small_filesystem_is_full_in_the_middle() {
+        assert_no_room(&Mount::tmpfs("2m"), 3 << 20, &["target-no-space"]);
+        // Its blocks are given out when they are written back, and counted before.
+        assert_no_room(&Mount::made_by(&["mke2fs", "-q", "-t", "ext4"], 8 << 20), 9 << 20, &["target-no-space"]);
+    }
+
+    #[test]
+    fn a_filesystem_that_takes_no_file_refuses_the_first() {
+        assert_no_room(&Mount::tmpfs("2m,nr_inodes=1"), 1 << 20, &["target-cannot-create"]);
+    }
+
+    #[test]
+    fn a_filesystem_that_finds_out_when_it_is_synced_that_there_is_no_room_fails_the_job() {
+        let mount = Mount::overcommitted(&["mke2fs", "-q", "-t", "ext4"], 64 << 20, Mount::tmpfs("8m"));
+        // Kernels say it in two ways.
+        assert_no_room(&mount, 16 << 20, &["target-no-space", "target-write"]);
+    }
+
+    #[test]
+    fn a_filesystem_that_is_read_only_is_not_changed() {
+        let mount = Mount::tmpfs("4m");
+        fs::write(mount.path.join("disk.raw"), "what it was").unwrap();
+        let path = mount.path.to_str().unwrap();
+        assert!(Command::new("mount").args(["-o", "remount,ro", path]).status().unwrap().success());
+        let lab = Lab::new();
+        let image = text(lab.scratch.write("disk.img", &noise(1, 1 << 20)));
+        for name in ["disk.raw", "new.raw"] {
+            let output = run(["convert", "--json", "-f", "raw", &image, mount.path.join(name).to_str().unwrap()]);
+            assert_fails(&output, 5);
+            assert_eq!(json(&output)["error"]["code"], "target-cannot-create");
+        }
+        assert_eq!(names(&mount.path), ["disk.raw"]);
+        assert_eq!(fs::read(mount.path.join("disk.raw")).unwrap(), b"what it was");
+    }
+
+    #[test]
+    fn a_device_that_is_mounted_is_left_alone() {
+        let mount = Mount::made_by(&["mke2fs", "-q", "-t", "ext4"], 8 << 20);
+        fs::write(mount.path.join("kept"), "kept").unwrap();
+        let device = Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount.path).output().unwrap();
+        let lab = Lab::new();
+        let image = text(lab.scratch.write("disk.img", &noise(1, 1 << 20)));
+        let output = run(["convert", "--json", "-f", "raw", &image, common::stdout(&device).trim()]);
+        assert_fails(&output, 5);
+        assert_eq!(json(&output)["error"]["code"], "target-in-use");
+        assert_eq!(fs::read(mount.path.join("kept")).unwrap(), b"kept");
+    }
+
+    #[test]
+    fn a_spool_without_room_is_the_targets_fault_and_leaves_nothing() {
+        let (lab, mount) = (Lab::new(), Mount::tmpfs("64k"));
+        // Its tables come behind what they map: from a pipe all of it has to wait.
+        let image = Qcow2 { l2: Place::Behind, ..Qcow2::new(4 << 20) }.fill(1).build().image;
+        let spool = mount.path.to_str().unwrap();
+        let args = ["convert", "--json", "--limit-spool-memory", "0", "--spool-dir", spool, "-", &lab.target()];
+        let output = common::run_with_pipe(args, &image);
+        assert_fails(&output, 5);
+        assert_eq!(json(&output)["error"]["code"], "target-no-space");
+        assert!(lab.names().is_empty() && names(&mount.path).is_empty());
+    }
+
+    #[test]
+    fn a_device_that_finds_out_late_that_there_is_no_room_is_unfinished() {
+        let device = Loop::overcommitted(16 << 20, Mount::tmpfs("4m"));
+        let lab = Lab::new();
+        let image = text(lab.scratch.write("disk.img", &noise(1, 12 << 20)));
+        let output = run(["convert", "--json", "-f", "raw", &image, device.path.to_str().unwrap()]);
+        assert_fails(&output, 5);
+        let mut head = vec![1; 1 << 20];
+        std::io::Read::read_exact(&mut fs::File::open(&device.path).unwrap(), &mut head).unwrap();
+        assert!(head.iter().all(|&byte| byte == 0));
+    }
+}
+
+/// Targets full of somebody else's data, which nobody must find in what was a hole.
+mod device {
+    use diskferry_testkit::places::{Loop, Mount, OLD};
+
+    use super::*;
+    use crate::common::judge::{Feed, Image, State, Target, judge};
+
+    const SIZE: u64 = (3 << 20) + 512;
+    const DEVICE: u64 = 5 << 20;
+    const IMAGES: [&str; 8] = ["raw", "qcow2", "vmdk", "vdi", "qcow2.xz", "raw.gz", "vdi.zst", "vmdk.bz2"];
+    const HANGS: Duration = Duration::from_secs(40);
+
+    #[test]
+    fn no_old_byte_is_in_a_disk_of_any_format_and_none_behind_it_changes() {
+        let devices = [
+            ("small sectors", Loop::full_of_old_bytes(DEVICE, &[])),
+            ("large sectors", Loop::full_of_old_bytes(DEVICE, &["--sector-size", "4096"])),
+            ("cannot punch holes", Loop::full_of_old_bytes_on(Mount::ramfs(), DEVICE)),
+        ];
+        let mut runs = 0;
+        for name in IMAGES {
+            let scratch = Scratch::new();
+            fs::create_dir(scratch.path("to")).unwrap();
+            let image = Image::make(scratch.dir(), SIZE, name);
+            assert!(image.disk.chunks(4096).filter(|page| page.iter().all(|&byte| byte == 0)).count() > 50, "no holes");
+            for (which, device) in &devices {
+                let target = Target::Device(device.path.clone());
+                for feed in [Feed::File, Feed::Pipe] {
+                    target.reset();
+                    let output = image.carry(feed, &target, &[]).end(HANGS).unwrap();
+                    let outcome = judge(&output, &scratch.path("to"), &target, &image.disk, &[]);
+                    assert_eq!(outcome.unwrap().state, State::Complete, "{name} to one of {which}");
+                    runs += 1;
+                }
+            }
+        }
+        println!("{runs} runs");
+    }
+
+    #[test]
+    fn no_old_byte_is_in_a_file_that_replaces_one() {
+        for name in IMAGES {
+            let scratch = Scratch::new();
+            fs::create_dir(scratch.path("to")).unwrap();
+            let image = Image::make(scratch.dir(), SIZE, name);
+            let target = Target::Existing(scratch.path("to/disk.raw"));
+            fs::write(target.path(), vec![OLD; usize::try_from(DEVICE).unwrap()]).unwrap();
+            let output = image.carry(Feed::File, &target, &[]).end(HANGS).unwrap();
+            let outcome = judge(&output, &scratch.path("to"), &target, &image.disk, &[]);
+            assert_eq!(outcome.unwrap().state, State::Complete, "{name}");
+        }
+    }
+}
+
+/// A job whose memory a control group bounds, with that of the filesystem that it writes to.
+mod container {
+    use std::os::unix::process::ExitStatusExt;
+
+    use diskferry_testkit::places::{MemoryGroup, Mount};
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_killed_for_its_memory_leaves_what_the_next_one_removes() {
+        let (lab, disk, mount) = (Lab::new(), noise(1, 48 << 20), Mount::tmpfs("64m"));
+        let (image, target) = (text(lab.scratch.write("disk.img", &disk)), mount.path.join("disk.raw"));
+        fs::write(&target, "what it was").unwrap();
+        let group = MemoryGroup::new("little", 32 << 20);
+        let script = "echo $$ >\"$1/cgroup.procs\" && shift && exec \"$@\"";
+        let program = ["-c", script, "sh", group.path().to_str().unwrap(), env!("CARGO_BIN_EXE_diskferry")];
+        let arguments = ["convert", "-f", "raw", &image, target.to_str().unwrap()];
+        let killed = Command::new("sh").args(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(killed.status.signal(), Some(Signal::KILL.as_raw()), "{killed:?}");
+        assert_eq!(fs::read(&target).unwrap(), b"what it was");
+        assert!(matches!(&names(&mount.path)[..], [left, own] if is_temporary(left) && own == "disk.raw"));
+        assert!(run(["convert", "-f", "raw", &image, target.to_str().unwrap()]).status.success());
+        assert!(fs::read(&target).unwrap() == disk);
+        assert_eq!(names(&mount.path), ["disk.raw"]);
+    }
+}
