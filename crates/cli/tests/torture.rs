@@ -47,6 +47,7 @@ mod traced {
         ("qcow2.xz", Feed::Pipe, To::New),
         ("vmdk.gz", Feed::File, To::Existing),
     ];
+    const DOWNLOADS: [Reference; 1] = [("qcow2", Feed::Http, To::New)];
     const STDOUTS: [Reference; 2] = [("vdi.zst", Feed::File, To::Stdout), ("vmdk", Feed::Pipe, To::Stdout)];
     const DEVICES: [Reference; 2] = [("qcow2", Feed::File, To::Device), ("raw.bz2", Feed::Pipe, To::Device)];
 
@@ -130,6 +131,22 @@ mod traced {
         Call { name: "madvise", errors: &["ENOMEM"], ends: Ends::Anyhow },
         // The kernel has no error for it: it says where the end was left.
         Call { name: "brk", errors: &["retval=0"], ends: Ends::Anyhow },
+    ];
+
+    /// What a download asks for besides. Only such errors as the kernel has for it: the runtime ends with the others.
+    const NETWORK: &[Call] = &[
+        Call { name: "clone3", errors: &["EAGAIN"], ends: EITHER },
+        Call { name: "socket", errors: &["EMFILE", "EACCES"], ends: EITHER },
+        Call { name: "connect", errors: &["ECONNREFUSED", "ENETUNREACH", "EADDRNOTAVAIL"], ends: EITHER },
+        Call { name: "setsockopt", errors: &["ENOMEM"], ends: EITHER },
+        Call { name: "getsockopt", errors: &["ENOBUFS"], ends: EITHER },
+        Call { name: "sendto,writev", errors: &["ECONNRESET", "EPIPE", "EINTR"], ends: EITHER },
+        // A connection that is lost is in the matrix. The signals' thread waits in the same call, for one that cannot be.
+        Call { name: "recvfrom", errors: &["EINTR"], ends: EITHER },
+        Call { name: "shutdown", errors: &["ENOTCONN"], ends: EITHER },
+        Call { name: "epoll_create1,eventfd2", errors: &["EMFILE"], ends: EITHER },
+        Call { name: "epoll_ctl", errors: &["ENOSPC"], ends: EITHER },
+        Call { name: "epoll_wait", errors: &["EINTR"], ends: EITHER },
     ];
 
     fn is_full() -> bool {
@@ -299,6 +316,11 @@ mod traced {
     #[test]
     fn whatever_call_fails_a_file_is_what_it_was_or_the_disk() {
         if is_full() { torture(&FILES, CALLS) } else { torture(&FILES[1..3], EVERY_DAY) }
+    }
+
+    #[test]
+    fn whatever_call_of_a_download_fails_a_file_is_what_it_was_or_the_disk() {
+        torture(&DOWNLOADS, if is_full() { NETWORK } else { &NETWORK[..3] });
     }
 
     #[test]

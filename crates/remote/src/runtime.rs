@@ -1,12 +1,15 @@
 //! The network's own thread.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use diskferry::{Error, Progress, Side};
-use tokio::runtime::{Builder, Runtime as Tokio};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -14,27 +17,40 @@ use tokio::time::sleep;
 #[derive(Clone)]
 pub struct Runtime(Arc<Inner>);
 
-/// `None` only while it is being dropped.
-struct Inner(Option<Tokio>);
+struct Inner {
+    handle: Handle,
+    /// The thread runs as long as this is there, and is not waited for: looking up a name cannot be cancelled.
+    _end: oneshot::Sender<Infallible>,
+}
 
 impl Runtime {
     /// Starts the thread.
     pub fn new() -> diskferry::Result<Self> {
-        // One thread: it decrypts and hands on, and there are few cores to spare beside those that unpack.
-        let built = Builder::new_multi_thread().worker_threads(1).thread_name("network").enable_all().build();
-        let runtime = built.map_err(|source| Error::Io {
+        Self::start().map_err(|source| Error::Io {
             side: Side::Source,
             doing: "starting the network's thread",
             at: None,
             source,
-        })?;
-        Ok(Self(Arc::new(Inner(Some(runtime)))))
+        })
+    }
+
+    /// One thread: it decrypts and hands on, and there are few cores to spare beside those that unpack. A runtime that starts its threads
+    /// itself panics where there are too many already.
+    fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().thread_name("network").enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<Infallible>();
+        let run = move || {
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_background();
+        };
+        thread::Builder::new().name("network".into()).spawn(run)?;
+        Ok(Self(Arc::new(Inner { handle, _end: end })))
     }
 
     /// Waits for `work`, which must not be called from a thread that a runtime owns.
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
-        let runtime = self.0.0.as_ref().ok_or_else(ended)?;
-        Ok(runtime.block_on(work))
+        Ok(self.0.handle.block_on(work))
     }
 
     /// Waits for `work` to be done on the network's thread: for callers that may have no right to make a connection.
@@ -49,21 +65,12 @@ impl Runtime {
 
     /// Lets `work` run on the network's thread.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
-        Ok(self.0.0.as_ref().ok_or_else(ended)?.spawn(work))
+        Ok(self.0.handle.spawn(work))
     }
 }
 
 fn ended() -> io::Error {
     io::Error::other("the network's thread has ended")
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        // Looking up a name cannot be cancelled; nobody wants to wait for it.
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// Ends when the job is stopped.

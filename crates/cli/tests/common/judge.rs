@@ -175,7 +175,11 @@ impl Image {
         };
         let mut command = Command::new("env");
         command.arg("--default-signal=HUP,INT,TERM").args(before).arg(env!("CARGO_BIN_EXE_diskferry"));
-        command.args(["convert", "--threads", "1"]).arg(source).arg(target.path());
+        command.args(["convert", "--threads", "1"]);
+        if feed == Feed::Http {
+            command.args(["--retries", "2"]);
+        }
+        command.arg(source).arg(target.path());
         command.stdin(if feed == Feed::Pipe { Stdio::piped() } else { Stdio::null() });
         for name in ["http_proxy", "all_proxy"] {
             command.env_remove(name).env_remove(name.to_uppercase());
