@@ -46,19 +46,6 @@ fn every_image_one_byte_at_a_time() {
 }
 
 #[test]
-fn every_image_again_and_again_with_one_thread_and_with_four() {
-    for threads in [1, 4, 1, 4, 1, 4] {
-        let options = Options { threads, ..Options::default() };
-        for (seed, vector) in (u64::try_from(threads).unwrap()..).zip(vectors()) {
-            let name = format!("{threads} threads");
-            vector.check_with(&options, &name, Input::File(File::open(vector.path()).unwrap()));
-            let reader = Choppy::new(File::open(vector.path()).unwrap(), seed);
-            vector.check_with(&options, &name, Input::Stream { reader: Box::new(reader), len: None });
-        }
-    }
-}
-
-#[test]
 fn every_file_is_in_the_index() {
     let listed: BTreeSet<_> = vectors().iter().map(Vector::path).collect();
     let index = dir().join("INDEX.toml");
