@@ -19,7 +19,10 @@ static SCRATCH: LazyLock<TempDir> = LazyLock::new(|| {
 
 /// Seconds that qemu-img may take.
 const PATIENCE: &str = "20";
+/// How much longer one disk may be than the other: QEMU's are whole sectors.
 const SECTOR: usize = 512;
+/// The same where a capacity may be rounded up to a grain, of which the extent's line has the true size: the grains of the images that are bent.
+const GRAIN: usize = 8 << 10;
 
 /// Bends an image of the format that the first byte says, and compares the disks. Without qemu-img there is nothing to compare with.
 pub fn oracle(script: &[u8]) {
@@ -42,7 +45,8 @@ pub fn oracle(script: &[u8]) {
         return;
     }
     let theirs = fs::read(&raw).expect("what qemu-img has written");
-    assert!(ours.len().abs_diff(theirs.len()) < SECTOR, "{} bytes, not {}", ours.len(), theirs.len());
+    let tolerance = if format == "vmdk" { GRAIN } else { SECTOR };
+    assert!(ours.len().abs_diff(theirs.len()) < tolerance, "{} bytes, not {}", ours.len(), theirs.len());
     let differs = ours.iter().zip(&theirs).position(|(one, other)| one != other);
     assert!(differs.is_none(), "another disk than that of qemu-img, from byte {differs:?} on");
 }
