@@ -2,7 +2,7 @@
 //!
 //! When the source and the target are open, a decoder reads, computes and writes, and so do the threads that it starts. [`Sandbox::run`]
 //! is where that happens: a thread of its own, which the kernel grants no more than that, by [Landlock] no name of a file, and by a
-//! [filter](filter) of system calls no file at all, no socket, no program and no other process. Both are given up for good and are
+//! filter of system calls no file at all, no socket, no program and no other process. Both are given up for good and are
 //! inherited, so that whatever has to be opened, made or named while an image is decoded, as the spool's file, is
 //! [done outside](Sandbox::outside), by a thread that only waits for it.
 //!
