@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use common::{assert_fails, json, names};
 use diskferry_testkit::hostile::subjects;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io};
+use diskferry_testkit::qcow2::{Cluster, Qcow2};
 use diskferry_testkit::{Random, wrap};
 
 const MIB: u64 = 1 << 20;
@@ -163,6 +164,31 @@ fn memory_of_a_conversion_from_a_pipe_does_not_follow_the_image() {
         println!("{name:28} peak {:5.1} MiB, spooled {spooled}, {:.1?}", run.peak as f64 / MIB as f64, run.time);
         assert!(run.peak > 0 && run.peak < LIMIT, "{name} took {} bytes", run.peak);
         fs::remove_file(&target).unwrap();
+    }
+}
+
+/// A cluster of 2 MiB may be said to take 4 MiB, and each thread has its own.
+#[test]
+fn packed_units_that_claim_all_they_may_take_no_more_memory_by_eight_threads() {
+    const CLAIM: u64 = 0x1fff << 49;
+    let random = &mut Random::new(3);
+    let mut image = Qcow2::new(80 * MIB);
+    image.cluster_bits = 21;
+    image.clusters = (0..40).map(|guest| (guest, Cluster::Packed(random.bytes(2 << 20)))).collect();
+    let mut built = image.build();
+    for guest in 0..40 {
+        let at = usize::try_from(built.l2[&0]).unwrap() + guest * 8;
+        let entry = u64::from_be_bytes(built.image[at..at + 8].try_into().unwrap());
+        built.image[at..at + 8].copy_from_slice(&(entry | CLAIM).to_be_bytes());
+    }
+    let scratch = Scratch::new();
+    let (image, target) = (scratch.write("image", &built.image), scratch.path("disk.raw"));
+    for feed in [Feed::File, Feed::Pipe] {
+        let run = run(&image, feed, start(&image, feed, &target, None, 8));
+        println!("by {feed:?}: peak {:.1} MiB", run.peak as f64 / MIB as f64);
+        // A pipe cannot give again what another unit has claimed too.
+        assert!(run.output.status.success() || feed == Feed::Pipe, "{:?}", run.output);
+        assert!(run.peak > 0 && run.peak < 64 * MIB, "by {feed:?}: {} bytes", run.peak);
     }
 }
 

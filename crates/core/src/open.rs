@@ -43,6 +43,7 @@ pub struct Opened {
 }
 
 /// A disk that is complete in its sink, and not published.
+#[must_use = "the disk is thrown away unless it is published"]
 pub struct Complete {
     size: u64,
     report: Report,

@@ -58,9 +58,14 @@ impl Batch {
         self.room() == 0 || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
     }
 
+    /// How many stored bytes it has.
+    pub(super) fn len(&self) -> usize {
+        self.filled.saturating_add(self.shared)
+    }
+
     /// How many stored bytes there is room for before the batch is full.
     pub(super) fn room(&self) -> usize {
-        STORED.saturating_sub(self.filled).saturating_sub(self.shared)
+        STORED.saturating_sub(self.len())
     }
 
     /// Stores what `read` puts into room for `len` bytes, and says where that is. It tells how much that was.

@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
 
     fn hand_over(&mut self) {
         let next = Batch::new(self.shared.buffer());
-        self.shared.pending(|pending| pending.saturating_add(1));
+        self.shared.begin(self.batch.len());
         if self.send.send(std::mem::replace(&mut self.batch, next)).is_err() {
             // Every worker has panicked, which the end of their scope will say.
             self.shared.give_up();

@@ -17,7 +17,7 @@ use crate::source::ends_early;
 use crate::source::file::read_lent;
 
 /// Neighbouring packed units are gathered up to this size and written together.
-const GATHER: usize = 2 << 20;
+const GATHER: usize = 1 << 20;
 
 /// Unpacks, and writes what is not zero.
 pub(super) struct Worker<'a> {
@@ -41,7 +41,7 @@ impl<'a> Worker<'a> {
     pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
         let mut gathered = Gathered::default();
         while let Ok(mut batch) = { lock(receive).recv() } {
-            let _done = Done(self.shared);
+            let _done = Done { shared: self.shared, bytes: batch.len() };
             if !self.shared.failed()
                 && let Err(error) = self.deliver(&mut batch, &mut gathered)
             {
@@ -143,14 +143,17 @@ impl<'a> Worker<'a> {
 }
 
 /// Says that a batch is done with, however that came.
-struct Done<'a>(&'a Shared);
+struct Done<'a> {
+    shared: &'a Shared,
+    bytes: usize,
+}
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.0.give_up();
+            self.shared.give_up();
         }
-        self.0.pending(|pending| pending.saturating_sub(1));
+        self.shared.end(self.bytes);
     }
 }
 

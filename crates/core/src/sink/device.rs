@@ -174,9 +174,15 @@ impl Sink for DeviceSink {
         self.check_size(size)?;
         self.sync()?;
         let head = self.head();
-        self.publish(&head).inspect_err(|_| {
-            // What is reported as failed must not look like a disk, even if all of it may be there.
-            let _ = self.blank(0..head.len() as u64).and_then(|()| self.sync());
+        let Err(error) = self.publish(&head) else { return Ok(()) };
+        // What is reported as failed must not look like a disk, even if all of it may be there.
+        let blanked = self.blank(0..head.len() as u64).and_then(|()| self.sync());
+        Err(match error {
+            Error::Io { side, at, source, .. } if blanked.is_err() => {
+                let doing = "writing the first MiB, which cannot be made zero again: the device may look like a disk,";
+                Error::Io { side, doing, at, source }
+            }
+            error => error,
         })
     }
 }

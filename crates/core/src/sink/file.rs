@@ -90,7 +90,14 @@ impl FileSink {
     pub fn resume(path: impl AsRef<Path>, temporary: &Path, options: FileOptions) -> Result<Self> {
         let cannot = |e: io::Error| Error::writing("opening the unfinished disk", None, e);
         let (file, taken) = unfinished::take_over(temporary).map_err(cannot)?;
-        let sink = Self::create(path, options)?;
+        let sink = match Self::create(path, options) {
+            Ok(sink) => sink,
+            Err(error) => {
+                // It can be taken over another time.
+                let _ = taken.keep();
+                return Err(error);
+            }
+        };
         // The new file goes, with the name that it had.
         sink.lock().replace(taken);
         Ok(Self { file, ..sink })

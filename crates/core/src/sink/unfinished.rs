@@ -27,7 +27,7 @@ const TRIES: usize = 16;
 pub(super) fn create(target: &Path, directory: &Path) -> io::Result<(File, TempPath)> {
     for _ in 0..TRIES {
         let (file, path) = begin(target, directory, None)?.into_parts();
-        if is_held(&file, &path) {
+        if is_held(&file, &path)? {
             return Ok((file, path));
         }
     }
@@ -40,7 +40,7 @@ pub(super) fn take_over(path: &Path) -> io::Result<(File, TempPath)> {
     if !file.metadata()?.is_file() {
         return Err(ErrorKind::InvalidInput.into());
     }
-    if !is_held(&file, path) {
+    if !is_held(&file, path)? {
         return Err(io::Error::new(ErrorKind::ResourceBusy, "another process is writing it"));
     }
     Ok((file, TempPath::try_from_path(path)?))
@@ -104,12 +104,21 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
 }
 
 /// Whether `file` is ours from now on. On a filesystem without locks it is: nobody removes anything there.
-fn is_held(file: &File, path: &Path) -> bool {
-    match file.try_lock() {
-        Ok(()) => is_same(file, path),
-        Err(TryLockError::WouldBlock) => false,
-        Err(TryLockError::Error(_)) => true,
+fn is_held(file: &File, path: &Path) -> io::Result<bool> {
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(is_same(file, path)),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(true),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
     }
+}
+
+/// Network filesystems without a lock server say `ENOLCK`.
+fn has_no_locks(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::Unsupported || Errno::from_io_error(error) == Some(Errno::NOLCK)
 }
 
 fn is_same(file: &File, path: &Path) -> bool {

@@ -20,7 +20,8 @@ pub(crate) struct ReadAhead<R>(State<R>);
 enum State<R> {
     InPlace {
         reader: R,
-        read: u64,
+        /// What is still to be read before a thread is started. `None` where none can be.
+        left: Option<u64>,
     },
     Ahead(Pieces),
     /// While the thread is started.
@@ -33,20 +34,27 @@ struct Pieces {
     used: Sender<Vec<u8>>,
     piece: Vec<u8>,
     taken: usize,
+    ended: bool,
 }
 
 impl<R: Read + Send + 'static> ReadAhead<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self(State::InPlace { reader, read: 0 })
+        Self(State::InPlace { reader, left: Some(IN_PLACE) })
     }
 
-    fn start(&mut self) -> io::Result<()> {
-        let State::InPlace { reader, .. } = std::mem::replace(&mut self.0, State::Between) else { return Ok(()) };
+    /// Has a thread go on with the reader. Where none can be started, it stays here.
+    fn start(&mut self) {
+        let State::InPlace { reader, .. } = std::mem::replace(&mut self.0, State::Between) else { return };
         let (send, pieces) = sync_channel(WAITING);
         let (used, free) = channel();
-        thread::Builder::new().name("read ahead".into()).spawn(move || read(reader, &send, &free))?;
-        self.0 = State::Ahead(Pieces { pieces, used, piece: Vec::new(), taken: 0 });
-        Ok(())
+        let (hand_over, handed_over) = channel::<R>();
+        let go_on = move || handed_over.into_iter().for_each(|reader| read(reader, &send, &free));
+        let started = thread::Builder::new().name("read ahead".into()).spawn(go_on).is_ok();
+        let kept = if started { hand_over.send(reader).map_err(|refused| refused.0) } else { Err(reader) };
+        self.0 = match kept {
+            Ok(()) => State::Ahead(Pieces { pieces, used, piece: Vec::new(), taken: 0, ended: false }),
+            Err(reader) => State::InPlace { reader, left: None },
+        };
     }
 }
 
@@ -69,10 +77,14 @@ fn read(mut reader: impl Read, pieces: &SyncSender<io::Result<Vec<u8>>>, free: &
 impl Read for Pieces {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.taken == self.piece.len() {
-            // Nobody sends any more once the end or an error has come.
-            let Ok(next) = self.pieces.recv() else { return Ok(0) };
+            if self.ended {
+                return Ok(0);
+            }
+            let gone = |_| io::Error::other("the thread that reads ahead is gone");
+            let next = self.pieces.recv().map_err(gone)??;
+            self.ended = next.is_empty();
             // A thread that has ended needs none.
-            let _ = self.used.send(std::mem::replace(&mut self.piece, next?));
+            let _ = self.used.send(std::mem::replace(&mut self.piece, next));
             self.taken = 0;
         }
         let got = self.piece.get(self.taken..).unwrap_or_default().read(buf)?;
@@ -83,17 +95,17 @@ impl Read for Pieces {
 
 impl<R: Read + Send + 'static> Read for ReadAhead<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if matches!(self.0, State::InPlace { read, .. } if read >= IN_PLACE) {
-            self.start()?;
+        if matches!(self.0, State::InPlace { left: Some(0), .. }) {
+            self.start();
         }
         match &mut self.0 {
-            State::InPlace { reader, read } => {
+            State::InPlace { reader, left } => {
                 let got = reader.read(buf)?;
-                *read = read.saturating_add(got as u64);
+                *left = left.map(|left| left.saturating_sub(got as u64));
                 Ok(got)
             }
             State::Ahead(pieces) => pieces.read(buf),
-            State::Between => Err(io::Error::other("no thread could be started to read ahead")),
+            State::Between => Err(io::Error::other("the reader was lost while a thread was started")),
         }
     }
 }
@@ -117,6 +129,22 @@ mod tests {
         reader.read_to_end(&mut read).unwrap();
         assert!(read == bytes);
         assert_eq!(reader.read(&mut [0; 10]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_is_no_end() {
+        struct Panics;
+        impl Read for Panics {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                panic!("as the test wants");
+            }
+        }
+        let mut reader = ReadAhead::new(Cursor::new(vec![7; 2 << 20]).chain(Panics));
+        let mut read = Vec::new();
+        let error = reader.read_to_end(&mut read).unwrap_err();
+        assert_eq!(error.to_string(), "the thread that reads ahead is gone");
+        assert_eq!(read.len(), 2 << 20);
+        assert!(reader.read(&mut [0; 10]).is_err(), "still none");
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::process;
 
 use libc::{
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_THREAD,
-    CLONE_VM, ENOSYS, EPERM, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, MSG_DONTWAIT, O_CREAT, O_EXCL, O_TMPFILE, PR_SET_NAME,
-    PR_SET_NO_NEW_PRIVS, PROT_EXEC, c_long,
+    CLONE_VM, ENOSYS, EPERM, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, MSG_DONTWAIT, O_CREAT, O_EXCL, O_PATH, O_TMPFILE,
+    PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, c_long,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
@@ -108,7 +108,8 @@ pub(super) fn publishing() -> Result<BpfProgram, BackendError> {
     // A file that is new, by a name of its own or without one: nothing that is there is opened.
     let new = |argument| -> Result<Vec<SeccompRule>, BackendError> {
         [O_CREAT | O_EXCL, O_TMPFILE]
-            .map(|flags| rule(&[(argument, Dword, MaskedEq(bits(flags)), bits(flags))]))
+            // A handle that is no more than a name would be had of what is there, whatever else is asked for.
+            .map(|flags| rule(&[(argument, Dword, MaskedEq(bits(flags | O_PATH)), bits(flags))]))
             .into_iter()
             .collect()
     };

@@ -18,6 +18,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, Builder};
+use std::time::Duration;
 
 use diskferry::{Error, MakeFile, Options, Result, Side};
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreated, RulesetStatus, Scope};
@@ -68,6 +69,7 @@ impl fmt::Display for Missing {
 pub struct Sandbox(Option<Arc<Inner>>);
 
 struct Inner {
+    mode: Mode,
     rules: Rules,
     errands: mpsc::Sender<Errand>,
 }
@@ -100,7 +102,7 @@ impl Sandbox {
         let started =
             Builder::new().name("errands".into()).spawn(move || to_do.into_iter().for_each(|errand| errand()));
         match started {
-            Ok(_) => Ok(Self(Some(Arc::new(Inner { rules, errands })))),
+            Ok(_) => Ok(Self(Some(Arc::new(Inner { mode, rules, errands })))),
             Err(_) if mode == Mode::Auto => Ok(Self::default()),
             Err(error) => Err(Missing(format!("--sandbox require cannot be had here: {error}"))),
         }
@@ -125,11 +127,16 @@ impl Sandbox {
     /// Takes from all threads of the process what a job no longer needs of which source and target are open, and are here: opening what is
     /// there, sockets, programs and other processes. Those that decode have the same memory as the others, and could have them do it.
     ///
-    /// New files can be made still, and files be renamed and removed: that is how a disk appears.
+    /// New files can be made still, and files be renamed and removed: that is how a disk appears. If a thread cannot be had to, as one that
+    /// somebody else has confined in another way, that is an error only where all of it is [required](Mode::Require).
     pub fn confine_process(&self) -> Result<()> {
-        let Some(calls) = self.0.as_ref().and_then(|inner| inner.rules.calls.as_ref()) else { return Ok(()) };
+        let Some(inner) = &self.0 else { return Ok(()) };
+        let Some(calls) = &inner.rules.calls else { return Ok(()) };
         let program = filter::publishing().map_err(io::Error::other);
-        program.and_then(|program| calls.confine_process(&program)).map_err(entering)
+        match program.and_then(|program| calls.confine_process(&program)) {
+            Err(error) if inner.mode == Mode::Require => Err(entering(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Does `work` outside, when called from within, and waits for it.
@@ -203,9 +210,21 @@ impl Calls {
     }
 
     fn confine_process(&self, program: &BpfProgram) -> io::Result<()> {
-        apply_filter_all_threads(&self.without_clone3).map_err(io::Error::other)?;
+        apply_everywhere(&self.without_clone3)?;
         self.is_everywhere.store(true, Ordering::Relaxed);
-        apply_filter_all_threads(program).map_err(io::Error::other)
+        apply_everywhere(program)
+    }
+}
+
+/// A thread that is just ending with a filter of its own, as the one that has [tried](Rules::tried), keeps older kernels from it for a moment.
+fn apply_everywhere(program: &BpfProgram) -> io::Result<()> {
+    let mut tries = 50;
+    loop {
+        match apply_filter_all_threads(program) {
+            Err(seccompiler::Error::ThreadSync(_)) if tries > 0 => tries -= 1,
+            applied => return applied.map_err(io::Error::other),
+        }
+        thread::sleep(Duration::from_millis(1));
     }
 }
 

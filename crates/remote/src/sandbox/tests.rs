@@ -34,7 +34,7 @@ fn landlock() -> Option<Sandbox> {
     let Sandbox(Some(inner)) = sandbox() else { panic!() };
     let files = inner.rules.files.as_ref()?.try_clone().unwrap();
     let rules = Rules { files: Some(files), calls: None };
-    Some(Sandbox(Some(Arc::new(Inner { rules, errands: inner.errands.clone() }))))
+    Some(Sandbox(Some(Arc::new(Inner { mode: inner.mode, rules, errands: inner.errands.clone() }))))
 }
 
 fn refused<T>(what: &str, outcome: io::Result<T>) {

@@ -114,7 +114,7 @@ impl Journal {
         let text = serde_json::to_vec(&entry).map_err(|error| writing(error.into()))?;
         let directory = dir(&self.path);
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let prefix = format!("{}.", name.trim_end_matches(TEMPORARY));
+        let prefix = format!("{}-", name.trim_end_matches(TEMPORARY));
         let made = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(directory);
         let mut made = made.map_err(writing)?;
         made.write_all(&text).and_then(|()| made.as_file().sync_all()).map_err(writing)?;
@@ -139,7 +139,10 @@ pub(super) fn is_journal(path: &Path) -> bool {
 
 /// Whether a file of this name is the journal for the disk `disk`, or one that was being written.
 pub(super) fn is_of_journal(name: &str, disk: &str) -> bool {
-    name.starts_with(&format!(".{disk}.journal.")) && name.ends_with(TEMPORARY)
+    let rest = name.strip_prefix(&format!(".{disk}.journal")).and_then(|rest| rest.strip_suffix(TEMPORARY));
+    // Another target may be called as if it were a journal.
+    let is_random = |random: &str| random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_random))
 }
 
 /// Where the journal for the disk at `path` lies.

@@ -299,7 +299,7 @@ mod tests {
             ".disk.img.abcdef.diskferry",
             ".disk.img.fedcba.diskferry",
             ".disk.img.journal.diskferry",
-            ".disk.img.journal.abcdef.diskferry",
+            ".disk.img.journal-abcdef.diskferry",
             ".disk.img.x",
             "disk.img",
             ".other.img.abcdef.diskferry",
