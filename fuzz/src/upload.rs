@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::network::END;
 
-/// How long a client listens before it stops talking, and how long the server may then take.
+/// How long a stranger listens before it stops talking, and how long a good client does and the server may take then.
 const MOMENT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(5);
 
@@ -56,14 +56,15 @@ pub fn upload(script: &[u8]) {
     let door = Arc::new(Door { intake: intake.clone(), board, paths, client_name: None });
     RUNTIME.block_on(async {
         for request in requests {
-            say(&door, request).await;
+            say(&door, request, MOMENT).await;
         }
-        let health = say(&door, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let health = say(&door, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", LONG).await;
         assert!(health.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&health));
         let mut good = Vec::new();
         // Somebody who begins while the one before is still being let go is asked to come again.
         for _ in 0..100 {
-            good = say(&door, b"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nimage").await;
+            let request = b"PUT /upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nimage";
+            good = say(&door, request, LONG).await;
             if good.starts_with(b"HTTP/1.1 200") || intake.outcome().is_some() {
                 break;
             }
@@ -78,20 +79,20 @@ pub fn upload(script: &[u8]) {
     assert!(most <= sent.max(5), "{most} bytes of an image, where {sent} were sent");
 }
 
-/// Sends a request, and gives the answer.
-async fn say(door: &Arc<Door>, request: &[u8]) -> Vec<u8> {
+/// Sends a request, and gives the answer, if it comes in time.
+async fn say(door: &Arc<Door>, request: &[u8], patience: Duration) -> Vec<u8> {
     let (mut ours, theirs) = duplex(64 << 10);
     let served = connection(theirs, Arc::clone(door), true);
     let said = async {
         let mut answer = Vec::new();
         // Who closes early has heard enough.
         let _ = ours.write_all(request).await;
-        if timeout(MOMENT, ours.read_to_end(&mut answer)).await.is_err() {
+        if timeout(patience, ours.read_to_end(&mut answer)).await.is_err() {
             let _ = ours.shutdown().await;
             let _ = ours.read_to_end(&mut answer).await;
         }
         answer
     };
     let both = async { tokio::join!(served, said).1 };
-    timeout(LONG, both).await.expect("a server that lets go of who has gone")
+    timeout(patience + LONG, both).await.expect("a server that lets go of who has gone")
 }
