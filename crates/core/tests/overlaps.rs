@@ -172,31 +172,28 @@ fn answers_of_vmdk() {
     for grain in [0, 1, 2, 599, 600] {
         writer.grains.insert(grain, Grain::Data(Random::new(grain).bytes(16 << 9)));
     }
-    fn set(built: &mut vmdk::Built, grain: u64, value: u64) {
-        poke(&mut built.image, vmdk::field::entry(built.tables[&(grain / 512)], grain % 512), value);
-    }
     let cases = [
         Case {
             what: "one grain for two places",
-            bend: |built| set(built, 1, built.grains[&0] / SECTOR),
+            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
             ours: CARRIED,
             qemu_takes_it: true,
         },
         Case {
             what: "two grains half over each other",
-            bend: |built| set(built, 1, built.grains[&0] / SECTOR + 8),
+            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR + 8),
             ours: CARRIED,
             qemu_takes_it: true,
         },
         Case {
             what: "a grain in its table",
-            bend: |built| set(built, 0, built.tables[&0] / SECTOR),
+            bend: |built| set_grain(built, 0, built.tables[&0] / SECTOR),
             ours: "vmdk-data-in-metadata",
             qemu_takes_it: true,
         },
         Case {
             what: "a grain that ends in the directory",
-            bend: |built| set(built, 0, built.directory / SECTOR - 1),
+            bend: |built| set_grain(built, 0, built.directory / SECTOR - 1),
             ours: "vmdk-data-in-metadata",
             qemu_takes_it: true,
         },
@@ -217,13 +214,13 @@ fn answers_of_vmdk() {
         },
         Case {
             what: "a grain behind the end of the image",
-            bend: |built| set(built, 0, built.image.len() as u64 / SECTOR + 128),
+            bend: |built| set_grain(built, 0, built.image.len() as u64 / SECTOR + 128),
             ours: "vmdk-ends-early",
             qemu_takes_it: true,
         },
         Case {
             what: "an entry behind the end of the disk",
-            bend: |built| set(built, 700, built.image.len() as u64 / SECTOR + 128),
+            bend: |built| set_grain(built, 700, built.image.len() as u64 / SECTOR + 128),
             ours: CARRIED,
             qemu_takes_it: true,
         },
@@ -241,13 +238,10 @@ fn answers_of_a_vmdk_stream() {
         let marker = vmdk::field::MARKER_VALUE.after(built.grains[&grain] as usize);
         poke(&mut built.image, marker, sector);
     }
-    fn set(built: &mut vmdk::Built, grain: u64, value: u64) {
-        poke(&mut built.image, vmdk::field::entry(built.tables[&(grain / 512)], grain % 512), value);
-    }
     let cases = [
         Case {
             what: "one grain for two places, by the table",
-            bend: |built| set(built, 1, built.grains[&0] / SECTOR),
+            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
             ours: "vmdk-table-disagrees",
             qemu_takes_it: true,
         },
@@ -280,10 +274,15 @@ fn answers_of_a_vmdk_stream() {
         },
         Case {
             what: "a grain behind the end of the image, by the table",
-            bend: |built| set(built, 0, built.image.len() as u64 / SECTOR + 128),
+            bend: |built| set_grain(built, 0, built.image.len() as u64 / SECTOR + 128),
             ours: "vmdk-table-disagrees",
             qemu_takes_it: false,
         },
     ];
     assert_answers("vmdk", &writer.build(), |built| &mut built.image, &cases);
+}
+
+/// Lets the entry of a grain be `value`.
+fn set_grain(built: &mut vmdk::Built, grain: u64, value: u64) {
+    poke(&mut built.image, vmdk::field::entry(built.tables[&(grain / 512)], grain % 512), value);
 }
