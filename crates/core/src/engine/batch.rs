@@ -132,6 +132,11 @@ impl Batch {
         bytes.get(piece.stored.clone()).unwrap_or_default()
     }
 
+    /// Counts bytes of the disk that have taken their time although they are zeroes, so that a batch of them ends.
+    pub(super) fn pass(&mut self, len: u64) {
+        self.unpacked = self.unpacked.saturating_add(len);
+    }
+
     /// Adds a piece; zeroes that follow zeroes become one.
     pub(super) fn add(&mut self, piece: Piece) {
         match (self.pieces.last_mut(), &piece.what) {

@@ -32,7 +32,7 @@ fn grains(len: usize, start: u64) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Looks at 64 bytes at a time, which compilers turn into vector instructions, and stops at the first data.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     blocks.iter().all(|block| block.iter().fold(0, |all, byte| all | byte) == 0) && rest.iter().all(|byte| *byte == 0)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
 use super::batch::{Batch, Piece, STORED, What};
-use super::{Job, STEP, Shared};
+use super::{Job, STEP, Shared, grain};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
 use crate::format::Image;
@@ -196,7 +196,13 @@ impl<'a> Reader<'a> {
         }
         let Some(Loan { bytes, place: stored }) = source.share(range)? else { return Ok(None) };
         let len = stored.len() as u64;
-        self.add(Piece { start, len, what: What::Shared { bytes }, stored });
+        // This thread has just unpacked them: zeroes need not travel to another core to be seen.
+        if grain::is_zero(bytes.get(stored.clone()).unwrap_or_default()) {
+            self.batch.pass(len);
+            self.zero(start, len);
+        } else {
+            self.add(Piece { start, len, what: What::Shared { bytes }, stored });
+        }
         Ok(Some(len))
     }
 

@@ -30,8 +30,9 @@ const MARKS: &[(usize, &[u8])] = &[
 ];
 
 const SECTOR: u64 = 512;
-/// Bytes of a stream that are named at once; half of what it lets us look ahead, so that the end is seen in time.
-const CHUNK: usize = PEEK / 2;
+/// Bytes of a stream that are named at once. What was just unpacked is still in the processor's cache when it is looked at.
+const CHUNK: usize = 128 << 10;
+const _: () = assert!(CHUNK + foreign::TAIL <= PEEK, "the end has to be seen in time");
 
 fn probe(_: &[u8]) -> bool {
     true

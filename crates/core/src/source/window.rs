@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::Loan;
 use crate::error::{Error, Result};
 
-/// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls.
-pub(super) const CHUNK: usize = 256 << 10;
+/// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls, small enough that
+/// several stay in the processor's cache.
+pub(super) const CHUNK: usize = 128 << 10;
 
 struct Chunk {
     at: u64,
