@@ -7,7 +7,7 @@ use zerocopy::byteorder::big_endian;
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::detect::head;
+use super::detect::{HEAD, head};
 use super::raw::Raw;
 use super::{Detail, Format, Image, ImageInfo, Opening};
 use crate::error::{Error, Result};
@@ -17,7 +17,7 @@ use crate::source::{Source, ends_early};
 const FORMAT: &str = "iso";
 
 /// ISO's line in the table of formats.
-pub(super) const ISO: Format = Format { name: FORMAT, probe, open };
+pub(super) const ISO: Format = Format { name: FORMAT, head: HEAD, probe, open };
 
 const SECTOR: usize = 2048;
 const DESCRIPTORS_AT: usize = 16 * SECTOR;

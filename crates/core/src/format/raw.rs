@@ -12,7 +12,7 @@ use crate::source::{PEEK, Source, look_full, peek_full};
 const FORMAT: &str = "raw";
 
 /// Raw's line in the table of formats, the last one: it takes whatever nobody else claims.
-pub(super) const RAW: Format = Format { name: FORMAT, probe, open };
+pub(super) const RAW: Format = Format { name: FORMAT, head: 0, probe, open };
 
 /// What the first bytes of a disk with something on it show: offset and value.
 const MARKS: &[(usize, &[u8])] = &[

@@ -8,6 +8,7 @@ use std::fmt;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+use super::detect::NEAR;
 use super::walk::{Table, Walk};
 use super::{Detail, Format, Image, ImageInfo, Opening, Order, Refusal};
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::source::{Source, ends_early, look_exact};
 const FORMAT: &str = "vdi";
 
 /// VDI's line in the table of formats.
-pub(super) const VDI: Format = Format { name: FORMAT, probe, open };
+pub(super) const VDI: Format = Format { name: FORMAT, head: NEAR, probe, open };
 
 const SIGNATURE: u32 = 0xbeda_107f;
 const SIGNATURE_AT: usize = 64;

@@ -9,6 +9,7 @@ mod l2;
 use header::Header;
 use l2::L2;
 
+use super::detect::NEAR;
 use super::walk::{Table, Walk};
 use super::{Format, Image, ImageInfo, Opening, Order};
 use crate::error::{Error, Result};
@@ -17,7 +18,7 @@ use crate::source::{Source, look_exact};
 
 const FORMAT: &str = "qcow2";
 
-pub(super) const QCOW2: Format = Format { name: FORMAT, probe, open };
+pub(super) const QCOW2: Format = Format { name: FORMAT, head: NEAR, probe, open };
 
 /// Version 1 has the same magic and nothing else in common.
 fn probe(head: &[u8]) -> bool {
