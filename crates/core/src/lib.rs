@@ -49,6 +49,7 @@
 //!
 //! How it works inside is in the repository's `docs/architecture.md`; every error code is in `docs/errors.md`.
 
+mod aligned;
 pub mod archive;
 pub mod convert;
 pub mod digest;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::aligned::Aligned;
 use crate::error::Result;
 use crate::extent::Codec;
 use crate::source::ends_early;
@@ -26,7 +27,7 @@ const GAP: u64 = 4096;
 #[derive(Default)]
 pub(super) struct Batch {
     /// The first `filled` ones. What lies behind them is left over from another batch, since clearing it takes its time.
-    bytes: Vec<u8>,
+    bytes: Aligned,
     filled: usize,
     /// Which of them are still to be read, by the worker.
     lent: Vec<Lent>,
@@ -45,12 +46,12 @@ struct Lent {
 
 impl Batch {
     /// An empty batch that stores its bytes in `buffer`, whatever that holds.
-    pub(super) fn new(buffer: Vec<u8>) -> Self {
+    pub(super) fn new(buffer: Aligned) -> Self {
         Self { bytes: buffer, ..Self::default() }
     }
 
     /// The buffer, for another batch.
-    pub(super) fn into_buffer(self) -> Vec<u8> {
+    pub(super) fn into_buffer(self) -> Aligned {
         self.bytes
     }
 
@@ -72,9 +73,7 @@ impl Batch {
     pub(super) fn fill(&mut self, len: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<Range<usize>> {
         let from = self.filled;
         let end = from.saturating_add(len);
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
+        self.bytes.grow(end);
         self.filled = from.saturating_add(read(self.bytes.get_mut(from..end).unwrap_or_default())?.min(len));
         Ok(from..self.filled)
     }
@@ -107,9 +106,7 @@ impl Batch {
 
     /// Reads what was lent. The error of a file that has become shorter is of `format`.
     pub(super) fn fetch(&mut self, format: &'static str) -> Result<()> {
-        if self.bytes.len() < self.filled {
-            self.bytes.resize(self.filled, 0);
-        }
+        self.bytes.grow(self.filled);
         for Lent { file, at, place } in self.lent.drain(..) {
             let wanted = place.len() as u64;
             let got = read_lent(&file, self.bytes.get_mut(place).unwrap_or_default(), at)? as u64;
@@ -169,7 +166,7 @@ pub(super) enum What {
     Plain,
     /// Those of the source, which nobody has to copy.
     Shared {
-        bytes: Arc<Vec<u8>>,
+        bytes: Arc<Aligned>,
     },
     /// To be read by the worker, so that the bytes stay on one core: `len` of them at `at` of the file.
     Lent {
@@ -196,7 +193,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         let file = Arc::new(file);
-        let mut batch = Batch::new(vec![7; 10]);
+        let mut batch = Batch::new(Aligned::zeroed(10));
         let read = batch.fill(4, |room| room.first_mut().map(|byte| *byte = 9).map_or(Ok(0), |()| Ok(1))).unwrap();
         // One behind the other, one that shares its first bytes, one near, one far, and one before it.
         let units = [(1000, 500), (1500, 200), (1690, 100), (3000, 512), (50_000, 512), (40_000, 512)];

@@ -16,6 +16,7 @@ use std::thread;
 
 use self::reader::Reader;
 use self::worker::Worker;
+use crate::aligned::Aligned;
 use crate::convert::Course;
 use crate::error::{Error, Result};
 use crate::format::Image;
@@ -91,7 +92,7 @@ struct Shared {
     /// Told when it has become less.
     less: Condvar,
     /// Buffers to be used again.
-    spare: Mutex<Vec<Vec<u8>>>,
+    spare: Mutex<Vec<Aligned>>,
 }
 
 /// Batches, and the stored bytes in them.
@@ -150,13 +151,13 @@ impl Shared {
         pending
     }
 
-    fn buffer(&self) -> Vec<u8> {
+    fn buffer(&self) -> Aligned {
         lock(&self.spare).pop().unwrap_or_default()
     }
 
-    fn give_back(&self, buffer: Vec<u8>) {
+    fn give_back(&self, buffer: Aligned) {
         let mut spare = lock(&self.spare);
-        if spare.iter().map(Vec::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= UNDER_WAY {
+        if spare.iter().map(Aligned::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= UNDER_WAY {
             spare.push(buffer);
         }
     }

@@ -10,6 +10,7 @@ use std::thread;
 use super::batch::{Batch, Piece, What};
 use super::unpack::Unpacker;
 use super::{Job, STEP, Shared, grain};
+use crate::aligned::Aligned;
 use crate::error::{Error, Result};
 use crate::extent::Codec;
 use crate::lock::lock;
@@ -28,13 +29,13 @@ pub(super) struct Worker<'a> {
     virtual_size: u64,
     unpacker: Unpacker,
     /// Bytes of a lent file.
-    relayed: Vec<u8>,
+    relayed: Aligned,
 }
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, virtual_size: Option<u64>) -> Self {
         let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
-        Self { job, shared, format, virtual_size, unpacker: Unpacker::new(), relayed: Vec::new() }
+        Self { job, shared, format, virtual_size, unpacker: Unpacker::new(), relayed: Aligned::default() }
     }
 
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
@@ -74,12 +75,14 @@ impl<'a> Worker<'a> {
     /// Reads a piece from its file and writes it.
     fn relay(&mut self, file: &File, at: u64, piece: &Piece) -> Result<()> {
         let mut bytes = take(&mut self.relayed);
-        bytes.resize(usize::try_from(piece.len).unwrap_or_default(), 0);
-        let got = read_lent(file, &mut bytes, at)?;
-        if got < bytes.len() {
+        let len = usize::try_from(piece.len).unwrap_or_default();
+        bytes.grow(len);
+        let place = bytes.get_mut(..len).unwrap_or_default();
+        let got = read_lent(file, place, at)?;
+        if got < len {
             return Err(ends_early(self.format, "data", at, piece.len, got as u64));
         }
-        self.write(&bytes, piece.start)?;
+        self.write(place, piece.start)?;
         self.relayed = bytes;
         Ok(())
     }
@@ -162,7 +165,7 @@ impl Drop for Done<'_> {
 struct Gathered {
     start: u64,
     /// The first `len` bytes. What lies behind them is left over from earlier ones, since clearing it takes its time.
-    bytes: Vec<u8>,
+    bytes: Aligned,
     len: usize,
 }
 
@@ -174,9 +177,7 @@ impl Gathered {
     /// Where the next `unit` bytes go.
     fn room(&mut self, unit: usize) -> &mut [u8] {
         let end = self.len.saturating_add(unit);
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
+        self.bytes.grow(end);
         self.bytes.get_mut(self.len..end).unwrap_or_default()
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use self::aside::Aside;
 pub use self::aside::Ranges;
+pub use crate::aligned::Aligned;
 use crate::error::{Error, Result};
 
 /// A readable image. Offsets count unwrapped bytes.
@@ -112,7 +113,7 @@ pub trait Source: Send {
 /// Bytes of a source that nobody has to copy, and that stay as they are.
 pub struct Loan {
     /// Some that the source has in memory.
-    pub bytes: Arc<Vec<u8>>,
+    pub bytes: Arc<Aligned>,
     /// Which of them are meant.
     pub place: Range<usize>,
 }

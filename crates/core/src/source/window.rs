@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use super::Loan;
+use crate::aligned::Aligned;
 use crate::error::{Error, Result};
 
 /// The window is kept in pieces of this size: large enough that a pipe or decoder fills one in few calls, small enough that
@@ -14,7 +15,7 @@ pub(super) const CHUNK: usize = 128 << 10;
 struct Chunk {
     at: u64,
     /// Shared with nobody before it is whole.
-    bytes: Arc<Vec<u8>>,
+    bytes: Arc<Aligned>,
     filled: usize,
 }
 
@@ -26,7 +27,7 @@ pub(super) struct Window {
     /// Every chunk but the last is full.
     chunks: VecDeque<Chunk>,
     /// What was passed, to be filled again once nobody shares it.
-    passed: Vec<Arc<Vec<u8>>>,
+    passed: Vec<Arc<Aligned>>,
     /// How many bytes the reader has given.
     pulled: u64,
     ended: bool,
@@ -95,7 +96,7 @@ impl Window {
         let passed = self.chunks.pop_front_if(|chunk| chunk.at.saturating_add(CHUNK as u64) <= keep_from);
         self.passed.extend(passed.map(|chunk| chunk.bytes));
         let free = self.passed.iter().position(|bytes| Arc::strong_count(bytes) == 1);
-        let bytes = free.map_or_else(|| Arc::new(vec![0; CHUNK]), |free| self.passed.swap_remove(free));
+        let bytes = free.map_or_else(|| Arc::new(Aligned::zeroed(CHUNK)), |free| self.passed.swap_remove(free));
         Chunk { at: self.pulled, bytes, filled: 0 }
     }
 }
