@@ -51,8 +51,6 @@ pub struct FileSink {
     options: FileOptions,
     largest: u64,
     sharing: Sharing,
-    /// Held while the kernel writes. It lets one thread at a time write to a file, and the others wait by spinning.
-    writes: Mutex<()>,
 }
 
 impl FileSink {
@@ -84,7 +82,6 @@ impl FileSink {
             options,
             largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
             sharing,
-            writes: Mutex::new(()),
         })
     }
 
@@ -170,7 +167,6 @@ impl Sink for FileSink {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_size(offset.saturating_add(data.len() as u64))?;
-        let _turn = lock(&self.writes);
         self.file.write_all_at(data, offset).map_err(|e| Error::writing("writing the disk", Some(offset), e))
     }
 
