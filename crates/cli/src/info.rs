@@ -19,7 +19,12 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let (as_json, quiet) = (args.job.json, args.job.quiet);
     let (source, shown) = (args.source.clone(), args.source.shown());
     let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full).within(&sandbox);
-    let mut options = sandbox.options(args.job.options(args.limits, args.checksum, None));
+    let mut options = args.job.options(args.limits, args.checksum, None);
+    if !args.full {
+        // Little is unpacked. How many cores there are takes longer to find out.
+        options.threads = 1;
+    }
+    let mut options = sandbox.options(options);
 
     let text = |value| json::text(&json::within(value, &sandbox));
     let (warnings, text) = if args.full {

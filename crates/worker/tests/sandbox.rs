@@ -98,7 +98,7 @@ mod traced {
         let inject = ["-e", "trace=landlock_create_ruleset", "-e", "inject=landlock_create_ruleset:error=EOPNOTSUPP"];
         let ended = traced(&pod, &inject);
         let message = ended.assert_bad(2, "sandbox-missing");
-        assert!(message.starts_with("--sandbox require cannot be had here: Landlock: "), "{message}");
+        assert!(message.starts_with("--sandbox require cannot be had here: landlock: "), "{message}");
         assert!(names(&pod.path("data")).is_empty());
     }
 }

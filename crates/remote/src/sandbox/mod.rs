@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Builder};
 use std::time::Duration;
 
@@ -71,6 +71,7 @@ pub struct Sandbox(Option<Arc<Inner>>);
 struct Inner {
     mode: Mode,
     rules: Rules,
+    in_force: OnceLock<Vec<&'static str>>,
     errands: mpsc::Sender<Errand>,
 }
 
@@ -84,15 +85,18 @@ impl fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// Finds out, by trying, what the kernel has. If all of it is [required](Mode::Require), less is an error.
+    /// If all of it is [required](Mode::Require), it is tried whether the kernel has it, and less is an error.
     pub fn new(mode: Mode) -> Result<Self, Missing> {
         if mode == Mode::Off {
             return Ok(Self::default());
         }
-        let (rules, missing) = Rules::tried();
-        if let (Mode::Require, Some(first)) = (mode, missing.first()) {
-            let rest = missing.iter().skip(1).map(|why| format!(", {why}")).collect::<String>();
-            return Err(Missing(format!("--sandbox require cannot be had here: {first}{rest}")));
+        let (rules, cannot) = Rules::new();
+        if mode == Mode::Require {
+            let missing = [cannot, rules.tried().1].concat();
+            if let Some(first) = missing.first() {
+                let rest = missing.iter().skip(1).map(|why| format!(", {why}")).collect::<String>();
+                return Err(Missing(format!("--sandbox require cannot be had here: {first}{rest}")));
+            }
         }
         if rules.is_empty() {
             return Ok(Self::default());
@@ -102,22 +106,23 @@ impl Sandbox {
         let started =
             Builder::new().name("errands".into()).spawn(move || to_do.into_iter().for_each(|errand| errand()));
         match started {
-            Ok(_) => Ok(Self(Some(Arc::new(Inner { mode, rules, errands })))),
+            Ok(_) => Ok(Self(Some(Arc::new(Inner { mode, rules, in_force: OnceLock::new(), errands })))),
             Err(_) if mode == Mode::Auto => Ok(Self::default()),
             Err(error) => Err(Missing(format!("--sandbox require cannot be had here: {error}"))),
         }
     }
 
-    /// What is in force within.
+    /// What is in force within: what was when something was done there, or, before that, what a thread finds that tries it.
     pub fn layers(&self) -> Vec<&'static str> {
-        self.0.as_ref().map(|inner| inner.rules.names()).unwrap_or_default()
+        let in_force = |inner: &Arc<Inner>| inner.in_force.get_or_init(|| inner.rules.tried().0).clone();
+        self.0.as_ref().map(in_force).unwrap_or_default()
     }
 
     /// Does `work` within.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let Some(inner) = &self.0 else { return Ok(work()) };
         let done = thread::scope(|scope| {
-            let within = || inner.rules.enter().map(|()| work());
+            let within = || inner.enter().map(|()| work());
             let decoder = Builder::new().name("decoder".into()).spawn_scoped(scope, within)?;
             decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
@@ -164,6 +169,16 @@ fn entering(source: io::Error) -> Error {
 }
 
 impl Inner {
+    /// Gives up, on the calling thread and for those that it starts, what can be given up.
+    fn enter(&self) -> io::Result<()> {
+        let (layers, missing) = self.rules.enter(Calls::enter);
+        match missing.into_iter().next() {
+            Some((_, error)) if self.mode == Mode::Require => return Err(error),
+            _ => self.in_force.get_or_init(|| layers),
+        };
+        Ok(())
+    }
+
     fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
         let ended = || io::Error::other("the thread that does what a decoder cannot has ended");
         let (answer, answered) = mpsc::channel();
@@ -175,6 +190,10 @@ impl Inner {
         answered.recv().map_err(|_| ended())
     }
 }
+
+/// The layers' names.
+const LANDLOCK: &str = "landlock";
+const SECCOMP: &str = "seccomp";
 
 /// What a thread is told to give up.
 struct Rules {
@@ -229,35 +248,42 @@ fn apply_everywhere(program: &BpfProgram) -> io::Result<()> {
 }
 
 impl Rules {
-    /// What there is, and why not all of it is. A thread tries, which ends with that.
-    fn tried() -> (Self, Vec<String>) {
+    /// What can be asked of the kernel, and why not all of it can.
+    fn new() -> (Self, Vec<String>) {
         let (files, calls) = (ruleset(), Calls::new());
-        let enter = || {
-            let files = files.and_then(|files| enter_files(&files).map(|()| files));
-            (files, calls.and_then(|calls| calls.try_it().map(|()| calls)))
-        };
+        let cannot = [(LANDLOCK, files.as_ref().err()), (SECCOMP, calls.as_ref().err())];
+        let cannot = cannot.into_iter().filter_map(|(name, error)| error.map(|error| format!("{name}: {error}")));
+        let cannot = cannot.collect();
+        (Self { files: files.ok(), calls: calls.ok() }, cannot)
+    }
+
+    /// What there is of it, and why not all is. A thread tries, which ends with that.
+    fn tried(&self) -> (Vec<&'static str>, Vec<String>) {
         let failed = || io::Error::other("the thread that tries it fails");
-        let entered = Builder::new().spawn(enter).ok().and_then(|trying| trying.join().ok());
-        let (files, calls) = entered.unwrap_or_else(|| (Err(failed()), Err(failed())));
-        let why = |name: &str, error: Option<&io::Error>| error.map(|error| format!("{name}: {error}"));
-        let missing = [why("Landlock", files.as_ref().err()), why("seccomp", calls.as_ref().err())];
-        (Self { files: files.ok(), calls: calls.ok() }, missing.into_iter().flatten().collect())
+        let (layers, missing) = thread::scope(|scope| {
+            let trying = Builder::new().spawn_scoped(scope, || self.enter(Calls::try_it)).ok();
+            let entered = trying.and_then(|trying| trying.join().ok());
+            entered.unwrap_or_else(|| (Vec::new(), vec![(LANDLOCK, failed()), (SECCOMP, failed())]))
+        });
+        (layers, missing.into_iter().map(|(name, error)| format!("{name}: {error}")).collect())
     }
 
     fn is_empty(&self) -> bool {
         self.files.is_none() && self.calls.is_none()
     }
 
-    fn names(&self) -> Vec<&'static str> {
-        let files = self.files.as_ref().map(|_| "landlock");
-        files.into_iter().chain(self.calls.as_ref().map(|_| "seccomp")).collect()
-    }
-
-    /// Gives it up, on the calling thread and for those that it starts.
-    fn enter(&self) -> io::Result<()> {
-        self.files.as_ref().map_or(Ok(()), enter_files)?;
-        // These last: with them nothing else could be given up.
-        self.calls.as_ref().map_or(Ok(()), Calls::enter)
+    /// Gives it up, on the calling thread and for those that it starts. Returns what could be, and what could not.
+    fn enter(&self, calls: fn(&Calls) -> io::Result<()>) -> (Vec<&'static str>, Vec<(&'static str, io::Error)>) {
+        let (mut entered, mut failed) = (Vec::new(), Vec::new());
+        let files = self.files.as_ref().map(|files| (LANDLOCK, enter_files(files)));
+        // Calls last: with them nothing else could be given up.
+        for (name, outcome) in files.into_iter().chain(self.calls.as_ref().map(|rules| (SECCOMP, calls(rules)))) {
+            match outcome {
+                Ok(()) => entered.push(name),
+                Err(error) => failed.push((name, error)),
+            }
+        }
+        (entered, failed)
     }
 }
 

@@ -34,7 +34,12 @@ fn landlock() -> Option<Sandbox> {
     let Sandbox(Some(inner)) = sandbox() else { panic!() };
     let files = inner.rules.files.as_ref()?.try_clone().unwrap();
     let rules = Rules { files: Some(files), calls: None };
-    Some(Sandbox(Some(Arc::new(Inner { mode: inner.mode, rules, errands: inner.errands.clone() }))))
+    Some(Sandbox(Some(Arc::new(Inner {
+        mode: inner.mode,
+        rules,
+        in_force: OnceLock::new(),
+        errands: inner.errands.clone(),
+    }))))
 }
 
 fn refused<T>(what: &str, outcome: io::Result<T>) {
@@ -210,7 +215,7 @@ fn what_is_required_is_had_or_refused_and_off_is_nothing() {
         }
         Err(missing) => {
             assert!(!found.contains(&"landlock"), "{missing}");
-            assert!(missing.to_string().starts_with("--sandbox require cannot be had here: Landlock: "), "{missing}");
+            assert!(missing.to_string().starts_with("--sandbox require cannot be had here: landlock: "), "{missing}");
         }
     }
     let off = Sandbox::new(Mode::Off).unwrap();
@@ -285,14 +290,14 @@ fn a_kernel_that_has_less_is_taken_for_what_it_has_or_refused() {
     without(&[no_landlock], || {
         assert_eq!(had(Mode::Auto).unwrap(), ["seccomp"]);
         let missing = had(Mode::Require).unwrap_err();
-        assert!(missing.starts_with("--sandbox require cannot be had here: Landlock: "), "{missing}");
+        assert!(missing.starts_with("--sandbox require cannot be had here: landlock: "), "{missing}");
         assert_eq!(missing.lines().count(), 1);
     });
     let landlock = sandbox().layers().contains(&"landlock");
     without(&[no_seccomp], || {
         assert_eq!(had(Mode::Auto).unwrap(), if landlock { vec!["landlock"] } else { vec![] });
         let missing = had(Mode::Require).unwrap_err();
-        assert!(missing.contains("seccomp: ") && missing.contains("Landlock: ") != landlock, "{missing}");
+        assert!(missing.contains("seccomp: ") && missing.contains("landlock: ") != landlock, "{missing}");
     });
     without(&[no_landlock, no_seccomp], || {
         assert!(had(Mode::Auto).unwrap().is_empty() && had(Mode::Off).unwrap().is_empty());
