@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, Resettable, TypedValueParser, ValueParser};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use diskferry::archive::{self, Pick};
 use diskferry::digest::Checksum;
@@ -34,12 +34,37 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
-    Convert(ConvertArgs),
-    Info(InfoArgs),
-    Push(PushArgs),
-    Copy(CopyArgs),
-    List(ListArgs),
-    Verify(VerifyArgs),
+    /// Write an image's disk to a raw file, a block device or stdout
+    ///
+    /// A file is written under a temporary name and renamed when it is complete: TARGET is at every moment what it was before or the
+    /// whole disk. A block device gets its first MiB last, and everything that the image leaves empty is made to read as zero.
+    Convert(Later<ConvertArgs>),
+    /// Say what an image is, reading no more of it than that needs
+    ///
+    /// The unpacked size is what a disk made from the image must at least hold. Of some images, such as a raw disk in gzip, only reading
+    /// to the end tells it.
+    Info(Later<InfoArgs>),
+    /// Store an image in a container image
+    ///
+    /// Its bytes are not changed, unless --as says so: a qcow2 in xz stays that. While they pass they are read as an image, and checked as for a conversion, so that
+    /// the container image says how large it is, stored and unpacked, and of which format. The same image gives the same digest. The
+    /// container image gets its name when all of it is there.
+    Push(Later<PushArgs>),
+    /// Copy a container image from one registry or layout to another, as it is
+    ///
+    /// Nothing is unpacked, and every digest stays what it was: of all platforms of an index, and of what is no disk image as well. What is there
+    /// already is not sent again, and within a registry blobs are mounted. All digests are compared on the way, and the name comes last.
+    Copy(Later<CopyArgs>),
+    /// Show the images of a registry or a layout, by what their documents say
+    ///
+    /// Format and sizes are those of labels, or annotations, which somebody has written; no layer is fetched, and nothing is compared with
+    /// them. What an image has not, or what cannot be found out, is a dash.
+    List(Later<ListArgs>),
+    /// Check that the images of a store are there and whole
+    ///
+    /// Reads every manifest, configuration and layer, and compares lengths and digests. What several images share is read once.
+    /// The exit code is that of the worst finding: 6 for what is not what it should be, 3 for a damaged document, 4 for what is missing.
+    Verify(Later<VerifyArgs>),
     /// Find out which images of a store nobody needs any more, and remove them
     Gc {
         #[command(subcommand)]
@@ -62,12 +87,12 @@ impl Command {
     /// Whether results are for a program.
     pub fn json(&self) -> bool {
         match self {
-            Self::Convert(args) => args.job.json,
-            Self::Info(args) => args.job.json,
-            Self::Push(args) => args.job.json,
-            Self::Copy(args) => args.json,
-            Self::List(args) => args.store.json,
-            Self::Verify(args) => args.store.json,
+            Self::Convert(Later(args)) => args.job.json,
+            Self::Info(Later(args)) => args.job.json,
+            Self::Push(Later(args)) => args.job.json,
+            Self::Copy(Later(args)) => args.json,
+            Self::List(Later(args)) => args.store.json,
+            Self::Verify(Later(args)) => args.store.json,
             Self::Gc { command: GcCommand::Check(args) } => args.store.json,
             Self::Gc { command: GcCommand::Run(args) } => args.store.json,
             Self::Completions { .. } | Self::Man { .. } => false,
@@ -75,10 +100,6 @@ impl Command {
     }
 }
 
-/// Write an image's disk to a raw file, a block device or stdout
-///
-/// A file is written under a temporary name and renamed when it is complete: TARGET is at every moment what it was before or the
-/// whole disk. A block device gets its first MiB last, and everything that the image leaves empty is made to read as zero.
 #[derive(Args)]
 #[command(after_help = CONVERT_EXAMPLES)]
 pub struct ConvertArgs {
@@ -131,10 +152,6 @@ pub struct ConvertArgs {
     pub limits: LimitArgs,
 }
 
-/// Say what an image is, reading no more of it than that needs
-///
-/// The unpacked size is what a disk made from the image must at least hold. Of some images, such as a raw disk in gzip, only reading
-/// to the end tells it.
 #[derive(Args)]
 #[command(after_help = INFO_EXAMPLES)]
 pub struct InfoArgs {
@@ -164,10 +181,6 @@ pub struct InfoArgs {
     pub limits: LimitArgs,
 }
 
-/// Show the images of a registry or a layout, by what their documents say
-///
-/// Format and sizes are those of labels, or annotations, which somebody has written; no layer is fetched, and nothing is compared with
-/// them. What an image has not, or what cannot be found out, is a dash.
 #[derive(Args)]
 #[command(after_help = LIST_EXAMPLES)]
 pub struct ListArgs {
@@ -175,10 +188,6 @@ pub struct ListArgs {
     pub store: StoreArgs,
 }
 
-/// Check that the images of a store are there and whole
-///
-/// Reads every manifest, configuration and layer, and compares lengths and digests. What several images share is read once.
-/// The exit code is that of the worst finding: 6 for what is not what it should be, 3 for a damaged document, 4 for what is missing.
 #[derive(Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyArgs {
@@ -189,11 +198,6 @@ pub struct VerifyArgs {
     pub image: Option<String>,
 }
 
-/// Store an image in a container image
-///
-/// Its bytes are not changed, unless --as says so: a qcow2 in xz stays that. While they pass they are read as an image, and checked as for a conversion, so that
-/// the container image says how large it is, stored and unpacked, and of which format. The same image gives the same digest. The
-/// container image gets its name when all of it is there.
 #[derive(Args)]
 #[command(after_help = PUSH_EXAMPLES)]
 pub struct PushArgs {
@@ -272,6 +276,39 @@ pub fn destination(typed: &OsStr) -> Result<Location, String> {
         target if target.has_digest() => Err("a digest is what comes of it: name a tag".into()),
         target @ (Location::Registry(_) | Location::Layout(..)) => Ok(target),
         _ => Err("a container image goes to docker://HOST/REPOSITORY:TAG or oci:DIR:NAME".into()),
+    }
+}
+
+/// Options that are put together when it is known that their command was typed: all together take as long as everything else that `info` does.
+pub struct Later<A>(pub A);
+
+impl<A: Args> Args for Later<A> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(|command| add(command, A::augment_args))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command.defer(|command| add(command, A::augment_args_for_update))
+    }
+}
+
+/// Options that several commands share bring words of their own along, which are not those of the command.
+fn add(command: clap::Command, options: fn(clap::Command) -> clap::Command) -> clap::Command {
+    let (about, long_about) = (command.get_about().cloned(), command.get_long_about().cloned());
+    options(command).about(Resettable::from(about)).long_about(Resettable::from(long_about))
+}
+
+impl<A: FromArgMatches> FromArgMatches for Later<A> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        A::from_arg_matches(matches).map(Self)
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        A::from_arg_matches_mut(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
     }
 }
 

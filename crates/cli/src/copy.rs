@@ -19,10 +19,6 @@ Examples:
   diskferry copy docker://registry.example/images/debian:12 docker://mirror.example/images/debian:12
   diskferry copy --platform linux/arm64 docker://registry.example/images/debian:12 oci:/srv/images:debian-12";
 
-/// Copy a container image from one registry or layout to another, as it is
-///
-/// Nothing is unpacked, and every digest stays what it was: of all platforms of an index, and of what is no disk image as well. What is there
-/// already is not sent again, and within a registry blobs are mounted. All digests are compared on the way, and the name comes last.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CopyArgs {

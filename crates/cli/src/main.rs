@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Later};
 use exit::Failure;
 
 fn main() -> ExitCode {
@@ -46,13 +46,13 @@ fn run() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Convert(args) => convert::run(args),
-        Command::Copy(args) => copy::run(args),
-        Command::Info(args) => info::run(args),
-        Command::List(args) => list::run(args),
-        Command::Push(args) => push::run(args),
+        Command::Convert(Later(args)) => convert::run(args),
+        Command::Copy(Later(args)) => copy::run(args),
+        Command::Info(Later(args)) => info::run(args),
+        Command::List(Later(args)) => list::run(args),
+        Command::Push(Later(args)) => push::run(args),
         Command::Gc { command } => gc::run(command),
-        Command::Verify(args) => verify::run(args),
+        Command::Verify(Later(args)) => verify::run(args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man_pages(&dir),
     }

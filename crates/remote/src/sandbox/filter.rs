@@ -96,9 +96,24 @@ const PUBLISHING: &[c_long] = &[
     libc::SYS_landlock_restrict_self,
 ];
 
+/// By these a process makes new files.
+const OPENING: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    libc::SYS_openat,
+];
+
 /// For a thread that decodes. In front of it comes [`without_clone3`].
 pub(super) fn decoding() -> Result<BpfProgram, BackendError> {
     granted(rules()?)
+}
+
+/// For a thread that decodes in a process that has been told to go on with [`publishing`]: all that this grants besides. The kernel
+/// looks at every call that there is for each program, and at a short one less long.
+pub(super) fn publishing_no_more() -> Result<BpfProgram, BackendError> {
+    let mut rules: Rules = PUBLISHING.iter().chain(OPENING).map(|call| (*call, Vec::new())).collect();
+    rules.extend([libc::SYS_recvfrom, libc::SYS_ioctl].map(|call| (call, Vec::new())));
+    program(rules, SeccompAction::Allow, SeccompAction::Errno(EPERM.unsigned_abs()))
 }
 
 /// For all threads of a process whose source and target are open, and here. In front of it comes the same.
@@ -113,9 +128,9 @@ pub(super) fn publishing() -> Result<BpfProgram, BackendError> {
             .into_iter()
             .collect()
     };
-    #[cfg(target_arch = "x86_64")]
-    rules.insert(libc::SYS_open, new(1)?);
-    rules.insert(libc::SYS_openat, new(2)?);
+    for call in OPENING {
+        rules.insert(*call, new(if *call == libc::SYS_openat { 2 } else { 1 })?);
+    }
     rules.entry(libc::SYS_prctl).or_default().push(rule(&[(0, Dword, Eq, bits(PR_SET_NO_NEW_PRIVS))])?);
     // Signals are heard of over a pair of sockets.
     rules.insert(libc::SYS_recvfrom, vec![rule(&[(4, Qword, Eq, 0)])?]);

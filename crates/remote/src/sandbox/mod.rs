@@ -205,15 +205,20 @@ struct Rules {
 struct Calls {
     without_clone3: BpfProgram,
     decoding: BpfProgram,
-    /// Whether all threads have the first by now.
+    /// The same in a process that is confined.
+    publishing_no_more: BpfProgram,
+    /// Whether all threads have the first by now, and are confined.
     is_everywhere: AtomicBool,
+    is_confined: AtomicBool,
 }
 
 impl Calls {
     fn new() -> io::Result<Self> {
         let without_clone3 = filter::without_clone3().map_err(io::Error::other)?;
         let decoding = filter::decoding().map_err(io::Error::other)?;
-        Ok(Self { without_clone3, decoding, is_everywhere: AtomicBool::new(false) })
+        let publishing_no_more = filter::publishing_no_more().map_err(io::Error::other)?;
+        let no = || AtomicBool::new(false);
+        Ok(Self { without_clone3, decoding, publishing_no_more, is_everywhere: no(), is_confined: no() })
     }
 
     /// Whether the kernel takes programs at all. A short one tells: of long ones it looks long at every call that there is.
@@ -225,13 +230,16 @@ impl Calls {
         if !self.is_everywhere.load(Ordering::Relaxed) {
             self.try_it()?;
         }
-        apply_filter(&self.decoding).map_err(io::Error::other)
+        let is_confined = self.is_confined.load(Ordering::Relaxed);
+        apply_filter(if is_confined { &self.publishing_no_more } else { &self.decoding }).map_err(io::Error::other)
     }
 
     fn confine_process(&self, program: &BpfProgram) -> io::Result<()> {
         apply_everywhere(&self.without_clone3)?;
         self.is_everywhere.store(true, Ordering::Relaxed);
-        apply_everywhere(program)
+        apply_everywhere(program)?;
+        self.is_confined.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

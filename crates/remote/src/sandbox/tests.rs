@@ -265,7 +265,20 @@ fn within_a_confined_process() {
     other.join().unwrap();
     let options = sandbox.options(Options { spool_dir: Some(dir.path().into()), ..Options::default() });
     refused("reading", File::open("/etc/passwd"));
-    sandbox.run(|| refused("a new file", File::create_new(dir.path().join("new")))).unwrap();
+    let (kept, new) = (dir.path().join("kept"), dir.path().join("new"));
+    let mut file = File::create_new(&kept).unwrap();
+    sandbox
+        .run(|| {
+            refused("a new file", File::create_new(&new));
+            refused("a file without a name", tempfile::tempfile_in(dir.path()));
+            refused("another name", fs::rename(&kept, &new));
+            refused("no name", fs::remove_file(&kept));
+            refused("looking", fs::metadata(&kept));
+            refused("other rights", file.set_permissions(fs::Permissions::from_mode(0o777)));
+            refused("a lock", file.lock());
+            file.write_all(b"what is open is written").unwrap();
+        })
+        .unwrap();
     assert!(sandbox.outside(move || tempfile::tempfile_in(options.spool_dir.unwrap())).unwrap().is_ok());
 }
 
