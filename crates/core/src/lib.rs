@@ -52,6 +52,7 @@
 pub mod archive;
 pub mod convert;
 pub mod digest;
+mod directory;
 mod engine;
 pub mod error;
 pub mod extent;
@@ -71,6 +72,8 @@ mod stated;
 pub mod store;
 
 pub use convert::{Course, Input, Options, convert};
+#[doc(hidden)]
+pub use directory::names;
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use diskferry::format::Order as Sequence;
 use diskferry::sink::{self, FileOptions, FileSink, Sink};
-use diskferry::{Error, Input, Options, Progress, Result};
+use diskferry::{Error, Input, Options, Progress, Result, names};
 use diskferry_remote::signals;
 use diskferry_remote::target::Target;
 use rustix::fs::statvfs;
@@ -236,10 +236,10 @@ pub(super) fn dir(path: &Path) -> &Path {
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     sink::remove_leftovers(path, begun);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
-    for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for found in names(dir(path)).into_iter().flatten().flatten() {
+        let path = dir(path).join(&found);
         let is_needed = begun.is_some() && is_journal(&path);
-        if entry.file_name().to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
+        if found.to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
             // Whatever keeps it from being removed will be said when there is no room.
             let _ = fs::remove_file(path);
         }
