@@ -54,7 +54,12 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
     let options = sandbox.options(args.job.options(args.limits, checksums, target.dir()));
-    let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
+    let how = FileOptions {
+        sparse: !args.no_sparse,
+        share: input.may_share(),
+        preallocate: args.preallocate,
+        sync: !args.no_sync,
+    };
     let sink = target.sink(how, &options, progress)?;
     source.confine_process(sandbox)?;
     let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;

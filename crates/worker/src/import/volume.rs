@@ -74,7 +74,7 @@ impl Volume {
             fs::remove_file(&self.path)
                 .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
         }
-        let how = FileOptions { preallocate: self.preallocate, ..FileOptions::default() };
+        let how = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
         if self.is_block {
             return Ok(Sized { room, sink: target.sink(how, options, progress)?, unfinished: None });
         }
@@ -91,22 +91,20 @@ impl Volume {
 }
 
 /// What is read, as far as it matters for what is written.
-pub struct Source(Option<File>);
+pub struct Source(Option<Input>);
 
 impl Source {
     /// Remembers `input`, if it is a file.
     pub fn of(input: &Input) -> Self {
-        Self(if let Input::File(file) = input { file.try_clone().ok() } else { None })
+        Self(if let Input::File(file) = input { file.try_clone().ok().map(Input::File) } else { None })
     }
 
     fn refuse(&self, target: &Target) -> Result<()> {
-        match &self.0 {
-            Some(file) => {
-                let file = file.try_clone().map_err(|error| Error::reading(0, error))?;
-                target.refuse_source(&Input::File(file))
-            }
-            None => Ok(()),
-        }
+        self.0.as_ref().map_or(Ok(()), |input| target.refuse_source(input))
+    }
+
+    fn may_share(&self) -> bool {
+        self.0.as_ref().is_some_and(Input::may_share)
     }
 }
 
