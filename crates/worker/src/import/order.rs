@@ -392,7 +392,11 @@ fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable
         headers: headers(values, environment)?,
         trust: Trust { ca, insecure: values.is_on("insecure-tls")?, ..Trust::default() },
         proxies: proxies(values)?,
-        guard: Guard { allow_hosts: values.read("allow-hosts", hosts)?, deny_private: values.is_on("deny-private")? },
+        guard: Guard {
+            allow_hosts: values.read("allow-hosts", hosts)?,
+            deny_private: values.is_on("deny-private")?,
+            redirects: values.read("max-redirects", parse::number)?.unwrap_or(Guard::default().redirects),
+        },
         ..Access::default()
     })
 }
