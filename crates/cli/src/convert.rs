@@ -11,7 +11,7 @@ use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::{human, json, output, signals, target};
+use crate::{deadline, human, json, output, signals, target};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -29,7 +29,9 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
     let within = sandbox.clone();
-    let report = display.during(&watched, move || carry(args, &within, &progress))?;
+    let timeout = args.fetch.timeout();
+    let report =
+        display.during(&watched, move || deadline::within(timeout, &progress, || carry(args, &within, &progress)))?;
 
     if !quiet {
         output::warn(&report.inspection.image.warnings);
