@@ -281,7 +281,8 @@ fn a_job_shows_no_secret_while_it_runs() {
     let target = out.path().join("disk.raw");
     for way in ways(&dir) {
         let near = Recorder::new();
-        let slow = || Answer::right().trickle(2 << 20, Duration::from_millis(100));
+        // Some 0.4 s in all.
+        let slow = || Answer::right().trickle(64 << 10, Duration::from_millis(5));
         near.server.put("/good", File::new(disk()).gets_then([], slow()));
         // Lets us in at first, and then no more.
         near.server.put("/denied", File::new(disk()).gets_then([slow().cut(3 << 20, End::Reset)], Answer::status(401)));
