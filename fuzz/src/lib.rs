@@ -5,6 +5,7 @@
 
 mod archive;
 mod bent;
+mod disk;
 mod image;
 mod network;
 mod oracle;

@@ -32,7 +32,7 @@ pub(crate) static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 /// A client that talks to the server and to nobody else, wherever it is sent.
 pub(crate) static CLIENT: LazyLock<(Runtime, Client)> = LazyLock::new(|| {
     let only = SERVER.address.to_string().parse().expect("an address with a port");
-    let guard = Guard { allow_hosts: Some(vec![only]), deny_private: false };
+    let guard = Guard { allow_hosts: Some(vec![only]), ..Guard::default() };
     let client = Client::new(&Access { guard, ..Access::default() }).expect("a client");
     (Runtime::new().expect("a thread"), client)
 });

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, Write};
-use std::sync::Mutex;
 
-use diskferry::sink::Sink;
 use diskferry::{Error, Input, Limits, Options, Progress, Result, Stated, convert};
 
+use crate::disk::Disk;
 use crate::image::{LIMITS, told};
 
 /// Largest disk, which no image may have more written of.
@@ -49,43 +48,9 @@ fn file_of(image: &[u8]) -> io::Result<File> {
 pub(crate) fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
     let limits = Limits { virtual_size: CAP, ..LIMITS };
     let options = Options { format: format.clone(), limits, threads: 1, ..Options::default() };
-    let disk = Disk::default();
+    let disk = Disk::new(CAP);
     convert(input, &disk, &options, &Progress::default()).inspect_err(told)?;
-    Ok(disk.0.into_inner().expect("no writer has panicked"))
-}
-
-/// A disk in memory.
-#[derive(Default)]
-struct Disk(Mutex<Vec<u8>>);
-
-impl Sink for Disk {
-    fn prepare(&self, _: Option<u64>) -> Result<()> {
-        Ok(())
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        let mut disk = self.0.lock().expect("no writer has panicked");
-        let start = usize::try_from(offset).expect("within the limit");
-        let end = start + data.len();
-        assert!(end as u64 <= CAP, "{end} bytes, where {CAP} are allowed");
-        if disk.len() < end {
-            disk.resize(end, 0);
-        }
-        disk[start..end].copy_from_slice(data);
-        Ok(())
-    }
-
-    fn zero(&self, _: u64, _: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn finish(&self, size: u64) -> Result<()> {
-        let size = usize::try_from(size).expect("within the limit");
-        let mut disk = self.0.lock().expect("no writer has panicked");
-        assert!(disk.len() <= size, "written behind the end: {} of {size}", disk.len());
-        disk.resize(size, 0);
-        Ok(())
-    }
+    Ok(disk.finished().expect("a success is a disk"))
 }
 
 /// Gives so many bytes per read.

@@ -19,7 +19,8 @@ use crate::output;
 const MOST: u64 = 1 << 20;
 
 /// Access to servers.
-#[derive(Args, Debug, Clone, Default)]
+#[derive(Args, Debug, Clone)]
+#[cfg_attr(test, derive(Default))]
 #[command(next_help_heading = "Network")]
 pub struct AccessArgs {
     /// Believe these certificates too: a PEM file, or a directory of such; may be repeated
@@ -77,6 +78,10 @@ pub struct AccessArgs {
     /// strangers name.
     #[arg(long)]
     deny_private: bool,
+
+    /// Most redirects that one request follows
+    #[arg(long, value_name = "N", default_value_t = Guard::default().redirects)]
+    max_redirects: u32,
 }
 
 impl AccessArgs {
@@ -112,7 +117,11 @@ impl AccessArgs {
             netrc,
             trust: Trust { ca: self.cacert.clone(), pem: None, identity, insecure: self.insecure },
             proxies: Proxies::from_variables(&variable)?,
-            guard: Guard { allow_hosts: self.allow_hosts.clone(), deny_private: self.deny_private },
+            guard: Guard {
+                allow_hosts: self.allow_hosts.clone(),
+                deny_private: self.deny_private,
+                redirects: self.max_redirects,
+            },
         })
     }
 

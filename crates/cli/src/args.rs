@@ -482,6 +482,12 @@ pub struct FetchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = Patience::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,
 
+    /// How long all of it may take [default: as long as something comes]
+    ///
+    /// Also of what is read from a file or a pipe. Nothing is published when the time has passed.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+
     #[command(flatten)]
     pub access: AccessArgs,
 
@@ -536,6 +542,11 @@ impl ContainerArgs {
 }
 
 impl FetchArgs {
+    /// How long the job may take.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+
     /// How to fetch an image that `job` is about, of which only the beginning may be wanted.
     pub fn how(&self, job: &JobArgs, look: bool) -> How {
         How { look, format: job.format.clone(), ..self.bare() }

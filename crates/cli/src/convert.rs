@@ -11,7 +11,7 @@ use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::{human, json, output, signals, target};
+use crate::{deadline, human, json, output, signals, target};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -29,7 +29,9 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
     let within = sandbox.clone();
-    let report = display.during(&watched, move || carry(args, &within, &progress))?;
+    let timeout = args.fetch.timeout();
+    let report =
+        display.during(&watched, move || deadline::within(timeout, &progress, || carry(args, &within, &progress)))?;
 
     if !quiet {
         output::warn(&report.inspection.image.warnings);
@@ -54,7 +56,12 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
     let options = sandbox.options(args.job.options(args.limits, checksums, target.dir()));
-    let how = FileOptions { sparse: !args.no_sparse, preallocate: args.preallocate, sync: !args.no_sync };
+    let how = FileOptions {
+        sparse: !args.no_sparse,
+        share: input.may_share(),
+        preallocate: args.preallocate,
+        sync: !args.no_sync,
+    };
     let sink = target.sink(how, &options, progress)?;
     source.confine_process(sandbox)?;
     let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;

@@ -12,7 +12,7 @@ use crate::args::{FetchArgs, When, destination, image};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::push::open_target;
-use crate::{human, json, output, signals};
+use crate::{deadline, human, json, output, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,8 @@ pub fn run(args: CopyArgs) -> Result<(), Failure> {
     let display = Display::choose(args.progress, args.quiet);
     let (watched, shown) = (progress.clone(), (args.source.shown(), args.target.shown()));
     let (as_json, quiet, when) = (args.json, args.quiet, args.progress);
-    let copied = display.during(&watched, move || carry(&args, &progress))?;
+    let timeout = args.fetch.timeout();
+    let copied = display.during(&watched, move || deadline::within(timeout, &progress, || carry(&args, &progress)))?;
     if !quiet && (when == When::Always || (when == When::Auto && io::stderr().is_terminal())) {
         output::say(&human::copied(&copied));
     }

@@ -6,7 +6,7 @@ use crate::args::InfoArgs;
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::{human, json, output, signals};
+use crate::{deadline, human, json, output, signals};
 
 /// Looks at the image and prints what it is.
 pub fn run(args: InfoArgs) -> Result<(), Failure> {
@@ -27,8 +27,9 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let mut options = sandbox.options(options);
 
     let text = |value| json::text(&json::within(value, &sandbox));
+    let timeout = args.fetch.timeout();
     let (warnings, text) = if args.full {
-        let report = display.during(&progress, || {
+        let job = || {
             let source = Source::new(&source, reading)?;
             if let Some(from) = &args.checksum_url {
                 options.checksums.push(source.published(from, &progress)?);
@@ -36,22 +37,24 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
             let input = source.open(&progress)?;
             source.confine_process(&sandbox)?;
             let report = sandbox.run(|| diskferry::inspect_full(input, &options, &progress))??;
-            Ok::<_, Failure>(source.correct(report))
-        })?;
+            Ok(source.correct(report))
+        };
+        let report = display.during(&progress, || deadline::within(timeout, &progress, job))?;
         let text = if as_json { text(json::report(&shown, &report)) } else { human::report(&report) };
         (report.inspection.image.warnings, text)
     } else {
-        let source = Source::new(&source, reading)?;
-        if let Some(claimed) = source.claims(&progress)? {
-            let text = if as_json { text(json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
-            (claimed.image.warnings, text)
-        } else {
+        deadline::within(timeout, &progress, || {
+            let source = Source::new(&source, reading)?;
+            if let Some(claimed) = source.claims(&progress)? {
+                let text = if as_json { text(json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
+                return Ok((claimed.image.warnings, text));
+            }
             let input = source.open(&progress)?;
             source.confine_process(&sandbox)?;
             let found = sandbox.run(|| diskferry::inspect(input, &options))??;
             let text = if as_json { text(json::inspection(&shown, &found)) } else { human::inspection(&found) };
-            (found.image.warnings, text)
-        }
+            Ok((found.image.warnings, text))
+        })?
     };
     if !quiet {
         output::warn(&warnings);

@@ -5,6 +5,7 @@ mod args;
 mod columns;
 mod convert;
 mod copy;
+mod deadline;
 mod escape;
 mod exit;
 mod gc;

@@ -12,7 +12,7 @@ use crate::args::{FetchArgs, PushArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::{human, json, output, signals};
+use crate::{deadline, human, json, output, signals};
 
 /// What the image is called in its layer where the source has no name that it could have there.
 const NAME: &str = "disk.img";
@@ -34,7 +34,9 @@ pub fn run(args: PushArgs) -> Result<(), Failure> {
     let (source, target) = (args.source.shown(), args.target.shown());
     let watched = progress.clone();
     let within = sandbox.clone();
-    let pushed = display.during(&watched, move || carry(args, &within, &progress))?;
+    let timeout = args.fetch.timeout();
+    let pushed =
+        display.during(&watched, move || deadline::within(timeout, &progress, || carry(args, &within, &progress)))?;
 
     if !quiet {
         output::warn(&pushed.report.inspection.image.warnings);

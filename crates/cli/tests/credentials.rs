@@ -4,14 +4,17 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use common::diskferry;
+use diskferry_testkit::processes::{Watched, watch};
 use diskferry_testkit::serve::fault::{Answer, End, File, Server};
 use diskferry_testkit::serve::nginx::Nginx;
 use diskferry_testkit::serve::tls::Authority;
@@ -264,4 +267,73 @@ fn a_helper_is_not_told_what_we_know() {
     assert!(!output.status.success());
     let told = fs::read_to_string(path("told")).unwrap_or_else(|_| panic!("no helper was asked: {output:?}"));
     assert!(told.contains("AWS_REGION=for-helpers") && !told.contains("hunter2"), "{told}");
+}
+
+/// Where what was given shows while a job runs: it is where the user has put it.
+fn own_places(way: &Way) -> BTreeSet<&'static str> {
+    let arguments = way.userinfo.then_some("cmdline");
+    arguments.into_iter().chain((!way.variables.is_empty()).then_some("environ")).collect()
+}
+
+#[test]
+fn a_job_shows_no_secret_while_it_runs() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = out.path().join("disk.raw");
+    for way in ways(&dir) {
+        let near = Recorder::new();
+        // Some 0.4 s in all.
+        let slow = || Answer::right().trickle(64 << 10, Duration::from_millis(5));
+        near.server.put("/good", File::new(disk()).gets_then([], slow()));
+        // Lets us in at first, and then no more.
+        near.server.put("/denied", File::new(disk()).gets_then([slow().cut(3 << 20, End::Reset)], Answer::status(401)));
+        for (path, code) in [("/good", 0), ("/denied", 4)] {
+            let mut url = near.url(path).replace("127.0.0.1", "localhost");
+            if way.userinfo {
+                url = url.replace("//", "//me:hunter2@");
+            }
+            let mut job = diskferry(["convert", "--json", "--progress", "json"]);
+            job.args(&way.args).arg(&url).arg(&target);
+            for name in ["http_proxy", "all_proxy"] {
+                job.env_remove(name).env_remove(name.to_uppercase());
+            }
+            job.envs(way.variables.iter().map(|(name, value)| (name, value)));
+            let Watched { output, looks, shown } = watch(job.spawn().unwrap(), &SECRETS);
+            let what = format!("{} at {path}", way.name);
+            assert_eq!(output.status.code(), Some(code), "{what}: {output:?}");
+            assert!(looks > 3, "{what}: {looks} looks");
+            assert_eq!(shown, own_places(&way), "{what}");
+            let said = format!("{output:?}");
+            assert!(!SECRETS.iter().any(|secret| said.contains(secret)), "{what}: {said}");
+            assert!(SECRETS.iter().any(|secret| near.seen().contains(secret)), "{what}: it knows the secret");
+        }
+    }
+}
+
+#[test]
+fn jobs_with_a_registry_show_no_secret_while_they_run() {
+    use diskferry_testkit::serve::registry::{Registry, USER};
+
+    // As it is typed into the file, and as it is sent.
+    const OF_REGISTRY: [&str; 2] = [USER.1, "bWU6czNjcjN0"];
+    let (dir, registry) = (tempfile::tempdir().unwrap(), Registry::default().locked().start());
+    let path = |name: &str| dir.path().join(name).into_os_string().into_string().unwrap();
+    let auths = |secret: &str| format!(r#"{{"auths":{{"{}":{{"auth":"{secret}"}}}}}}"#, registry.host());
+    fs::write(path("auth.json"), auths(OF_REGISTRY[1])).unwrap();
+    // s3cr3t's cousin, as it is sent.
+    fs::write(path("wrong.json"), auths("bWU6czNjcjN0cw==")).unwrap();
+    fs::write(path("disk.img"), [disk(), vec![9; 32 << 20]].concat()).unwrap();
+    let image = format!("docker://{}/a:1", registry.host());
+    for (args, authfile, code) in [
+        (["push", &path("disk.img"), &image], "auth.json", 0),
+        (["convert", &image, &path("disk.raw")], "auth.json", 0),
+        (["convert", &image, &path("disk.raw")], "wrong.json", 4),
+    ] {
+        let mut job = diskferry([args[0], "--json", "--progress", "json", "--plain-http", "--authfile"]);
+        job.arg(path(authfile)).args(&args[1..]);
+        let Watched { output, looks, shown } = watch(job.spawn().unwrap(), &OF_REGISTRY);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(looks > 0 && shown.is_empty(), "{args:?}: {looks} looks, {shown:?}");
+        let said = format!("{output:?}");
+        assert!(!OF_REGISTRY.iter().any(|secret| said.contains(secret)), "{args:?}: {said}");
+    }
 }

@@ -34,4 +34,45 @@ mod traced {
         });
         assert_eq!(steps.collect::<Vec<_>>(), ["content", "name", "directory"], "{calls}");
     }
+
+    /// This needs a filesystem of its own as well.
+    mod share {
+        use std::fs::File;
+        use std::io::{self, Write};
+        use std::process::Stdio;
+
+        use diskferry_testkit::places::Mount;
+
+        use super::*;
+
+        #[test]
+        fn whether_blocks_can_be_shared_is_asked_for_a_file_and_for_nothing_else() {
+            let mount = Mount::made_by(&["mkfs.xfs", "-q", "-m", "reflink=1"], 400 << 20);
+            let [image, disk, log] = ["image", "disk.raw", "calls"].map(|name| mount.path.join(name));
+            fs::write(&image, vec![7; 1 << 20]).unwrap();
+            // Whether two files were cloned, and how many were made.
+            let asked = |image: Stdio| {
+                let output = Command::new("strace")
+                    .args(["-f", "-qq", "-e", "trace=openat,ioctl", "-o"])
+                    .arg(&log)
+                    .args([env!("CARGO_BIN_EXE_diskferry"), "convert", "-q", "-f", "raw", "-"])
+                    .arg(&disk)
+                    .stdin(image)
+                    .output()
+                    .unwrap();
+                assert!(output.status.success(), "{output:?}");
+                let calls = fs::read_to_string(&log).unwrap();
+                let made = calls.lines().filter(|call| call.contains("O_CREAT") || call.contains("O_TMPFILE")).count();
+                (calls.contains("FICLONE"), made)
+            };
+            // Besides the two of the question: the disk itself, and a file that says what a new one is allowed to.
+            assert_eq!(asked(File::open(&image).unwrap().into()), (true, 4));
+            fs::remove_file(&disk).unwrap();
+            let (reader, mut writer) = io::pipe().unwrap();
+            // As much as a pipe takes before anybody reads.
+            writer.write_all(&[7; 4096]).unwrap();
+            drop(writer);
+            assert_eq!(asked(reader.into()), (false, 2));
+        }
+    }
 }

@@ -171,3 +171,39 @@ fn disk_is_complete_as_soon_as_the_last_byte_is_in() {
     assert!(child.wait().unwrap().success() && rest == lab.disk);
     assert!(Path::new(&lab.target()).symlink_metadata().is_err());
 }
+
+#[test]
+fn a_server_that_always_says_something_is_left_when_the_time_has_passed() {
+    // Some 20 s in all, and never a second without a byte.
+    let lab = Lab::new([], Answer::right().trickle(24 << 10, Duration::from_millis(100)));
+    for args in [["convert", "--json"].as_slice(), &["info", "--full", "--json"]] {
+        let mut command = diskferry([args[0], "--timeout", "1"]);
+        command.args(&args[1..]).arg(lab.url());
+        if args[0] == "convert" {
+            command.arg(lab.target());
+        }
+        let begin = Instant::now();
+        let output = command.output().unwrap();
+        let took = begin.elapsed();
+        assert_fails(&output, 4);
+        assert_eq!(json(&output)["error"]["code"], "source-timeout", "{args:?}");
+        assert!(stderr(&output).contains(" in 1 s, ") && stderr(&output).contains("(--timeout)"), "{output:?}");
+        assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
+        lab.assert_nothing();
+    }
+}
+
+#[test]
+fn a_job_that_ends_in_time_is_not_kept_by_it() {
+    let lab = Lab::new([], Answer::right());
+    let begin = Instant::now();
+    assert!(run(["convert", "--timeout", "60", &lab.url(), &lab.target()]).status.success());
+    assert!(fs::read(lab.target()).unwrap() == lab.disk && begin.elapsed() < Duration::from_secs(30));
+    // Another error stays what it is, and the time that was too short says so where nothing comes at all.
+    let output = run(["info", "--json", "--timeout", "60", &format!("{}x", lab.shown())]);
+    assert_eq!(json(&output)["error"]["code"], "source-not-found");
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let mut silent = diskferry(["convert", "--json", "--timeout", "1", "-", &lab.target()]);
+    let output = silent.stdin(reader).output().unwrap();
+    assert_eq!(json(&output)["error"]["code"], "source-timeout", "{output:?}");
+}

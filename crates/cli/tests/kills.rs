@@ -5,25 +5,18 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::judge::{Feed, Image, Outcome, State, Target, judge, judge_cut_off, leftovers};
-use diskferry_testkit::oracle::Scratch;
-use diskferry_testkit::places::Loop;
+use common::judge::{Feed, HANGS, Outcome, Stage, State, To};
 use diskferry_testkit::random::Random;
 use rustix::process::Signal;
 
 const SIZE: u64 = (6 << 20) + 512;
-const DEVICE: u64 = 8 << 20;
 const AT_ONCE: usize = 2;
-
-/// After this much a job hangs.
-const HANGS: Duration = Duration::from_secs(40);
 
 /// How long a job may take to end by a signal.
 const MOMENT: Duration = Duration::from_secs(5);
@@ -31,72 +24,52 @@ const MOMENT: Duration = Duration::from_secs(5);
 const SOURCES: [(&str, Feed); 4] =
     [("qcow2", Feed::File), ("vmdk", Feed::Pipe), ("qcow2", Feed::Http), ("raw.xz", Feed::File)];
 
-/// Where a disk goes, and what that lies on.
-type Place = fn(&Scratch) -> (Target, Option<Loop>);
-
-const TARGETS: [Place; 2] = [
-    |scratch| (Target::New(scratch.path("to/disk.raw")), None),
-    |scratch| (Target::Existing(scratch.path("to/disk.raw")), None),
-];
-
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |number| number.parse().unwrap())
 }
 
-/// A job, and where it takes place.
-struct Stage {
-    scratch: Scratch,
-    image: Image,
-    feed: Feed,
-    target: Target,
-    _device: Option<Loop>,
-    /// How long it takes.
+/// A job, and how long it takes.
+struct Job {
+    stage: Stage,
     time: Duration,
 }
 
-impl Stage {
-    fn new((name, feed): (&str, Feed), target: Place) -> Self {
-        let scratch = Scratch::new();
-        for dir in ["from", "to"] {
-            fs::create_dir(scratch.path(dir)).unwrap();
-        }
-        let (target, device) = target(&scratch);
-        let image = Image::make(&scratch.path("from"), SIZE, name);
-        let mut stage = Self { scratch, image, feed, target, _device: device, time: Duration::ZERO };
+impl Job {
+    fn new((name, feed): (&str, Feed), to: To) -> Self {
+        let mut job = Self { stage: Stage::new(SIZE, name, feed, to), time: Duration::ZERO };
         for _ in 0..3 {
-            stage.target.reset();
+            job.stage.target.reset();
             let began = Instant::now();
-            assert_eq!(stage.again().unwrap().state, State::Complete);
-            stage.time += began.elapsed() / 3;
+            assert_eq!(job.again().unwrap().state, State::Complete);
+            job.time += began.elapsed() / 3;
         }
-        stage
+        job
     }
 
     /// Runs it to its end, which is the disk.
     fn again(&self) -> Result<Outcome, String> {
-        let output = self.image.carry(self.feed, &self.target, &[]).end(HANGS)?;
-        judge(&output, &self.scratch.path("to"), &self.target, &self.image.disk, &[])
+        self.stage.judge(&self.stage.run(&[])?, &[])
     }
 
     /// Sends `signal` at a random moment, and runs it again.
     fn disturb(&self, signal: Signal, random: &mut Random) -> Result<Outcome, String> {
-        self.target.reset();
+        let stage = &self.stage;
+        stage.target.reset();
         let moment = self.time.mul_f64(random.below(1000) as f64 / 1000.0);
-        let running = self.image.carry(self.feed, &self.target, &[]);
+        let running = stage.begin(&[]);
         thread::sleep(moment);
         let sent = Instant::now();
         running.signal(signal);
         let output = running.end(HANGS)?;
-        let (dir, disk) = (self.scratch.path("to"), &self.image.disk);
         let at = format!("{signal:?} after {moment:?}");
         let outcome = match output.status.signal() {
             // Nothing has begun as long as nobody listens for a signal.
-            Some(_) => judge_cut_off(&output, &dir, &self.target, disk),
-            None => judge(&output, &dir, &self.target, disk, &[128 + signal.as_raw()]),
+            Some(_) => stage.judge_cut_off(&output),
+            None => stage.judge(&output, &[128 + signal.as_raw()]),
         };
         let outcome = outcome.map_err(|what| format!("{at}: {what}"))?;
         let is_kill = signal == Signal::KILL;
-        let is_clean = outcome.state != State::Unfinished && leftovers(&dir, &self.target).is_empty();
+        let is_clean = outcome.state != State::Unfinished && stage.leftovers().is_empty();
         if !is_kill && output.status.signal().is_some() && !is_clean {
             return Err(format!("{at}: it did not listen, and {outcome}"));
         }
@@ -110,7 +83,7 @@ impl Stage {
 }
 
 /// Disturbs jobs with all sources and these targets, and fails if one goes wrong.
-fn check(targets: &[Place]) {
+fn check(targets: &[To]) {
     let seed = number("DISKFERRY_SEED", 1);
     // Of all, each target has its share.
     let kills = number("DISKFERRY_KILLS", 24).div_ceil(12);
@@ -124,19 +97,18 @@ fn check(targets: &[Place]) {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&(source, target)) = jobs.get(at) else { break };
-                    let stage = Stage::new(source, target);
+                    let job = Job::new(source, target);
                     let random = &mut Random::new(seed + at as u64);
                     let polite = [Signal::TERM, Signal::INT, Signal::HUP].into_iter().cycle().skip(at);
                     let polite = polite.take(usize::try_from(signals).unwrap());
                     for signal in (0..kills).map(|_| Signal::KILL).chain(polite) {
                         let group = if signal == Signal::KILL { "SIGKILL" } else { "others" };
-                        match stage.disturb(signal, random) {
+                        match job.disturb(signal, random) {
                             Ok(outcome) => {
                                 *outcomes.lock().unwrap().entry(format!("{group}: {outcome}")).or_default() += 1;
                             }
                             Err(what) => {
-                                let to = stage.target.path().display();
-                                wrong.lock().unwrap().push(format!("{source:?} to {to}, seed {seed}: {what}"));
+                                wrong.lock().unwrap().push(format!("{source:?} to {target:?}, seed {seed}: {what}"));
                             }
                         }
                     }
@@ -152,19 +124,14 @@ fn check(targets: &[Place]) {
 
 #[test]
 fn whenever_a_job_is_killed_a_file_is_what_it_was_or_the_disk_and_the_next_run_cleans_up() {
-    check(&TARGETS);
+    check(&[To::New, To::Existing]);
 }
 
 mod device {
     use super::*;
 
-    fn device(_: &Scratch) -> (Target, Option<Loop>) {
-        let device = Loop::full_of_old_bytes(DEVICE, &[]);
-        (Target::Device(device.path.clone()), Some(device))
-    }
-
     #[test]
     fn whenever_a_job_is_killed_a_device_is_what_it_was_or_unfinished_or_the_disk() {
-        check(&[device]);
+        check(&[To::Device]);
     }
 }

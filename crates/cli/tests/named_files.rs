@@ -127,4 +127,68 @@ mod traced {
         qemu_img(dir.path(), &["create", "-q", "-f", "vmdk", "-b", NAMED, "-F", "vmdk", "image"]);
         names_in_vain(dir.path(), "image");
     }
+
+    /// How often a path that leads to the image is handed to the kernel.
+    fn looks(calls: &str) -> usize {
+        calls.lines().filter(|call| call.contains("itself\"")).count()
+    }
+
+    #[test]
+    fn an_image_that_names_itself_is_opened_once_and_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        let run = || trace(dir.path(), &[env!("CARGO_BIN_EXE_diskferry"), "convert", "-q", "itself", "disk.raw"]);
+        fs::write(place("itself"), vec![7; 1 << 20]).unwrap();
+        let (output, calls) = run();
+        assert!(output.status.success(), "{output:?}");
+        let usual = looks(&calls);
+        assert!(usual > 0, "{calls}");
+        fs::remove_file(place("disk.raw")).unwrap();
+
+        let absolute = place("itself").into_os_string().into_string().unwrap();
+        let json = r#"json:{"driver":"file","filename":"itself"}"#;
+        let create = |args: &[&str]| qemu_img(dir.path(), &[&["create", "-q"], args].concat());
+        let flat = |name: &str| {
+            let head =
+                "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n";
+            fs::write(place("other"), format!("{head}\n# Extent description\nRW 2048 FLAT \"{name}\" 0\n")).unwrap();
+        };
+        let mut refused = 0;
+        for name in ["itself", &absolute, json] {
+            // Made under another name, since qemu-img does not make an image that names itself.
+            let data = format!("data_file={name}");
+            let makers: [(&str, &dyn Fn()); 4] = [
+                ("a backing file", &|| create(&["-u", "-f", "qcow2", "-b", name, "-F", "qcow2", "other", "1M"])),
+                ("a data file", &|| create(&["-f", "qcow2", "-o", &data, "other", "1M"])),
+                ("a flat extent", &|| flat(name)),
+                ("a parent", &|| {
+                    create(&["-f", "vmdk", "parent", "1M"]);
+                    create(&["-f", "vmdk", "-b", "parent", "-F", "vmdk", "other"]);
+                    let image = fs::read(place("other")).unwrap();
+                    let at = image.windows(8).position(|found| found == b"\"parent\"").unwrap();
+                    let end = at + image[at..].iter().position(|&byte| byte == 0).unwrap();
+                    let rest = [format!("\"{}\"", name.replace('"', "'")).as_bytes(), &image[at + 8..end]].concat();
+                    let mut image = image;
+                    image[at..at + rest.len()].copy_from_slice(&rest);
+                    fs::write(place("other"), image).unwrap();
+                    fs::remove_file(place("parent")).unwrap();
+                }),
+            ];
+            for (what, make) in makers {
+                if what == "a data file" && name == json {
+                    continue; // qemu-img makes it, and takes no such name then
+                }
+                make();
+                fs::rename(place("other"), place("itself")).unwrap();
+                let before = names(dir.path());
+                let (output, calls) = run();
+                assert_fails(&output, 3);
+                assert_eq!(looks(&calls), usual, "{what} {name}: {calls}");
+                assert!(!calls.contains("socket("), "{what} {name}: {calls}");
+                assert_eq!(names(dir.path()), before);
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, 11);
+    }
 }

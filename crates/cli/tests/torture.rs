@@ -16,30 +16,14 @@ mod traced {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
-    use std::time::Duration;
 
-    use diskferry_testkit::oracle::Scratch;
-    use diskferry_testkit::places::Loop;
-
-    use crate::common::judge::{Feed, Image, Outcome, Target, judge, judge_cut_off, leftovers};
+    use crate::common::judge::{Feed, Outcome, Stage, To};
 
     const SIZE: u64 = (3 << 20) + 512;
-    const DEVICE: u64 = 5 << 20;
-
-    /// After this much a job hangs.
-    const HANGS: Duration = Duration::from_secs(40);
     const AT_ONCE: usize = 2;
 
     /// A job: its image, how that comes in, and where the disk goes.
     type Reference = (&'static str, Feed, To);
-
-    #[derive(Debug, Clone, Copy)]
-    enum To {
-        New,
-        Existing,
-        Stdout,
-        Device,
-    }
 
     const FILES: [Reference; 4] = [
         ("raw", Feed::File, To::New),
@@ -149,114 +133,78 @@ mod traced {
         Call { name: "epoll_wait", errors: &["EINTR"], ends: EITHER },
     ];
 
+    fn stage((name, feed, to): Reference) -> Stage {
+        Stage::new(SIZE, name, feed, to)
+    }
+
     fn is_full() -> bool {
         std::env::var("DISKFERRY_TORTURE").is_ok_and(|wanted| wanted == "full")
     }
 
-    /// A reference run, and where it takes place.
-    struct Stage {
-        scratch: Scratch,
-        image: Image,
-        feed: Feed,
-        target: Target,
-        _device: Option<Loop>,
+    /// How often each call is made, by the thread that makes most of them.
+    fn counts(stage: &Stage, calls: &[Call]) -> BTreeMap<String, usize> {
+        stage.target.reset();
+        let log = stage.scratch.path("log");
+        // Calls that this machine does not have are asked for all the same.
+        let names = calls.iter().flat_map(|call| call.name.split(','));
+        let trace = names.map(|name| format!("?{name}")).collect::<Vec<_>>().join(",");
+        let trace = format!("trace={trace}");
+        let output = stage.run(&["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &trace]).unwrap();
+        let outcome = stage.judge(&output, &[]).unwrap();
+        assert_eq!(outcome.how, "done");
+        let mut threads: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let log = fs::read_to_string(log).unwrap();
+        for line in log.lines() {
+            let (thread, rest) = line.split_once(' ').unwrap();
+            let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
+            let Some(call) = calls.iter().find(|call| call.name.split(',').any(|one| one == name)) else {
+                continue;
+            };
+            *threads.entry((thread, call.name)).or_default() += 1;
+        }
+        let mut counts = BTreeMap::new();
+        for ((_, name), count) in threads {
+            let most = counts.entry(name.to_owned()).or_default();
+            *most = count.max(*most);
+        }
+        counts
     }
 
-    impl Stage {
-        fn new((name, feed, to): Reference) -> Self {
-            let scratch = Scratch::new();
-            for dir in ["from", "to"] {
-                fs::create_dir(scratch.path(dir)).unwrap();
-            }
-            let device = matches!(to, To::Device).then(|| Loop::full_of_old_bytes(DEVICE, &[]));
-            let path = scratch.path("to/disk.raw");
-            let target = match to {
-                To::New => Target::New(path),
-                To::Existing => Target::Existing(path),
-                To::Stdout => Target::Stdout,
-                To::Device => Target::Device(device.as_ref().unwrap().path.clone()),
-            };
-            let image = Image::make(&scratch.path("from"), SIZE, name);
-            Self { scratch, image, feed, target, _device: device }
+    /// Runs with the k-th call, or those from there on, failing. `None` if none did.
+    fn fail(stage: &Stage, call: &Call, error: &str, when: &str) -> Result<Option<Outcome>, String> {
+        stage.target.reset();
+        let log = stage.scratch.path("log");
+        let names = call.name.split(',').map(|name| format!("?{name}")).collect::<Vec<_>>().join(",");
+        let error = if error.contains('=') { error.to_owned() } else { format!("error={error}") };
+        let (trace, inject) = (format!("trace={names}"), format!("inject={names}:{error}:when={when}"));
+        let strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
+        let mut output = stage.run(&strace)?;
+        if call.name == "write" && output.stderr.is_empty() {
+            // Nobody could say anything.
+            output.stderr = b"diskferry: \n".to_vec();
         }
-
-        fn dir(&self) -> std::path::PathBuf {
-            self.scratch.path("to")
+        if !fs::read_to_string(&log).unwrap().contains("INJECTED") {
+            return Ok(None);
         }
-
-        fn run(&self, before: &[&str]) -> Result<Output, String> {
-            self.image.carry(self.feed, &self.target, before).end(HANGS)
-        }
-
-        /// How often each call is made, by the thread that makes most of them.
-        fn counts(&self, calls: &[Call]) -> BTreeMap<String, usize> {
-            self.target.reset();
-            let log = self.scratch.path("log");
-            // Calls that this machine does not have are asked for all the same.
-            let names = calls.iter().flat_map(|call| call.name.split(','));
-            let trace = names.map(|name| format!("?{name}")).collect::<Vec<_>>().join(",");
-            let trace = format!("trace={trace}");
-            let output = self.run(&["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e", &trace]).unwrap();
-            let outcome = judge(&output, &self.dir(), &self.target, &self.image.disk, &[]).unwrap();
-            assert_eq!(outcome.how, "done");
-            let mut threads: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-            let log = fs::read_to_string(log).unwrap();
-            for line in log.lines() {
-                let (thread, rest) = line.split_once(' ').unwrap();
-                let Some((name, _)) = rest.trim_start().split_once('(') else { continue };
-                let Some(call) = calls.iter().find(|call| call.name.split(',').any(|one| one == name)) else {
-                    continue;
-                };
-                *threads.entry((thread, call.name)).or_default() += 1;
-            }
-            let mut counts = BTreeMap::new();
-            for ((_, name), count) in threads {
-                let most = counts.entry(name.to_owned()).or_default();
-                *most = count.max(*most);
-            }
-            counts
-        }
-
-        /// Runs with the k-th call, or those from there on, failing. `None` if none did.
-        fn fail(&self, call: &Call, error: &str, when: &str) -> Result<Option<Outcome>, String> {
-            self.target.reset();
-            let log = self.scratch.path("log");
-            let names = call.name.split(',').map(|name| format!("?{name}")).collect::<Vec<_>>().join(",");
-            let error = if error.contains('=') { error.to_owned() } else { format!("error={error}") };
-            let (trace, inject) = (format!("trace={names}"), format!("inject={names}:{error}:when={when}"));
-            let strace =
-                ["strace", "-f", "-qq", "--seccomp-bpf", "-o", log.to_str().unwrap(), "-e", &trace, "-e", &inject];
-            let mut output = self.run(&strace)?;
-            if call.name == "write" && output.stderr.is_empty() {
-                // Nobody could say anything.
-                output.stderr = b"diskferry: \n".to_vec();
-            }
-            if !fs::read_to_string(&log).unwrap().contains("INJECTED") {
-                return Ok(None);
-            }
-            let (dir, disk) = (self.dir(), &self.image.disk);
-            let outcome = match call.ends {
-                Ends::With(_) if is_not_started(&output) => judge_cut_off(&output, &dir, &self.target, disk)?,
-                Ends::With(codes) => judge(&output, &dir, &self.target, disk, codes)?,
-                Ends::Anyhow if output.status.success() && call.name != UNLINKS => {
-                    judge(&output, &dir, &self.target, disk, &[])?
+        let outcome = match call.ends {
+            Ends::With(_) if is_not_started(&output) => stage.judge_cut_off(&output)?,
+            Ends::With(codes) => stage.judge(&output, codes)?,
+            Ends::Anyhow if output.status.success() && call.name != UNLINKS => stage.judge(&output, &[])?,
+            Ends::Anyhow => {
+                let outcome = stage.judge_cut_off(&output)?;
+                if !stage.leftovers().is_empty() {
+                    // The next run takes it away.
+                    let again = stage.run(&[])?;
+                    stage.judge(&again, &[])?;
                 }
-                Ends::Anyhow => {
-                    let outcome = judge_cut_off(&output, &dir, &self.target, disk)?;
-                    if !leftovers(&dir, &self.target).is_empty() {
-                        // The next run takes it away.
-                        let again = self.run(&[])?;
-                        judge(&again, &dir, &self.target, disk, &[])?;
-                    }
-                    let how = output.status.signal().map_or_else(
-                        || format!("exit code {}", output.status.code().unwrap_or_default()),
-                        |signal| format!("signal {signal}"),
-                    );
-                    Outcome { how: format!("{how}, {}", outcome.how), ..outcome }
-                }
-            };
-            Ok(Some(outcome))
-        }
+                let how = output.status.signal().map_or_else(
+                    || format!("exit code {}", output.status.code().unwrap_or_default()),
+                    |signal| format!("signal {signal}"),
+                );
+                Outcome { how: format!("{how}, {}", outcome.how), ..outcome }
+            }
+        };
+        Ok(Some(outcome))
     }
 
     /// The loader has found a library missing.
@@ -284,8 +232,8 @@ mod traced {
     }
 
     fn torture_one(reference: Reference, calls: &[Call]) -> Vec<String> {
-        let stage = Stage::new(reference);
-        let counts = stage.counts(calls);
+        let stage = stage(reference);
+        let counts = counts(&stage, calls);
         let (mut runs, mut wrong) = (0, Vec::new());
         let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
         for call in calls {
@@ -294,7 +242,7 @@ mod traced {
                 // One that fails for ever is another matter than one that fails once.
                 let whens = if is_full() { vec![k.to_string(), format!("{k}+")] } else { vec![k.to_string()] };
                 for when in whens.into_iter().filter(|when| *error != "EINTR" || !when.ends_with('+')) {
-                    match stage.fail(call, error, &when) {
+                    match fail(&stage, call, error, &when) {
                         Ok(None) => {}
                         Ok(Some(outcome)) => {
                             runs += 1;
@@ -346,7 +294,7 @@ mod traced {
 
     #[test]
     fn a_file_is_durable_before_it_has_its_name_and_its_name_is_before_the_end() {
-        let stage = Stage::new(FILES[1]);
+        let stage = stage(FILES[1]);
         let log = logged(&stage, stage.scratch.dir());
         let at = |name, has| positions(&log, name, has);
         let (writes, syncs, renames) =
@@ -368,7 +316,7 @@ mod traced {
 
         #[test]
         fn a_devices_first_page_is_written_when_all_the_rest_is_durable() {
-            let stage = Stage::new(DEVICES[0]);
+            let stage = stage(DEVICES[0]);
             let log = logged(&stage, stage.scratch.dir());
             let syncs = positions(&log, "fdatasync", "");
             let writes = positions(&log, "pwrite64", "/dev/loop");

@@ -178,3 +178,19 @@ fn an_object_in_s3_is_asked_for_with_a_signature() {
     assert_fails(&info(&["s3://images/disk.raw"], &keys[..1]), 4);
     assert_fails(&info(&["s3://images"], &[]), 2);
 }
+
+#[test]
+fn redirects_are_followed_as_often_as_is_said() {
+    let server = Server::start();
+    server.put("/2", File::new([7; 4096]));
+    for step in 0..2 {
+        let next = format!("/{}", step + 1);
+        server.put(&format!("/{step}"), File::new([]).gets_then([], Answer::redirect(302, &next)));
+    }
+    let url = server.url("/0");
+    assert!(info(&["--max-redirects", "2", &url], &[]).status.success());
+    let output = info(&["--json", "--max-redirects", "1", &url], &[]);
+    assert_fails(&output, 4);
+    assert_eq!(json(&output)["error"]["code"], "source-redirect");
+    assert!(stderr(&output).contains("redirect 2 leads, 1 are followed (--max-redirects)"), "{output:?}");
+}

@@ -39,6 +39,13 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// Whether it is a regular file, with which a disk could [share blocks](crate::sink::FileOptions::share).
+    pub fn may_share(&self) -> bool {
+        matches!(self, Self::File(file) if file.metadata().is_ok_and(|found| found.is_file()))
+    }
+}
+
 /// How a job is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct Options {

@@ -53,6 +53,7 @@ mod aligned;
 pub mod archive;
 pub mod convert;
 pub mod digest;
+mod directory;
 mod engine;
 pub mod error;
 pub mod extent;
@@ -72,6 +73,8 @@ mod stated;
 pub mod store;
 
 pub use convert::{Course, Input, Options, convert};
+#[doc(hidden)]
+pub use directory::names;
 pub use error::{Error, Kind, Result, Side};
 pub use inspect::{inspect, inspect_full};
 pub use limits::Limits;

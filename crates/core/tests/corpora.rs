@@ -12,6 +12,8 @@
 mod archive;
 #[path = "../../../fuzz/src/bent.rs"]
 mod bent;
+#[path = "../../../fuzz/src/disk.rs"]
+mod disk;
 #[path = "../../../fuzz/src/image.rs"]
 mod image;
 #[path = "../../../fuzz/src/oracle.rs"]

@@ -1,16 +1,19 @@
 //! Faults at every place: a source that dies or ends at any byte, and a sink that fails at any call, in every format and wrapping. There is
 //! an error of the right kind and nothing published. Every day most bytes are left out; `DISKFERRY_FAULTS=full` leaves out none.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod common;
+// The fuzzers' own.
+#[path = "../../../fuzz/src/disk.rs"]
+mod disk;
 
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, Cursor};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{carry, stream};
+use disk::Disk;
 use diskferry::sink::{FileOptions, FileSink, Sink};
 use diskferry::{Error, Input, Kind, Options, Progress, Result, convert};
 use diskferry_testkit::Random;
@@ -87,49 +90,18 @@ fn options() -> Options {
     Options { threads: 1, ..Options::default() }
 }
 
-/// A disk in memory, and whether it was finished.
-#[derive(Default)]
-struct Disk(Mutex<(Vec<u8>, bool)>);
-
-impl Sink for Disk {
-    fn prepare(&self, _: Option<u64>) -> Result<()> {
-        Ok(())
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        let disk = &mut self.0.lock().unwrap().0;
-        let (start, end) = (offset as usize, offset as usize + data.len());
-        if disk.len() < end {
-            disk.resize(end, 0);
-        }
-        disk[start..end].copy_from_slice(data);
-        Ok(())
-    }
-
-    fn zero(&self, _: u64, _: u64) -> Result<()> {
-        Ok(())
-    }
-
-    fn finish(&self, size: u64) -> Result<()> {
-        let mut disk = self.0.lock().unwrap();
-        disk.0.resize(size as usize, 0);
-        disk.1 = true;
-        Ok(())
-    }
-}
-
 /// Carries `input`. A disk is finished exactly on success, and then it is the right one. The format is stated: of a few bytes nobody
 /// can tell what they were to become.
 fn outcome(image: &Image, input: Input, how: &str) -> Result<()> {
-    let disk = Disk::default();
+    let disk = Disk::new(image.disk.len() as u64);
     let (format, wrapping) = image.name.split_once('.').unwrap_or((&image.name, ""));
     let format = format.split(' ').next().unwrap();
     let stated = if wrapping.is_empty() { format.to_owned() } else { format!("{format}.{wrapping}") };
     let options = Options { format: Some(stated.parse().unwrap()), ..options() };
     let outcome = convert(input, &disk, &options, &Progress::default());
-    let (found, is_finished) = disk.0.into_inner().unwrap();
-    assert_eq!(is_finished, outcome.is_ok(), "{} {how}", image.name);
-    outcome.map(|_| assert!(found == image.disk, "{} {how}: another disk", image.name))
+    let found = disk.finished();
+    assert_eq!(found.is_some(), outcome.is_ok(), "{} {how}", image.name);
+    outcome.map(|_| assert!(found.as_ref() == Some(&image.disk), "{} {how}: another disk", image.name))
 }
 
 #[test]

@@ -18,9 +18,6 @@ pub(crate) use crate::payload::Payload;
 use crate::secret::Secret;
 use crate::shown::{Host, Shown};
 
-/// Most redirects that one request follows.
-const REDIRECTS: usize = 10;
-
 /// How long a connection may take to be made, TLS and proxies included.
 const CONNECT: Duration = Duration::from_secs(30);
 
@@ -135,7 +132,8 @@ impl Client {
         let (mut url, _) = without_userinfo(errand.url);
         let host = named.host_str().unwrap_or_default().to_owned();
         let first = First { origin: named.origin(), host, userinfo };
-        for _ in 0..=REDIRECTS {
+        let most = self.shared.access.guard.redirects;
+        for _ in 0..=most {
             let response = self.ask(&errand, &url, &first).await?;
             match redirect(&url, &response)? {
                 None => return Ok(response),
@@ -154,7 +152,10 @@ impl Client {
         }
         Err(misdirected(
             &url,
-            format_args!("is where more than {REDIRECTS} redirects have led; they may go in a circle"),
+            format_args!(
+                "is where redirect {} leads, {most} are followed (--max-redirects); they may go in a circle",
+                u64::from(most) + 1
+            ),
         ))
     }
 

@@ -20,13 +20,21 @@ use crate::failure::Failure;
 use crate::proxy::is_within;
 use crate::shown;
 
-/// Where requests may go. The default lets them go everywhere.
-#[derive(Debug, Clone, Default)]
+/// Where requests may go, and how far they are sent on. The default lets them go everywhere.
+#[derive(Debug, Clone)]
 pub struct Guard {
     /// If given, no host but these.
     pub allow_hosts: Option<Vec<HostPattern>>,
     /// No address that is not for everybody: loopback, local and private networks, metadata services, multicast.
     pub deny_private: bool,
+    /// Most redirects that one request follows.
+    pub redirects: u32,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { allow_hosts: None, deny_private: false, redirects: 10 }
+    }
 }
 
 /// Hosts: `images.example` is itself, `*.example` what is below, `10.0.0.0/8` or `::1` are addresses; behind a colon, a port.
@@ -176,7 +184,7 @@ mod tests {
 
     fn allowing(patterns: &[&str]) -> Guard {
         let patterns = patterns.iter().map(|text| text.parse().unwrap()).collect();
-        Guard { allow_hosts: Some(patterns), deny_private: false }
+        Guard { allow_hosts: Some(patterns), ..Guard::default() }
     }
 
     #[test]
@@ -210,7 +218,7 @@ mod tests {
 
     #[test]
     fn private_addresses_are_refused_in_every_spelling() {
-        let guard = Guard { allow_hosts: None, deny_private: true };
+        let guard = Guard { deny_private: true, ..Guard::default() };
         for url in [
             "http://127.0.0.1/",
             "http://127.1/",
@@ -235,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_name_that_a_proxy_would_resolve_is_refused_with_deny_private() {
-        let guard = Guard { allow_hosts: None, deny_private: true };
+        let guard = Guard { deny_private: true, ..Guard::default() };
         assert!(refusal(&guard, "http://images.example/", true).unwrap().contains("no_proxy"));
         assert_eq!(refusal(&guard, "http://images.example/", false), None);
     }

@@ -4,14 +4,14 @@
 //! nor are a RAID or a logical volume by who reads a disk under them.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{Dir, Mode, OFlags, major, minor, open};
+use diskferry::names;
+use rustix::fs::{major, minor};
 
 const SYSFS: &str = "/sys";
 
@@ -66,19 +66,12 @@ fn add(sysfs: &Path, store: Store, found: &mut BTreeSet<Store>) {
     let disk = dir.parent().filter(|_| dir.join("partition").exists()).and_then(Store::at);
     // Of device mapper, RAID and the like.
     let slaves = dir.join("slaves");
-    let slaves = names(&slaves).unwrap_or_default().into_iter().filter_map(|name| Store::at(&slaves.join(name)));
+    let slaves = names(&slaves).into_iter().flatten().flatten().filter_map(|name| Store::at(&slaves.join(name)));
     let backing = fs::read(dir.join("loop/backing_file")).ok();
     let backing = backing.and_then(|path| fs::metadata(OsStr::from_bytes(path.trim_ascii_end())).ok());
     for next in disk.into_iter().chain(slaves).chain(backing.map(|metadata| Store::of(&metadata))) {
         add(sysfs, next, found);
     }
-}
-
-/// Names of everything in `directory`. The standard library panics where one cannot be closed.
-fn names(directory: &Path) -> io::Result<Vec<OsString>> {
-    let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let names = Dir::new(opened)?.flatten().map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
-    Ok(names.filter(|name| name != "." && name != "..").collect())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diskferry::{Error, Result};
+use diskferry::{Error, Result, names};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -105,8 +105,8 @@ impl Trust {
 /// All certificates of all files in `dir`.
 fn certificates_in(dir: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(dir).map_err(|error| bad(dir, error))? {
-        let path = entry.map_err(|error| bad(dir, error))?.path();
+    for name in names(dir).map_err(|error| bad(dir, error))? {
+        let path = dir.join(name.map_err(|error| bad(dir, error))?);
         if fs::metadata(&path).is_ok_and(|file| file.is_file()) {
             // Other files may lie there too.
             all.extend(certificates(&path).unwrap_or_default());

@@ -244,7 +244,22 @@ fn redirects_end() {
     }
     server.put("/12", File::new(DISK));
     assert_eq!(fetch(&Access::default(), &server.url("/2")).unwrap(), DISK);
-    assert_refused(&Access::default(), &server.url("/1"), "source-redirect", "more than 10");
+    assert_refused(&Access::default(), &server.url("/1"), "source-redirect", "redirect 11 leads, 10 are followed");
+    let following = |redirects| Access { guard: Guard { redirects, ..Guard::default() }, ..Access::default() };
+    assert_eq!(fetch(&following(12), &server.url("/0")).unwrap(), DISK);
+    assert_refused(
+        &following(11),
+        &server.url("/0"),
+        "source-redirect",
+        "redirect 12 leads, 11 are followed (--max-redirects)",
+    );
+    assert_eq!(fetch(&following(0), &server.url("/12")).unwrap(), DISK);
+    assert_refused(
+        &following(0),
+        &server.url("/11"),
+        "source-redirect",
+        "redirect 1 leads, 0 are followed (--max-redirects)",
+    );
     server.put("/circle", File::new(DISK).gets_then([], Answer::redirect(302, "/circle")));
     assert_refused(&Access::default(), &server.url("/circle"), "source-redirect", "circle");
     for (location, text) in [
@@ -384,7 +399,7 @@ fn a_redirect_leads_to_no_host_that_is_not_allowed() {
     near.put("/a", File::new(DISK).gets([Answer::redirect(302, &far.url("/disk"))]));
     near.put("/b", File::new(DISK));
     let allow_hosts = Some(vec![format!("127.0.0.1:{}", near.address().port()).parse().unwrap()]);
-    let access = Access { guard: Guard { allow_hosts, deny_private: false }, ..Access::default() };
+    let access = Access { guard: Guard { allow_hosts, ..Guard::default() }, ..Access::default() };
     assert_eq!(fetch(&access, &near.url("/b")).unwrap(), DISK);
     assert_refused(&access, &near.url("/a"), "source-forbidden-host", "--allow-hosts");
     assert_eq!(far.connections(), 0);

@@ -19,6 +19,7 @@ pub mod field;
 pub mod hostile;
 pub mod oracle;
 pub mod places;
+pub mod processes;
 pub mod qcow2;
 pub mod random;
 pub mod serve;

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Pod, SECRET, names};
+use diskferry_testkit::processes::watch;
 use diskferry_testkit::qcow2::Qcow2;
 use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Server};
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
@@ -503,6 +504,87 @@ fn metrics_are_served_with_tls_while_the_import_runs() {
     assert_eq!(get("/healthz"), "ok\n");
     kill(&child, "TERM");
     assert_eq!(pod.end(child).code, Some(143));
+}
+
+/// As people give them, and as they are sent: `me:s3cr3t` and `s3cr3t:s3cr3t` in base64.
+const SECRETS: [&str; 3] = [SECRET, "bWU6czNjcjN0", "czNjcjN0OnMzY3IzdA"];
+
+#[test]
+fn an_import_shows_no_secret_while_it_runs() {
+    let (image, _) = qcow2();
+    let registry = Registry::default().locked().start();
+    let endpoint = format!("{}/vi/a:1", registry.host());
+    let slow = || Answer::right().trickle(1 + image.len() / 8, Duration::from_millis(100));
+    for (in_files, path, exit, code) in [
+        (true, "/good", 0, ""),
+        (false, "/good", 0, ""),
+        (true, "/denied", 4, "source-denied"),
+        (false, "/denied", 4, "source-denied"),
+    ] {
+        let server = Server::start();
+        server.put("/good", File::new(image.clone()).gets_then([], slow()));
+        server.put(
+            "/denied",
+            File::new(image.clone()).gets_then([slow().cut(image.len() / 2, End::Reset)], Answer::status(401)),
+        );
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listen = format!("127.0.0.1:{port}");
+        // Somebody else's proxy, which is not asked.
+        let proxy = format!("http://me:{SECRET}@127.0.0.1:1");
+        let pod = Pod::new(&[
+            ("IMPORTER_ENDPOINT", &server.url(path)),
+            ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+            ("DESTINATION_INSECURE_TLS", "true"),
+            ("DISKFERRY_LISTEN", &listen),
+            ("no_proxy", "127.0.0.1"),
+        ]);
+        let secrets = [
+            ("IMPORTER_ACCESS_KEY_ID", "access-key-id", SECRET),
+            ("IMPORTER_SECRET_KEY", "secret-key", SECRET),
+            ("IMPORTER_DESTINATION_ACCESS_KEY_ID", "destination-access-key-id", USER.0),
+            ("IMPORTER_DESTINATION_SECRET_KEY", "destination-secret-key", USER.1),
+            ("DISKFERRY_HEADERS", "headers", "X-Key: s3cr3t"),
+            ("http_proxy", "http-proxy", &proxy),
+        ];
+        let (pod, flags) = if in_files {
+            let flag =
+                |(_, name, value): (&str, &str, &str)| [format!("--{name}-file"), pod.write(name, value.as_bytes())];
+            let flags: Vec<_> = secrets.into_iter().flat_map(flag).collect();
+            (pod, flags)
+        } else {
+            (pod.with(&secrets.map(|(variable, _, value)| (variable, value))), Vec::new())
+        };
+        let mut command = pod.command(&["import"]);
+        let child = command.args(&flags).spawn().unwrap();
+        let (watched, told) = std::thread::scope(|scope| {
+            let watching = scope.spawn(|| watch(child, &SECRETS));
+            pod.wait_for(|status| status["percent"].as_f64() > Some(0.0));
+            let told = ["/metrics", "/status"].map(|path| {
+                let url = format!("https://{listen}{path}");
+                let output = Command::new("curl").args(["-sSk", "--max-time", "5", &url]).output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            });
+            (watching.join().unwrap(), told)
+        });
+        let what = format!("{path}, {}", if in_files { "files" } else { "variables" });
+        let own = if in_files { vec![] } else { vec!["environ"] };
+        assert!(watched.looks > 3, "{what}: {} looks", watched.looks);
+        assert_eq!(watched.shown.into_iter().collect::<Vec<_>>(), own, "{what}");
+        let left = ["termination", "status"].map(|name| fs::read_to_string(pod.path(name)).unwrap());
+        let said = format!("{:?}{told:?}{left:?}", watched.output);
+        assert!(!SECRETS.iter().any(|secret| said.contains(secret)), "{what}: {said}");
+        // And they were known, and used.
+        let requests = format!("{:?}", server.requests());
+        assert!(SECRETS.iter().any(|secret| requests.contains(secret)), "{what}: {requests}");
+        let ended = pod.ended(watched.output);
+        if exit == 0 {
+            ended.assert_good()
+        } else {
+            ended.assert_bad(exit, code);
+            &ended
+        };
+    }
 }
 
 mod device {

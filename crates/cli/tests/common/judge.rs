@@ -11,8 +11,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use diskferry_testkit::oracle::{qemu_img, sample_disk};
-use diskferry_testkit::places::OLD;
+use diskferry_testkit::oracle::{Scratch, qemu_img, sample_disk};
+use diskferry_testkit::places::{Loop, OLD};
 use diskferry_testkit::serve::fault::{self, Server};
 use diskferry_testkit::wrap;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -24,6 +24,9 @@ const BEFORE: &[u8] = b"what it was";
 
 /// How much of a device comes last of all.
 const LAST: usize = 4 << 10;
+
+/// After this much a job hangs.
+pub const HANGS: Duration = Duration::from_secs(40);
 
 /// Where a disk goes.
 pub enum Target {
@@ -194,6 +197,70 @@ impl Image {
         let (send, ended) = mpsc::channel();
         thread::spawn(move || send.send(child.wait_with_output().unwrap()));
         Running { pid, ended, _server: server }
+    }
+}
+
+/// Where a disk goes, and what is there before.
+#[derive(Debug, Clone, Copy)]
+pub enum To {
+    New,
+    Existing,
+    Stdout,
+    Device,
+}
+
+/// A job, and where it takes place.
+pub struct Stage {
+    pub scratch: Scratch,
+    pub image: Image,
+    feed: Feed,
+    pub target: Target,
+    _device: Option<Loop>,
+}
+
+impl Stage {
+    /// A disk of `size` bytes as the image called `name`, that comes in by `feed`.
+    pub fn new(size: u64, name: &str, feed: Feed, to: To) -> Self {
+        const MIB: u64 = 1 << 20;
+        let scratch = Scratch::new();
+        for dir in ["from", "to"] {
+            fs::create_dir(scratch.path(dir)).unwrap();
+        }
+        let device = matches!(to, To::Device).then(|| Loop::full_of_old_bytes(size.next_multiple_of(MIB) + MIB, &[]));
+        let path = device.as_ref().map_or_else(|| scratch.path("to/disk.raw"), |device| device.path.clone());
+        let target = match to {
+            To::New => Target::New(path),
+            To::Existing => Target::Existing(path),
+            To::Stdout => Target::Stdout,
+            To::Device => Target::Device(path),
+        };
+        let image = Image::make(&scratch.path("from"), size, name);
+        Self { scratch, image, feed, target, _device: device }
+    }
+
+    /// Begins it, with these words in front of the program.
+    pub fn begin(&self, before: &[&str]) -> Running {
+        self.image.carry(self.feed, &self.target, before)
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self, before: &[&str]) -> Result<Output, String> {
+        self.begin(before).end(HANGS)
+    }
+
+    /// Says what is wrong with how it ended, as [`judge`] does.
+    pub fn judge(&self, output: &Output, codes: &[i32]) -> Result<Outcome, String> {
+        judge(output, &self.scratch.path("to"), &self.target, &self.image.disk, codes)
+    }
+
+    /// Says what is wrong with how it was cut off, as [`judge_cut_off`] does.
+    pub fn judge_cut_off(&self, output: &Output) -> Result<Outcome, String> {
+        judge_cut_off(output, &self.scratch.path("to"), &self.target, &self.image.disk)
+    }
+
+    /// What lies beside the target and should not.
+    pub fn leftovers(&self) -> Vec<String> {
+        leftovers(&self.scratch.path("to"), &self.target)
     }
 }
 

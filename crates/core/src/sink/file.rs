@@ -22,6 +22,9 @@ pub struct FileOptions {
     /// Leave holes where the disk reads as zero. Without it the zeroes are written: every block of the file then is
     /// allocated and holds data, as if copied by `dd`.
     pub sparse: bool,
+    /// Share blocks with the image's file where the filesystem can; two files without a name are made to find that out. Of use for
+    /// [`Input::may_share`](crate::Input::may_share) only, and left undone where blocks of its own are asked for.
+    pub share: bool,
     /// Reserve room for the whole disk first. Zeroes still cost no writing, but the filesystem cannot run full later.
     pub preallocate: bool,
     /// Wait until the file and its name are on stable storage.
@@ -30,7 +33,7 @@ pub struct FileOptions {
 
 impl Default for FileOptions {
     fn default() -> Self {
-        Self { sparse: true, preallocate: false, sync: true }
+        Self { sparse: true, share: true, preallocate: false, sync: true }
     }
 }
 
@@ -69,8 +72,7 @@ impl FileSink {
             None => unfinished::new_file_permissions(&target, &directory).map_err(cannot)?,
         };
         let (file, temporary) = unfinished::create(&target, &directory).map_err(cannot)?;
-        // Where blocks of its own were asked for, nobody wants to know.
-        let may_share = options.sparse && !options.preallocate;
+        let may_share = options.share && options.sparse && !options.preallocate;
         let sharing = if may_share { Sharing::within(&directory) } else { Sharing::default() };
         let opened = File::open(&directory).map_err(cannot)?;
         Ok(Self {
@@ -178,9 +180,6 @@ impl Sink for FileSink {
     }
 
     fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
-        if !self.options.sparse || self.options.preallocate {
-            return Ok(0); // blocks of its own were asked for
-        }
         self.check_size(offset.saturating_add(len))?;
         self.sharing.share((file, at), (&self.file, offset), len)
     }

@@ -11,9 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Dir, Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile, TempPath};
+
+use crate::directory::names;
 
 /// The longest file name that common filesystems take.
 const NAME_MAX: usize = 255;
@@ -69,20 +71,13 @@ fn begin(target: &Path, directory: &Path, mode: Option<u32>) -> io::Result<Named
 pub fn remove_leftovers(target: &Path, but_for: Option<&Path>) {
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = prefix(target);
-    for name in names(directory).unwrap_or_default() {
-        let path = directory.join(&name);
-        if is_name(&name, &prefix) && but_for != Some(&path) {
+    for name in names(directory).into_iter().flatten().flatten().filter(|name| is_name(name, &prefix)) {
+        let path = directory.join(name);
+        if but_for != Some(&path) {
             // Whatever keeps it from being removed keeps nobody from going on.
             let _ = remove_abandoned(&path);
         }
     }
-}
-
-/// Names of everything in `directory`. The standard library panics where one cannot be closed.
-fn names(directory: &Path) -> io::Result<Vec<OsString>> {
-    let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let entries = Dir::new(opened)?.flatten();
-    Ok(entries.map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned()).collect())
 }
 
 fn remove_abandoned(path: &Path) -> io::Result<()> {
@@ -150,8 +145,7 @@ mod tests {
     use super::*;
 
     fn sorted_names(dir: &Path) -> Vec<OsString> {
-        let mut names = names(dir).unwrap();
-        names.retain(|name| name != "." && name != "..");
+        let mut names: Vec<_> = names(dir).unwrap().map(|name| name.unwrap()).collect();
         names.sort();
         names
     }

@@ -9,7 +9,7 @@ use tempfile::tempdir;
 
 use crate::lab::{KIB, MIB, assert_same, code, pattern, run};
 
-const DEFAULT: FileOptions = FileOptions { sparse: true, preallocate: false, sync: true };
+const DEFAULT: FileOptions = FileOptions { sparse: true, share: true, preallocate: false, sync: true };
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777

@@ -44,8 +44,14 @@ fn shares_blocks(mkfs: &[&str]) {
     let map = run("filefrag", &["-v", target.to_str().unwrap()]).unwrap();
     assert!(map.contains("shared"), "{map}");
 
-    let own = FileOptions { preallocate: true, ..FileOptions::default() };
-    assert_eq!(copy(&image, &mount.path.join("own"), own), 0, "blocks of its own were asked for");
+    let usual = FileOptions::default();
+    for own in [
+        FileOptions { preallocate: true, ..usual },
+        FileOptions { sparse: false, ..usual },
+        FileOptions { share: false, ..usual },
+    ] {
+        assert_eq!(copy(&image, &mount.path.join("own"), own), 0, "{own:?}: blocks of its own were asked for");
+    }
     let sink = FileSink::create(&target, FileOptions::default()).unwrap();
     assert_eq!(sink.copy_from(&image, 64 * KIB + 512, 0, MIB).unwrap(), 0, "not aligned in the image");
     assert_eq!(sink.copy_from(&image, 64 * KIB, 512, MIB).unwrap(), 0, "not aligned on the disk");

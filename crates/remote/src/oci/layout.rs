@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use diskferry::digest::Checksum;
 use diskferry::source::Ranges;
-use diskferry::{Error, Result, Side};
+use diskferry::{Error, Result, Side, names};
 use serde::Deserialize;
 
 pub use self::lock::Lock;
@@ -96,18 +96,19 @@ impl Layout {
         let mut blobs = Vec::new();
         for algorithm in ["sha256", "sha512"] {
             let dir = self.dir.join("blobs").join(algorithm);
-            let entries = match fs::read_dir(&dir) {
+            let entries = match names(&dir) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 entries => entries.map_err(|error| failed(&dir, error))?,
             };
-            for entry in entries {
-                let entry = entry.map_err(|error| failed(&dir, error))?;
-                let digest = entry.file_name().to_str().map(|hex| format!("{algorithm}:{hex}"));
+            for name in entries {
+                let name = name.map_err(|error| failed(&dir, error))?;
+                let digest = name.to_str().map(|hex| format!("{algorithm}:{hex}"));
                 let Some(digest) = digest.filter(|digest| manifest::checksum(digest).is_ok()) else { continue };
                 // It may be gone by now.
-                let Ok(found) = entry.metadata() else { continue };
+                let path = dir.join(name);
+                let Ok(found) = fs::symlink_metadata(&path) else { continue };
                 if found.is_file() {
-                    blobs.push((entry.path(), digest, found.len()));
+                    blobs.push((path, digest, found.len()));
                 }
             }
         }

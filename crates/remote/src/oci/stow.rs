@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use diskferry::digest::{Algorithm, Checksum, Digester};
-use diskferry::{Error, Progress, Result};
+use diskferry::{Error, Progress, Result, names};
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -186,8 +186,8 @@ fn has_len(path: &Path, len: u64) -> bool {
 
 /// Whether there is nothing in the directory but what a push leaves that was killed before it was a layout.
 fn is_blank(dir: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+    for name in names(dir)? {
+        let name = name?;
         let name = name.to_string_lossy();
         let is_temporary = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         let is_first_index = || fs::read(dir.join("index.json")).is_ok_and(|found| found == first_index().as_bytes());
@@ -236,17 +236,18 @@ fn temporary(dir: &Path) -> Result<NamedTempFile> {
 /// it for his own.
 pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64, File)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
+    for name in names(dir)? {
+        let name = name?;
+        let path = dir.join(&name);
         let name = name.to_string_lossy();
-        if !(name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.file_type()?.is_file()) {
+        let is_temporary = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        if !(is_temporary && fs::symlink_metadata(&path).is_ok_and(|found| found.is_file())) {
             continue;
         }
         // Gone, or somebody else's: then it is not for us.
-        let Ok(file) = File::options().read(true).write(true).open(entry.path()) else { continue };
+        let Ok(file) = File::options().read(true).write(true).open(&path) else { continue };
         if file.try_lock().is_ok() {
-            found.push((entry.path(), file.metadata()?.len(), file));
+            found.push((path, file.metadata()?.len(), file));
         }
     }
     Ok(found)

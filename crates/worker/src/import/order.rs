@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use diskferry::archive::Pick;
 use diskferry::digest::Checksum;
-use diskferry::{Limits, Options, Stated};
+use diskferry::{Limits, Options, Stated, names};
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 use diskferry_remote::oci::{Form, Keys, Plan, Platform, Reference, Wish};
 use diskferry_remote::source::Reading;
@@ -392,7 +392,11 @@ fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable
         headers: headers(values, environment)?,
         trust: Trust { ca, insecure: values.is_on("insecure-tls")?, ..Trust::default() },
         proxies: proxies(values)?,
-        guard: Guard { allow_hosts: values.read("allow-hosts", hosts)?, deny_private: values.is_on("deny-private")? },
+        guard: Guard {
+            allow_hosts: values.read("allow-hosts", hosts)?,
+            deny_private: values.is_on("deny-private")?,
+            redirects: values.read("max-redirects", parse::number)?.unwrap_or(Guard::default().redirects),
+        },
         ..Access::default()
     })
 }
@@ -446,8 +450,8 @@ fn headers(values: &Values, environment: &Environment) -> Result<Headers, Unusab
     }
     let bad = |path: &Path, why: String| Unusable(format!("{}: {why}", path.display()));
     let mut paths = Vec::new();
-    for entry in fs::read_dir(&dir).map_err(|error| bad(&dir, error.to_string()))? {
-        paths.push(entry.map_err(|error| bad(&dir, error.to_string()))?.path());
+    for name in names(&dir).map_err(|error| bad(&dir, error.to_string()))? {
+        paths.push(dir.join(name.map_err(|error| bad(&dir, error.to_string()))?));
     }
     paths.sort();
     for path in paths {

@@ -339,6 +339,7 @@ pub const SOURCE: Group = Group {
             "false",
             "Make no request for the source to a private address",
         ),
+        open("max-redirects", &["DISKFERRY_MAX_REDIRECTS"], "N", "10", "Most redirects that one request follows"),
     ],
 };
 

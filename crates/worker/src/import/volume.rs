@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use diskferry::format::Order as Sequence;
 use diskferry::sink::{self, FileOptions, FileSink, Sink};
-use diskferry::{Error, Input, Options, Progress, Result};
+use diskferry::{Error, Input, Options, Progress, Result, names};
 use diskferry_remote::signals;
 use diskferry_remote::target::Target;
 use rustix::fs::statvfs;
@@ -74,7 +74,7 @@ impl Volume {
             fs::remove_file(&self.path)
                 .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
         }
-        let how = FileOptions { preallocate: self.preallocate, ..FileOptions::default() };
+        let how = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
         if self.is_block {
             return Ok(Sized { room, sink: target.sink(how, options, progress)?, unfinished: None });
         }
@@ -91,22 +91,20 @@ impl Volume {
 }
 
 /// What is read, as far as it matters for what is written.
-pub struct Source(Option<File>);
+pub struct Source(Option<Input>);
 
 impl Source {
     /// Remembers `input`, if it is a file.
     pub fn of(input: &Input) -> Self {
-        Self(if let Input::File(file) = input { file.try_clone().ok() } else { None })
+        Self(if let Input::File(file) = input { file.try_clone().ok().map(Input::File) } else { None })
     }
 
     fn refuse(&self, target: &Target) -> Result<()> {
-        match &self.0 {
-            Some(file) => {
-                let file = file.try_clone().map_err(|error| Error::reading(0, error))?;
-                target.refuse_source(&Input::File(file))
-            }
-            None => Ok(()),
-        }
+        self.0.as_ref().map_or(Ok(()), |input| target.refuse_source(input))
+    }
+
+    fn may_share(&self) -> bool {
+        self.0.as_ref().is_some_and(Input::may_share)
     }
 }
 
@@ -236,10 +234,10 @@ pub(super) fn dir(path: &Path) -> &Path {
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     sink::remove_leftovers(path, begun);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
-    for entry in fs::read_dir(dir(path)).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for found in names(dir(path)).into_iter().flatten().flatten() {
+        let path = dir(path).join(&found);
         let is_needed = begun.is_some() && is_journal(&path);
-        if entry.file_name().to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
+        if found.to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
             // Whatever keeps it from being removed will be said when there is no room.
             let _ = fs::remove_file(path);
         }

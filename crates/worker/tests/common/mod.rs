@@ -80,7 +80,11 @@ impl Pod {
 
     /// What a worker that was started leaves behind.
     pub fn end(&self, child: Child) -> Ended {
-        let output = child.wait_with_output().unwrap();
+        self.ended(child.wait_with_output().unwrap())
+    }
+
+    /// The same of one that has ended.
+    pub fn ended(&self, output: Output) -> Ended {
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let left = fs::read_to_string(self.path("termination")).unwrap_or_default();
         assert!(!said.contains(SECRET) && !left.contains(SECRET), "{said}{left}");
