@@ -4,8 +4,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, Resettable, TypedValueParser, ValueParser};
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use diskferry::archive::{self, Pick};
 use diskferry::digest::Checksum;
@@ -18,6 +18,7 @@ use diskferry_remote::{Location, Sandbox};
 
 use crate::access::AccessArgs;
 use crate::copy::CopyArgs;
+use crate::later::Later;
 use crate::size::Size;
 use crate::stock::StoreArgs;
 
@@ -279,39 +280,6 @@ pub fn destination(typed: &OsStr) -> Result<Location, String> {
     }
 }
 
-/// Options that are put together when it is known that their command was typed: all together take as long as everything else that `info` does.
-pub struct Later<A>(pub A);
-
-impl<A: Args> Args for Later<A> {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(|command| add(command, A::augment_args))
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        command.defer(|command| add(command, A::augment_args_for_update))
-    }
-}
-
-/// Options that several commands share bring words of their own along, which are not those of the command.
-fn add(command: clap::Command, options: fn(clap::Command) -> clap::Command) -> clap::Command {
-    let (about, long_about) = (command.get_about().cloned(), command.get_long_about().cloned());
-    options(command).about(Resettable::from(about)).long_about(Resettable::from(long_about))
-}
-
-impl<A: FromArgMatches> FromArgMatches for Later<A> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        A::from_arg_matches(matches).map(Self)
-    }
-
-    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        A::from_arg_matches_mut(matches).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
-    }
-}
-
 #[derive(Subcommand)]
 pub enum GcCommand {
     Check(GcCheckArgs),
@@ -484,8 +452,8 @@ pub struct FetchArgs {
 
     /// How long all of it may take [default: as long as something comes]
     ///
-    /// Also of what is read from a file or a pipe. Nothing is published when the time has passed.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Also of what is read from a file or a pipe. What is not complete when the time has passed is not published.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     timeout: Option<u64>,
 
     #[command(flatten)]

@@ -65,5 +65,7 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let sink = target.sink(how, &options, progress)?;
     source.confine_process(sandbox)?;
     let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;
+    // The time may have passed meanwhile.
+    progress.check()?;
     Ok(source.correct(complete.publish(&*sink)?))
 }

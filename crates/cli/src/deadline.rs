@@ -1,14 +1,17 @@
-//! How long a job may take in all, however it spends the time.
+//! How long a job may take in all, however it spends the time: then it is stopped, and ended if it does not stop.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use diskferry::{Error, Progress};
+use diskferry_remote::signals::{self, GRACE};
 
 use crate::exit::Failure;
+use crate::output;
 
-/// Does `job`, which ends when `progress` is stopped. That is done when it has not ended after `limit`.
+/// Does `job`, which ends when `progress` is stopped. That is done when it has not ended after `limit`. One that is held up where it cannot
+/// look, as by a file system that does not answer, is ended with the process, as after a signal.
 pub fn within<T>(
     limit: Option<Duration>,
     progress: &Progress,
@@ -18,15 +21,21 @@ pub fn within<T>(
     let (ended, end) = mpsc::channel::<()>();
     let (outcome, is_late) = thread::scope(|scope| {
         let watch = thread::Builder::new().name("deadline".into()).spawn_scoped(scope, move || {
-            let is_late = matches!(end.recv_timeout(limit), Err(RecvTimeoutError::Timeout));
+            let goes_on = |time| matches!(end.recv_timeout(time), Err(RecvTimeoutError::Timeout));
+            let is_late = goes_on(limit);
             if is_late {
                 progress.stop();
+                if goes_on(GRACE) {
+                    let late = late(limit, progress);
+                    output::say(&late.message());
+                    signals::end(late.kind().1);
+                }
             }
             is_late
         });
         let watch = match watch {
             Ok(watch) => watch,
-            Err(error) => return (Err(Failure::Unexpected(format!("watching the time: {error}"))), false),
+            Err(error) => return (Err(Failure::Job(Error::writing("starting a thread", None, error))), false),
         };
         // In here, so that it goes with a job that panics, and the time is not waited for.
         let ended = ended;
@@ -35,12 +44,13 @@ pub fn within<T>(
         (outcome, watch.join().unwrap_or(false))
     });
     match outcome {
-        Err(Failure::Job(Error::Stopped)) if is_late => {
-            let (seconds, came) = (limit.as_secs(), progress.source());
-            let what =
-                format!("{came} bytes of the image have come in {seconds} s, which is all it may take (--timeout)");
-            Err(Failure::Job(Error::source("timeout", what)))
-        }
+        Err(Failure::Job(Error::Stopped)) if is_late => Err(late(limit, progress)),
         outcome => outcome,
     }
+}
+
+fn late(limit: Duration, progress: &Progress) -> Failure {
+    let (seconds, came) = (limit.as_secs(), progress.source());
+    let what = format!("{came} bytes of the image have come in {seconds} s, which is all it may take (--timeout)");
+    Failure::Job(Error::source("timeout", what))
 }

@@ -38,7 +38,7 @@ impl From<Missing> for Failure {
 
 impl Failure {
     /// What programs tell failures by: the name of the kind, and the exit code that goes with it.
-    fn kind(&self) -> (&'static str, u8) {
+    pub fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Unexpected(_) => ("unexpected", 1),
             Self::Usage(_) | Self::Sandbox(_) => ("usage", 2),

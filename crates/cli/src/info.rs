@@ -1,6 +1,6 @@
 //! `diskferry info`.
 
-use diskferry::Progress;
+use diskferry::{Options, Progress};
 
 use crate::args::InfoArgs;
 use crate::exit::Failure;
@@ -19,12 +19,10 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let (as_json, quiet) = (args.job.json, args.job.quiet);
     let (source, shown) = (args.source.clone(), args.source.shown());
     let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full).within(&sandbox);
-    let mut options = args.job.options(args.limits, args.checksum, None);
-    if !args.full {
-        // Little is unpacked. How many cores there are takes longer to find out.
-        options.threads = 1;
-    }
-    let mut options = sandbox.options(options);
+    let wanted = args.job.options(args.limits, args.checksum, None);
+    // Where little is unpacked, it takes longer to find out how many cores there are.
+    let threads = if args.full { wanted.threads } else { 1 };
+    let mut options = sandbox.options(Options { threads, ..wanted });
 
     let text = |value| json::text(&json::within(value, &sandbox));
     let timeout = args.fetch.timeout();
@@ -51,7 +49,7 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
             }
             let input = source.open(&progress)?;
             source.confine_process(&sandbox)?;
-            let found = sandbox.run(|| diskferry::inspect(input, &options))??;
+            let found = sandbox.run(|| diskferry::inspect_along(input, &options, &progress))??;
             let text = if as_json { text(json::inspection(&shown, &found)) } else { human::inspection(&found) };
             Ok((found.image.warnings, text))
         })?

@@ -13,6 +13,7 @@ mod generate;
 mod human;
 mod info;
 mod json;
+mod later;
 mod list;
 mod output;
 mod progress;
@@ -28,8 +29,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, Later};
+use args::{Cli, Command};
 use exit::Failure;
+use later::Later;
 
 fn main() -> ExitCode {
     // The panic's own message has gone to stderr by then; only its exit code would be a surprise.

@@ -35,6 +35,27 @@ mod traced {
         assert_eq!(steps.collect::<Vec<_>>(), ["content", "name", "directory"], "{calls}");
     }
 
+    #[test]
+    fn a_job_that_is_held_up_where_it_cannot_look_is_ended_when_its_time_has_passed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [image, disk, log] = ["image", "disk.raw", "calls"].map(|name| dir.path().join(name));
+        fs::write(&image, vec![7; 1 << 20]).unwrap();
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=8000000", "-o"])
+            .arg(&log)
+            .args([env!("CARGO_BIN_EXE_diskferry"), "convert", "-q", "--timeout", "1"])
+            .args([&image, &disk])
+            .output()
+            .unwrap();
+        // If it had waited, there would be a disk.
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{text}");
+        assert!(text.contains(" in 1 s, ") && text.contains("(--timeout)") && text.lines().count() == 1, "{text}");
+        let mut left = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        left.sort();
+        assert_eq!(left, ["calls", "image"]);
+    }
+
     /// This needs a filesystem of its own as well.
     mod share {
         use std::fs::File;

@@ -176,11 +176,13 @@ fn disk_is_complete_as_soon_as_the_last_byte_is_in() {
 fn a_server_that_always_says_something_is_left_when_the_time_has_passed() {
     // Some 20 s in all, and never a second without a byte.
     let lab = Lab::new([], Answer::right().trickle(24 << 10, Duration::from_millis(100)));
-    for args in [["convert", "--json"].as_slice(), &["info", "--full", "--json"]] {
+    for args in [["convert", "--json"].as_slice(), &["info", "--full", "--json"], &["push", "--json"]] {
         let mut command = diskferry([args[0], "--timeout", "1"]);
         command.args(&args[1..]).arg(lab.url());
-        if args[0] == "convert" {
-            command.arg(lab.target());
+        match args[0] {
+            "convert" => drop(command.arg(lab.target())),
+            "push" => drop(command.arg(format!("oci:{}:disk", lab.target()))),
+            _ => {}
         }
         let begin = Instant::now();
         let output = command.output().unwrap();
@@ -204,6 +206,10 @@ fn a_job_that_ends_in_time_is_not_kept_by_it() {
     assert_eq!(json(&output)["error"]["code"], "source-not-found");
     let (reader, _writer) = std::io::pipe().unwrap();
     let mut silent = diskferry(["convert", "--json", "--timeout", "1", "-", &lab.target()]);
+    let output = silent.stdin(reader).output().unwrap();
+    assert_eq!(json(&output)["error"]["code"], "source-timeout", "{output:?}");
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let mut silent = diskferry(["info", "--json", "--timeout", "1", "-"]);
     let output = silent.stdin(reader).output().unwrap();
     assert_eq!(json(&output)["error"]["code"], "source-timeout", "{output:?}");
 }

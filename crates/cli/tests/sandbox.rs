@@ -267,7 +267,7 @@ mod traced {
         let (log, image, disk) = (lab.at("calls"), lab.text("image.qcow2"), lab.text("disk.raw"));
         let has_landlock = layers() != json!(["seccomp"]);
         for (missing, error, left) in [
-            ("Landlock", "landlock_create_ruleset:error=EOPNOTSUPP", vec!["seccomp"]),
+            ("landlock", "landlock_create_ruleset:error=EOPNOTSUPP", vec!["seccomp"]),
             ("seccomp", "seccomp:error=EINVAL", if has_landlock { vec!["landlock"] } else { vec![] }),
         ] {
             let (call, _) = error.split_once(':').unwrap();

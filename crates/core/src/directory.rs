@@ -7,8 +7,9 @@ use std::path::Path;
 
 use rustix::fs::{Dir, Mode, OFlags, open};
 
-/// Names of everything in `directory`, as they come, and nothing after one that cannot be read. [`std::fs::read_dir`] panics where the
-/// directory cannot be closed.
+/// Names of everything in `directory`, in no order. The first one that cannot be read is the last.
+///
+/// As [`std::fs::read_dir`], which panics where the directory cannot be closed. For the crates around this one.
 #[doc(hidden)]
 pub fn names(directory: &Path) -> io::Result<impl Iterator<Item = io::Result<OsString>> + use<>> {
     let opened = open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

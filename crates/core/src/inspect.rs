@@ -20,9 +20,15 @@ use crate::report::{Inspection, Report};
 /// # }
 /// ```
 pub fn inspect(input: Input, options: &Options) -> Result<Inspection> {
+    inspect_along(input, options, &Progress::default())
+}
+
+/// The same, to be stopped by `progress`.
+pub fn inspect_along(input: Input, options: &Options, progress: &Progress) -> Result<Inspection> {
     // Several threads would unpack more than is looked at, and fetch that first.
     let options = Options { threads: 1, ..options.clone() };
-    let mut opened = open(input, &options, &Progress::default())?;
+    let mut opened = open(input, &options, progress)?;
+    progress.check()?;
     opened.look_for_unpacked_size()?;
     Ok(opened.inspection())
 }

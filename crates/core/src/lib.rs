@@ -76,7 +76,7 @@ pub use convert::{Course, Input, Options, convert};
 #[doc(hidden)]
 pub use directory::names;
 pub use error::{Error, Kind, Result, Side};
-pub use inspect::{inspect, inspect_full};
+pub use inspect::{inspect, inspect_along, inspect_full};
 pub use limits::Limits;
 pub use open::{Complete, Opened, open};
 pub use progress::{Activity, Progress};

@@ -48,7 +48,7 @@ pub fn watch(progress: &Progress, grace: Duration) -> io::Result<()> {
         while signals.pending().next().is_none() && Instant::now() < patience {
             thread::sleep(PAUSE);
         }
-        end();
+        end(exit_code());
     };
     thread::Builder::new().name("signals".into()).spawn(work)?;
     Ok(())
@@ -63,8 +63,8 @@ pub fn with_temporary<T, E>(make: impl FnOnce() -> Result<(T, Option<PathBuf>), 
     Ok(made)
 }
 
-/// Ends the process while the job still runs.
-fn end() -> ! {
+/// Ends the process while the job still runs, with this exit code, and takes away what the job would have.
+pub fn end(code: u8) -> ! {
     // A file system that does not answer may keep whoever removes something, or makes it, for ever.
     let (done, removed) = mpsc::channel();
     let remove = move || {
@@ -75,7 +75,7 @@ fn end() -> ! {
         // Whether it has come to its end or not, the time is up.
         let _ = removed.recv_timeout(GRACE);
     }
-    process::exit(exit_code().into());
+    process::exit(code.into());
 }
 
 fn remove_temporary() {

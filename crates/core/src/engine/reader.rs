@@ -196,8 +196,8 @@ impl<'a> Reader<'a> {
         }
         let Some(Loan { bytes, place: stored }) = source.share(range)? else { return Ok(None) };
         let len = stored.len() as u64;
-        // This thread has just unpacked them: zeroes need not travel to another core to be seen.
-        if grain::is_zero(bytes.get(stored.clone()).unwrap_or_default()) {
+        // Mostly this thread has just unpacked them: zeroes need not travel to another core to be seen.
+        if bytes.get(stored.clone()).is_some_and(grain::is_zero) {
             self.batch.pass(len);
             self.zero(start, len);
         } else {

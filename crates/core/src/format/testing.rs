@@ -14,18 +14,26 @@ pub(super) struct Bytes {
     longest: usize,
     /// Where the pipe has come to.
     frontier: u64,
+    /// The end of what has been asked for.
+    looked_at: u64,
 }
 
 impl Bytes {
     pub(super) fn file(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), pipe: false, longest: usize::MAX, frontier: 0 }
+        Self { bytes: bytes.into(), pipe: false, longest: usize::MAX, frontier: 0, looked_at: 0 }
     }
 
     pub(super) fn pipe(bytes: impl Into<Vec<u8>>, longest: usize) -> Self {
-        Self { bytes: bytes.into(), pipe: true, longest, frontier: 0 }
+        Self { bytes: bytes.into(), pipe: true, longest, frontier: 0, looked_at: 0 }
     }
 
-    fn copy(&self, buf: &mut [u8], at: u64) -> usize {
+    /// Where the last byte lies that was asked for, and one more.
+    pub(super) fn looked_at(&self) -> u64 {
+        self.looked_at
+    }
+
+    fn copy(&mut self, buf: &mut [u8], at: u64) -> usize {
+        self.looked_at = self.looked_at.max(at + buf.len() as u64);
         let rest = usize::try_from(at).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default();
         let len = buf.len().min(rest.len()).min(self.longest);
         buf[..len].copy_from_slice(&rest[..len]);

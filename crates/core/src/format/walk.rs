@@ -226,13 +226,15 @@ impl Walk {
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,
     /// so there is mostly room for it only where the next thing that is known lies elsewhere. But a unit of some dozen bytes,
-    /// written for a far place of the disk, fits between two known ones: for that, a bounded number of sectors is kept.
+    /// written for a far place of the disk, fits between two known ones: for that, a bounded number of sectors is kept. QEMU goes on in the last
+    /// one when what could not be packed has been put behind it: that one is remembered in any case.
     fn keep_tail(&mut self, source: &mut dyn Source) -> Result<()> {
         let (Some(end), Some(table)) = (self.packed_to, self.tables.last()) else { return Ok(()) };
         let next_to_it = |run: &Run| run.key <= end && run.key.saturating_add(SECTOR) > end && run.key < table.at;
         if self.runs.peek().is_some_and(|Reverse(run)| next_to_it(run)) {
             // What is still behind the frontier when the table is read need not be kept.
             if source.seekable() || self.tails == MOST_TAILS || table.at <= end.saturating_add(BEHIND) {
+                source.remember(end.saturating_sub(SECTOR - 1)..end);
                 return Ok(());
             }
             self.tails += 1;

@@ -71,7 +71,9 @@ fn begin(target: &Path, directory: &Path, mode: Option<u32>) -> io::Result<Named
 pub fn remove_leftovers(target: &Path, but_for: Option<&Path>) {
     let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = prefix(target);
-    for name in names(directory).into_iter().flatten().flatten().filter(|name| is_name(name, &prefix)) {
+    let found = names(directory).into_iter().flatten().flatten().filter(|name| is_name(name, &prefix));
+    // All of them first: what is removed meanwhile could hide others.
+    for name in found.collect::<Vec<_>>() {
         let path = directory.join(name);
         if but_for != Some(&path) {
             // Whatever keeps it from being removed keeps nobody from going on.

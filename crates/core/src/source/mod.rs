@@ -54,6 +54,11 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// As [`keep`](Self::keep), for a few bytes that have just passed, and only until others are to be remembered.
+    fn remember(&mut self, range: Range<u64>) {
+        let _ = range;
+    }
+
     /// Whether it can [begin](Self::begin_at) anywhere.
     fn restartable(&self) -> bool {
         false

@@ -38,6 +38,8 @@ pub(crate) struct Stream {
     aside: Option<Aside>,
     /// What to spool although it is read.
     kept: Range<u64>,
+    /// What is remembered, and where it lies.
+    remembered: (u64, Vec<u8>),
     /// Every byte spooled lies before this one.
     spooled_to: u64,
     settled: bool,
@@ -55,6 +57,7 @@ impl Stream {
             past,
             aside: None,
             kept: 0..0,
+            remembered: (0, Vec::new()),
             spooled_to: 0,
             settled: false,
             began: 0,
@@ -135,6 +138,10 @@ impl Stream {
         match &mut self.past {
             Past::File(file) => file.read_at(buf, at),
             Past::Spool(spool) => match spool.read(buf, at)? {
+                0 if self.remembered.1.len() as u64 > at.wrapping_sub(self.remembered.0) => {
+                    let from = usize::try_from(at.wrapping_sub(self.remembered.0)).unwrap_or(usize::MAX);
+                    Ok(copy(self.remembered.1.get(from..).unwrap_or_default(), buf))
+                }
                 0 => Err(Error::unsupported(
                     "stream",
                     "mapped-twice",
@@ -227,6 +234,22 @@ impl Source for Stream {
     fn keep(&mut self, range: Range<u64>) -> Result<()> {
         self.kept = range;
         self.keep_passed(0)
+    }
+
+    fn remember(&mut self, range: Range<u64>) {
+        debug_assert!(range.end - range.start <= BEHIND, "that is no few bytes");
+        let (start, bytes) = &mut self.remembered;
+        if *start == range.start && *start + bytes.len() as u64 == range.end {
+            return;
+        }
+        *start = range.start;
+        bytes.clear();
+        while let at = *start + bytes.len() as u64
+            && let Some(passed) = self.window.slice(at).filter(|_| at < range.end)
+        {
+            let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            bytes.extend_from_slice(passed.get(..wanted).unwrap_or(passed));
+        }
     }
 
     fn settle(&mut self) {
@@ -326,6 +349,26 @@ mod tests {
         read(&mut stream, 1000, 1000).unwrap();
         assert_eq!(read(&mut stream, 999, 1).unwrap_err().code(), "stream-mapped-twice");
         assert!(stream.share(1000..LEN).unwrap().is_none(), "what has passed is read");
+    }
+
+    #[test]
+    fn what_is_remembered_can_be_read_until_others_are() {
+        let mut stream = stream(LEN);
+        stream.settle();
+        let chunk = CHUNK as u64;
+        read(&mut stream, 0, CHUNK + 100).unwrap();
+        for _ in 0..2 {
+            stream.remember(chunk - 300..chunk + 100);
+            read(&mut stream, 1 << 20, 1000).unwrap();
+            read(&mut stream, chunk - 300, 400).unwrap();
+            read(&mut stream, chunk + 99, 1).unwrap();
+        }
+        assert_eq!(read(&mut stream, chunk - 301, 1).unwrap_err().code(), "stream-mapped-twice");
+        assert_eq!(read(&mut stream, chunk + 100, 1).unwrap_err().code(), "stream-mapped-twice");
+        read(&mut stream, 2 << 20, 1000).unwrap();
+        stream.remember((2 << 20) + 500..(2 << 20) + 1000);
+        assert_eq!(read(&mut stream, chunk, 1).unwrap_err().code(), "stream-mapped-twice");
+        assert_eq!(stream.spooled(), 0);
     }
 
     #[test]

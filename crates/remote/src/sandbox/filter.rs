@@ -96,29 +96,36 @@ const PUBLISHING: &[c_long] = &[
     libc::SYS_landlock_restrict_self,
 ];
 
-/// By these a process makes new files.
-const OPENING: &[c_long] = &[
+/// By these a process makes new files, and which argument says how.
+const OPENING: &[(c_long, u8)] = &[
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_open,
-    libc::SYS_openat,
+    (libc::SYS_open, 1),
+    (libc::SYS_openat, 2),
 ];
 
 /// For a thread that decodes. In front of it comes [`without_clone3`].
 pub(super) fn decoding() -> Result<BpfProgram, BackendError> {
-    granted(rules()?)
-}
-
-/// For a thread that decodes in a process that has been told to go on with [`publishing`]: all that this grants besides. The kernel
-/// looks at every call that there is for each program, and at a short one less long.
-pub(super) fn publishing_no_more() -> Result<BpfProgram, BackendError> {
-    let mut rules: Rules = PUBLISHING.iter().chain(OPENING).map(|call| (*call, Vec::new())).collect();
-    rules.extend([libc::SYS_recvfrom, libc::SYS_ioctl].map(|call| (call, Vec::new())));
-    program(rules, SeccompAction::Allow, SeccompAction::Errno(EPERM.unsigned_abs()))
+    granted(rules_of_decoding()?)
 }
 
 /// For all threads of a process whose source and target are open, and here. In front of it comes the same.
 pub(super) fn publishing() -> Result<BpfProgram, BackendError> {
-    let mut rules = rules()?;
+    granted(publishing_rules()?)
+}
+
+/// For a thread that decodes in a process that goes on with [`publishing`]: no call that this grants and [`decoding`] does not. Of calls that
+/// both grant in part, the process could only say once more that it gives up privileges. The kernel looks at every call that there is for each
+/// program, and is done with a short one sooner.
+pub(super) fn not_publishing() -> Result<BpfProgram, BackendError> {
+    let mut rules = publishing_rules()?;
+    let kept = rules_of_decoding()?;
+    rules.retain(|call, _| !kept.contains_key(call));
+    rules.values_mut().for_each(Vec::clear);
+    program(rules, SeccompAction::Allow, SeccompAction::Errno(EPERM.unsigned_abs()))
+}
+
+fn publishing_rules() -> Result<Rules, BackendError> {
+    let mut rules = rules_of_decoding()?;
     rules.extend(PUBLISHING.iter().map(|call| (*call, Vec::new())));
     // A file that is new, by a name of its own or without one: nothing that is there is opened.
     let new = |argument| -> Result<Vec<SeccompRule>, BackendError> {
@@ -128,15 +135,15 @@ pub(super) fn publishing() -> Result<BpfProgram, BackendError> {
             .into_iter()
             .collect()
     };
-    for call in OPENING {
-        rules.insert(*call, new(if *call == libc::SYS_openat { 2 } else { 1 })?);
+    for (call, argument) in OPENING {
+        rules.insert(*call, new(*argument)?);
     }
     rules.entry(libc::SYS_prctl).or_default().push(rule(&[(0, Dword, Eq, bits(PR_SET_NO_NEW_PRIVS))])?);
     // Signals are heard of over a pair of sockets.
     rules.insert(libc::SYS_recvfrom, vec![rule(&[(4, Qword, Eq, 0)])?]);
     let asked = TERMINAL.map(|what| rule(&[(1, Dword, Eq, what)]));
     rules.insert(libc::SYS_ioctl, asked.into_iter().collect::<Result<_, _>>()?);
-    granted(rules)
+    Ok(rules)
 }
 
 /// Says that there is no `clone3`, as on old kernels: then threads are started by `clone`, whose flags can be seen.
@@ -152,7 +159,7 @@ fn granted(rules: Rules) -> Result<BpfProgram, BackendError> {
 /// Calls, and what must hold of their arguments: one of some rules, or nothing.
 type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
 
-fn rules() -> Result<Rules, BackendError> {
+fn rules_of_decoding() -> Result<Rules, BackendError> {
     let thread = bits(CLONE_THREAD | CLONE_VM);
     let is = |argument, value: i32| rule(&[(argument, Dword, Eq, bits(value))]);
     let no_code = || rule(&[(2, Dword, MaskedEq(bits(PROT_EXEC)), 0)]);

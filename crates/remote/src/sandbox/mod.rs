@@ -13,7 +13,7 @@ mod filter;
 mod tests;
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -80,7 +80,8 @@ type Errand = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sandbox({:?})", self.layers())
+        let known = self.0.as_ref().map(|inner| (inner.mode, inner.in_force.get()));
+        write!(f, "Sandbox({known:?})")
     }
 }
 
@@ -169,13 +170,17 @@ fn entering(source: io::Error) -> Error {
 }
 
 impl Inner {
-    /// Gives up, on the calling thread and for those that it starts, what can be given up.
+    /// Gives up, on the calling thread and for those that it starts, what the kernel lets it give up. An error where it has a layer, and
+    /// that cannot be entered.
     fn enter(&self) -> io::Result<()> {
         let (layers, missing) = self.rules.enter(Calls::enter);
-        match missing.into_iter().next() {
-            Some((_, error)) if self.mode == Mode::Require => return Err(error),
-            _ => self.in_force.get_or_init(|| layers),
-        };
+        for (layer, error) in missing {
+            let is_there = self.in_force.get().is_some_and(|layers| layers.contains(&layer));
+            if self.mode == Mode::Require || is_there || error.kind() != ErrorKind::Unsupported {
+                return Err(error);
+            }
+        }
+        self.in_force.get_or_init(|| layers);
         Ok(())
     }
 
@@ -206,7 +211,7 @@ struct Calls {
     without_clone3: BpfProgram,
     decoding: BpfProgram,
     /// The same in a process that is confined.
-    publishing_no_more: BpfProgram,
+    not_publishing: BpfProgram,
     /// Whether all threads have the first by now, and are confined.
     is_everywhere: AtomicBool,
     is_confined: AtomicBool,
@@ -216,14 +221,14 @@ impl Calls {
     fn new() -> io::Result<Self> {
         let without_clone3 = filter::without_clone3().map_err(io::Error::other)?;
         let decoding = filter::decoding().map_err(io::Error::other)?;
-        let publishing_no_more = filter::publishing_no_more().map_err(io::Error::other)?;
+        let not_publishing = filter::not_publishing().map_err(io::Error::other)?;
         let no = || AtomicBool::new(false);
-        Ok(Self { without_clone3, decoding, publishing_no_more, is_everywhere: no(), is_confined: no() })
+        Ok(Self { without_clone3, decoding, not_publishing, is_everywhere: no(), is_confined: no() })
     }
 
     /// Whether the kernel takes programs at all. A short one tells: of long ones it looks long at every call that there is.
     fn try_it(&self) -> io::Result<()> {
-        apply_filter(&self.without_clone3).map_err(io::Error::other)
+        apply_filter(&self.without_clone3).map_err(|error| io::Error::new(ErrorKind::Unsupported, error))
     }
 
     fn enter(&self) -> io::Result<()> {
@@ -231,7 +236,7 @@ impl Calls {
             self.try_it()?;
         }
         let is_confined = self.is_confined.load(Ordering::Relaxed);
-        apply_filter(if is_confined { &self.publishing_no_more } else { &self.decoding }).map_err(io::Error::other)
+        apply_filter(if is_confined { &self.not_publishing } else { &self.decoding }).map_err(io::Error::other)
     }
 
     fn confine_process(&self, program: &BpfProgram) -> io::Result<()> {
@@ -298,7 +303,9 @@ impl Rules {
 fn enter_files(files: &RulesetCreated) -> io::Result<()> {
     let status = files.try_clone()?.restrict_self().map_err(io::Error::other)?;
     match status.ruleset {
-        RulesetStatus::NotEnforced => Err(io::Error::other("the kernel does not have it, or not switched on")),
+        RulesetStatus::NotEnforced => {
+            Err(io::Error::new(ErrorKind::Unsupported, "the kernel does not have it, or not switched on"))
+        }
         _ => Ok(()),
     }
 }

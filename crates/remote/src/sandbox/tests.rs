@@ -276,6 +276,8 @@ fn within_a_confined_process() {
             refused("looking", fs::metadata(&kept));
             refused("other rights", file.set_permissions(fs::Permissions::from_mode(0o777)));
             refused("a lock", file.lock());
+            let more = filter::without_clone3().unwrap();
+            assert!(apply_filter(&more).is_err(), "a decoder gives up all at once");
             file.write_all(b"what is open is written").unwrap();
         })
         .unwrap();
@@ -317,6 +319,17 @@ fn a_kernel_that_has_less_is_taken_for_what_it_has_or_refused() {
         assert!(had(Mode::Require).is_err());
         assert_eq!(Sandbox::new(Mode::Auto).unwrap().run(|| 7).unwrap(), 7);
     });
+}
+
+#[test]
+fn a_layer_that_is_there_and_cannot_be_entered_ends_the_job_before_it_has_begun() {
+    let sandbox = sandbox();
+    without(&[libc::SYS_seccomp], || {
+        let error = sandbox.run(|| panic!("it was begun")).unwrap_err();
+        assert!(error.to_string().contains("entering the sandbox"), "{error}");
+    });
+    // Who has not been told what there is takes what there is.
+    without(&[libc::SYS_seccomp], || assert_eq!(Sandbox::new(Mode::Auto).unwrap().run(|| 7).unwrap(), 7));
 }
 
 /// Of calls that are granted in part, the other part is refused.

@@ -31,6 +31,21 @@ fn nothing_is_left_to_raw_to_refuse() {
 }
 
 #[test]
+fn what_has_its_signature_at_the_beginning_is_told_by_little() {
+    let image = [Vdi::qemu(4096).build().image, vec![0; 1 << 20]].concat();
+    for mut source in every_way(&image) {
+        assert_eq!(detect(&mut source).unwrap().name, "vdi");
+        assert!(source.looked_at() <= NEAR as u64, "{}", source.looked_at());
+    }
+    for blank in [0, 100, NEAR - 100, NEAR, 10_000] {
+        let head = [&vec![b' '; blank], &b"# Disk DescriptorFile\n"[..], &[b'\n'; HEAD]].concat();
+        for format in FORMATS.iter().filter(|format| format.head == NEAR) {
+            assert_eq!((format.probe)(&head[..NEAR]), (format.probe)(&head[..HEAD]), "{}, {blank}", format.name);
+        }
+    }
+}
+
+#[test]
 fn no_two_formats_share_a_name() {
     for format in FORMATS {
         assert_eq!(by_name(format.name).unwrap().name, format.name);

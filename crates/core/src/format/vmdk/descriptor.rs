@@ -6,6 +6,7 @@
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
 use crate::format::Refusal;
+use crate::format::detect::NEAR;
 
 /// What an image without a parent has as its parent's content id.
 const NO_PARENT: u32 = u32::MAX;
@@ -31,6 +32,7 @@ struct ExtentLine {
 /// Whether `head` begins as a descriptor that is a file of its own.
 pub(super) fn is_text(head: &[u8]) -> bool {
     const TITLE: &[u8] = b"disk descriptorfile";
+    let head = head.get(..NEAR).unwrap_or(head);
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let title = text.strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
     title.and_then(|title| title.get(..TITLE.len())).is_some_and(|title| title.eq_ignore_ascii_case(TITLE))
