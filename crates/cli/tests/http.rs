@@ -191,6 +191,11 @@ fn a_server_that_always_says_something_is_left_when_the_time_has_passed() {
         assert_eq!(json(&output)["error"]["code"], "source-timeout", "{args:?}");
         assert!(stderr(&output).contains(" in 1 s, ") && stderr(&output).contains("(--timeout)"), "{output:?}");
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
+        if args[0] == "push" {
+            // There is a layout, and no image in it.
+            assert_fails(&run(["info", &format!("oci:{}:disk", lab.target())]), 4);
+            fs::remove_dir_all(lab.target()).unwrap();
+        }
         lab.assert_nothing();
     }
 }
