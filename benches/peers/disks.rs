@@ -75,6 +75,7 @@ static IMAGES: &[Image] = &[
     image("system.raw", Disk::System, "cp --sparse=always $disk $image"),
     image("system.raw.gz", Disk::System, "gzip -c $disk > $image"),
     image("system.raw.zst", Disk::System, "zstd -q -T0 -o $image $disk"),
+    image("blocks.raw.gz", Disk::System, "bgzip -@2 -c $disk > $image"),
     image("small.raw.xz", Disk::Small, "xz -T1 -c $disk > $image"),
     image("blocks.raw.xz", Disk::Small, "xz -T2 -c $disk > $image"),
     image(

@@ -168,6 +168,8 @@ const GZIP: &[Contestant] = &[
     peer("rapidgzip -P2 \\| dd", "rapidgzip", "rapidgzip -P2 -dc $image | sparse"),
 ];
 
+const BGZF: &[Contestant] = &[peer("bgzip -@2 \\| dd", "bgzip", "bgzip -@2 -dc $image | sparse")];
+
 const XZ: &[Contestant] = &[
     peer("xz \\| dd", "xz", "xz -dc $image | sparse"),
     peer("xz -T2 \\| dd", "xz", "xz -dc -T2 $image | sparse"),
@@ -281,6 +283,7 @@ pub static ROWS: &[Row] = &[
     row("vdi", "system.vdi", &[QEMU_IMG, NBDCOPY], &[Time(0.80)]),
     row("raw", "system.raw", &[COPIERS], &[Time(1.0)]).counted(),
     row("raw.gz", "system.raw.gz", &[GZIP], &[Time(0.60), TimeOf("gzip \\| dd", 0.12)]).counted(),
+    row("raw.gz, BGZF", "blocks.raw.gz", &[BGZF, GZIP], &[]),
     row("raw.xz, one block", "small.raw.xz", &[XZ], &[Time(0.88), Memory(40)]),
     row("raw.xz, many blocks", "blocks.raw.xz", &[XZ], &[Time(0.90)]),
     row("raw.zst", "system.raw.zst", &[ZSTD], &[Time(0.85)]),

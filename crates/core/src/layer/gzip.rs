@@ -1,11 +1,12 @@
 //! gzip, [RFC 1952](https://www.rfc-editor.org/rfc/rfc1952): members in a row, each a header, deflated data and a trailer.
 //!
 //! Headers and trailers are read here rather than by the crate that inflates, which tells a wrong check value from damaged
-//! data only in words. BGZF (bgzip, with its empty member at the end) and pigz need nothing special.
+//! data only in words. pigz needs nothing special; [BGZF](super::bgzf) says where members end, so that several can be unpacked at the same time.
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 
 use crate::error::{Error, Result};
+use crate::layer::bgzf::Bgzf;
 use crate::layer::unwrapper::{Decoder, Field, Step, Unwrapper, may_begin};
 use crate::layer::{Packed, Reader, Unwrapping};
 
@@ -29,8 +30,11 @@ pub(super) fn probe(head: &[u8]) -> bool {
     head.starts_with(&[0x1f, 0x8b, DEFLATE])
 }
 
-pub(super) fn open(packed: Packed, _how: &Unwrapping) -> Result<Reader> {
-    Ok(Box::new(Unwrapper::new(packed, Gzip::new())))
+pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
+    match how.threads {
+        ..=1 => Ok(Box::new(Unwrapper::new(packed, Gzip::new()))),
+        threads => Ok(Box::new(Bgzf::new(packed, threads))),
+    }
 }
 
 /// What the next byte belongs to.
@@ -50,7 +54,7 @@ enum State {
     Padding,
 }
 
-struct Gzip {
+pub(super) struct Gzip {
     state: State,
     /// Of the header or trailer that is being read.
     field: Field<FIXED>,
@@ -77,6 +81,21 @@ impl Gzip {
             len: 0,
             members: 0,
         }
+    }
+
+    /// One that comes behind so many members.
+    pub(super) fn behind(members: u64) -> Self {
+        Self { members, ..Self::new() }
+    }
+
+    /// Members read to their end.
+    pub(super) fn members(&self) -> u64 {
+        self.members
+    }
+
+    /// Whether the next byte would be the first of a member.
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Fixed && self.field.is_empty()
     }
 
     fn fixed(&mut self, packed: &[u8], at: u64) -> Result<usize> {
@@ -251,8 +270,7 @@ impl Decoder for Gzip {
     }
 
     fn end(&self, at: u64) -> Result<()> {
-        let between = self.state == State::Fixed && self.field.is_empty() && self.members > 0;
-        if between || self.state == State::Padding {
+        if self.is_between() && self.members > 0 || self.state == State::Padding {
             return Ok(());
         }
         let what = format!("the file ends inside member {}: it is cut short", self.members + 1);

@@ -6,6 +6,7 @@
 #![warn(clippy::indexing_slicing)]
 
 mod allowance;
+mod bgzf;
 mod bzip2;
 #[allow(clippy::indexing_slicing, reason = "only by how much of a slice was taken or given")]
 mod gzip;

@@ -94,7 +94,7 @@ pub fn every_death_of_the_source_passes(layer: &str, packed: &[u8]) {
         for (make, code) in [(&foreign as &dyn Fn() -> _, "source-read"), (&own, "other-code")] {
             let limits = Limits::default();
             let source = Dying { bytes: io::Cursor::new(packed[..death].to_vec()), last: Some(make()) };
-            let how = Unwrapping::new(&limits, 1);
+            let how = Unwrapping::new(&limits, 1 + death % 2);
             let mut reader = (by_name(layer).unwrap().open)(Box::new(BufReader::new(source)), &how).unwrap();
             let error = loop {
                 if let Err(error) = reader.read(&mut [0; 1000]) {

@@ -57,6 +57,16 @@ impl<D: Decoder> Unwrapper<D> {
         Self { packed, decoder, at: 0, barren: 0 }
     }
 
+    /// One that goes on behind `at` unpacked bytes, and `barren` packed ones since.
+    pub fn resumed(packed: Packed, decoder: D, at: u64, barren: u64) -> Self {
+        Self { packed, decoder, at, barren }
+    }
+
+    #[cfg(test)]
+    pub fn decoder(&self) -> &D {
+        &self.decoder
+    }
+
     fn count(&mut self, step: Step) -> Result<()> {
         self.at = self.at.saturating_add(step.given as u64);
         self.barren = if step.given > 0 { 0 } else { self.barren.saturating_add(step.taken as u64) };
