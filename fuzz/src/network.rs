@@ -95,7 +95,7 @@ pub fn answers(script: &[u8]) {
     };
     if flags & 4 != 0 {
         // What is wrong with it has been told.
-        let _ = carry(input, &None);
+        let _ = carry(input, &None, 1);
         return;
     }
     let (mut reader, len) = match input {

@@ -68,7 +68,7 @@ pub fn registry(script: &[u8]) {
     let _ = image.claims();
     match store.open(&image, &wish, &progress) {
         // What is wrong with it has been told.
-        Ok(pulled) => drop(carry(pulled.input, &None)),
+        Ok(pulled) => drop(carry(pulled.input, &None, 1)),
         Err(error) => told(&error),
     }
 }

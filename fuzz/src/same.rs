@@ -1,4 +1,4 @@
-//! An image is the same disk, or the same error, from a file and from a stream, however that is cut into chunks.
+//! An image is the same disk, or the same error, from a file and by one thread as from a stream, however that is cut into chunks, and by two.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, Write};
@@ -13,21 +13,21 @@ const CAP: u64 = 4 << 20;
 
 /// Carries `image`, whatever it is, from a stream.
 pub fn carried(image: &[u8]) {
-    let _ = carry(Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None }, &None);
+    let _ = carry(Input::Stream { reader: Box::new(Cursor::new(image.to_vec())), len: None }, &None, 1);
 }
 
 /// The disk of `image`, from a file.
 pub(crate) fn carried_from(image: &[u8], format: &str) -> Result<Vec<u8>, Error> {
-    carry(Input::File(file_of(image).expect("a temporary file")), &format.parse().ok())
+    carry(Input::File(file_of(image).expect("a temporary file")), &format.parse().ok(), 1)
 }
 
 /// Carries `image` both ways and compares. The first byte says how large chunks are.
 pub fn same(image: &[u8], format: Option<&str>) {
     let Some((chunk, image)) = image.split_first() else { return };
     let format: Option<Stated> = format.and_then(|format| format.parse().ok());
-    let by_file = carry(Input::File(file_of(image).expect("a temporary file")), &format);
+    let by_file = carry(Input::File(file_of(image).expect("a temporary file")), &format, 1);
     let chunks = Chunks { image: image.to_vec(), at: 0, chunk: usize::from(*chunk).pow(2) + 1 };
-    let by_stream = carry(Input::Stream { reader: Box::new(chunks), len: None }, &format);
+    let by_stream = carry(Input::Stream { reader: Box::new(chunks), len: None }, &format, 2);
     match (by_file, by_stream) {
         // What a stream cannot give again, a file can.
         (_, Err(error)) if error.code() == "stream-mapped-twice" => {}
@@ -45,9 +45,9 @@ fn file_of(image: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-pub(crate) fn carry(input: Input, format: &Option<Stated>) -> Result<Vec<u8>, Error> {
+pub(crate) fn carry(input: Input, format: &Option<Stated>, threads: usize) -> Result<Vec<u8>, Error> {
     let limits = Limits { virtual_size: CAP, ..LIMITS };
-    let options = Options { format: format.clone(), limits, threads: 1, ..Options::default() };
+    let options = Options { format: format.clone(), limits, threads, ..Options::default() };
     let disk = Disk::new(CAP);
     convert(input, &disk, &options, &Progress::default()).inspect_err(told)?;
     Ok(disk.finished().expect("a success is a disk"))
