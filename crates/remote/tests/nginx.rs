@@ -41,7 +41,7 @@ fn tables_come_by_ranges_of_the_same_version() {
     let (disk, report) = Fetcher::new().convert(&url, &Options::default()).unwrap();
     assert!(disk == image.disk());
     assert!(report.spooled < 65536, "{}", report.spooled);
-    let accesses = nginx.accesses(1);
+    let accesses = nginx.accesses(2);
     assert!(
         accesses
             .iter()
