@@ -115,11 +115,7 @@ impl Stream {
     fn keep_passed(&mut self, at: u64) -> Result<()> {
         let Past::Spool(spool) = &mut self.past else { return Ok(()) };
         let mut at = at.max(self.kept.start).max(self.spooled_to);
-        let end = self.frontier.min(self.kept.end);
-        while at < end {
-            let Some(bytes) = self.window.slice(at) else { break };
-            let wanted = usize::try_from(end - at).unwrap_or(usize::MAX);
-            let kept = bytes.get(..wanted).unwrap_or(bytes);
+        for kept in self.window.pieces(at..self.frontier.min(self.kept.end)) {
             spool.put(kept, at)?;
             at = at.saturating_add(kept.len() as u64);
             self.spooled_to = at;
@@ -138,21 +134,26 @@ impl Stream {
         match &mut self.past {
             Past::File(file) => file.read_at(buf, at),
             Past::Spool(spool) => match spool.read(buf, at)? {
-                0 if self.remembered.1.len() as u64 > at.wrapping_sub(self.remembered.0) => {
-                    let from = usize::try_from(at.wrapping_sub(self.remembered.0)).unwrap_or(usize::MAX);
-                    Ok(copy(self.remembered.1.get(from..).unwrap_or_default(), buf))
-                }
-                0 => Err(Error::unsupported(
-                    "stream",
-                    "mapped-twice",
-                    format!(
-                        "the image uses byte {at} again after it has passed: save it to a file, without wrappings, and convert that"
-                    ),
-                )),
+                0 => match remembered(&self.remembered, at) {
+                    Some(bytes) => Ok(copy(bytes, buf)),
+                    None => Err(Error::unsupported(
+                        "stream",
+                        "mapped-twice",
+                        format!(
+                            "the image uses byte {at} again after it has passed: save it to a file, without wrappings, and convert that"
+                        ),
+                    )),
+                },
                 got => Ok(got),
             },
         }
     }
+}
+
+/// What is remembered from the byte at `at` on, if that is.
+fn remembered((start, bytes): &(u64, Vec<u8>), at: u64) -> Option<&[u8]> {
+    let from = usize::try_from(at.checked_sub(*start)?).ok()?;
+    bytes.get(from..).filter(|bytes| !bytes.is_empty())
 }
 
 impl Source for Stream {
@@ -244,12 +245,7 @@ impl Source for Stream {
         }
         *start = range.start;
         bytes.clear();
-        while let at = *start + bytes.len() as u64
-            && let Some(passed) = self.window.slice(at).filter(|_| at < range.end)
-        {
-            let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
-            bytes.extend_from_slice(passed.get(..wanted).unwrap_or(passed));
-        }
+        self.window.pieces(range).for_each(|piece| bytes.extend_from_slice(piece));
     }
 
     fn settle(&mut self) {

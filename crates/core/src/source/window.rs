@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Loan;
@@ -50,7 +51,19 @@ impl Window {
         chunk.bytes.get(from..chunk.filled).filter(|bytes| !bytes.is_empty())
     }
 
-    /// The same, to be used elsewhere. `None` as long as more is to come into the chunk.
+    /// The bytes of `range`, piece by piece, up to the first that the window does not have.
+    pub(super) fn pieces(&self, range: Range<u64>) -> impl Iterator<Item = &[u8]> {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let bytes = self.slice(at).filter(|_| at < range.end)?;
+            let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let piece = bytes.get(..wanted).unwrap_or(bytes);
+            at = at.saturating_add(piece.len() as u64);
+            Some(piece)
+        })
+    }
+
+    /// The same as [`slice`](Self::slice), to be used elsewhere. `None` as long as more is to come into the chunk.
     pub(super) fn share(&self, at: u64) -> Option<Loan> {
         let (chunk, from) = self.chunk(at)?;
         let is_whole = chunk.filled == CHUNK || self.ended;
