@@ -167,7 +167,6 @@ impl Bgzf {
 
     /// Waits for the next group, handing others out meanwhile.
     fn next(&mut self) -> io::Result<Option<Group>> {
-        let gone = || io::Error::other("a thread that unpacks is gone");
         loop {
             match self.groups.front().map(Receiver::try_recv) {
                 Some(Ok(group)) => {
@@ -197,7 +196,7 @@ impl Bgzf {
     /// Has the other decoder go on with `rest`, and with what was handed out and read behind it.
     fn give_over(&mut self, mut rest: Vec<u8>) -> io::Result<()> {
         for group in std::mem::take(&mut self.groups) {
-            let group = group.recv().map_err(|_| io::Error::other("a thread that unpacks is gone"))?;
+            let group = group.recv().map_err(|_| gone())?;
             rest.extend_from_slice(&group.packed);
         }
         rest.append(&mut self.pending);
@@ -233,6 +232,10 @@ impl Read for Bgzf {
             }
         }
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a thread that unpacks is gone")
 }
 
 /// How long the member is that begins with `head`, if it says so.
