@@ -138,8 +138,7 @@ impl Sandbox {
     pub fn confine_process(&self) -> Result<()> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(calls) = &inner.rules.calls else { return Ok(()) };
-        let program = filter::publishing().map_err(io::Error::other);
-        match program.and_then(|program| calls.confine_process(&program)) {
+        match calls.confine_process() {
             Err(error) if inner.mode == Mode::Require => Err(entering(error)),
             _ => Ok(()),
         }
@@ -210,20 +209,18 @@ struct Rules {
 struct Calls {
     without_clone3: BpfProgram,
     decoding: BpfProgram,
-    /// The same in a process that is confined.
-    not_publishing: BpfProgram,
-    /// Whether all threads have the first by now, and are confined.
+    /// The same in a process that is confined, once it is.
+    not_publishing: OnceLock<BpfProgram>,
+    /// Whether all threads have the first by now.
     is_everywhere: AtomicBool,
-    is_confined: AtomicBool,
 }
 
 impl Calls {
     fn new() -> io::Result<Self> {
         let without_clone3 = filter::without_clone3().map_err(io::Error::other)?;
         let decoding = filter::decoding().map_err(io::Error::other)?;
-        let not_publishing = filter::not_publishing().map_err(io::Error::other)?;
-        let no = || AtomicBool::new(false);
-        Ok(Self { without_clone3, decoding, not_publishing, is_everywhere: no(), is_confined: no() })
+        let (not_publishing, is_everywhere) = (OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { without_clone3, decoding, not_publishing, is_everywhere })
     }
 
     /// Whether the kernel takes programs at all. A short one tells: of long ones it looks long at every call that there is.
@@ -235,15 +232,16 @@ impl Calls {
         if !self.is_everywhere.load(Ordering::Relaxed) {
             self.try_it()?;
         }
-        let is_confined = self.is_confined.load(Ordering::Relaxed);
-        apply_filter(if is_confined { &self.not_publishing } else { &self.decoding }).map_err(io::Error::other)
+        apply_filter(self.not_publishing.get().unwrap_or(&self.decoding)).map_err(io::Error::other)
     }
 
-    fn confine_process(&self, program: &BpfProgram) -> io::Result<()> {
+    fn confine_process(&self) -> io::Result<()> {
+        let publishing = filter::publishing().map_err(io::Error::other)?;
+        let not_publishing = filter::not_publishing().map_err(io::Error::other)?;
         apply_everywhere(&self.without_clone3)?;
         self.is_everywhere.store(true, Ordering::Relaxed);
-        apply_everywhere(program)?;
-        self.is_confined.store(true, Ordering::Relaxed);
+        apply_everywhere(&publishing)?;
+        self.not_publishing.get_or_init(|| not_publishing);
         Ok(())
     }
 }
