@@ -163,6 +163,14 @@ fn whole_answer_with_other_bytes_is_a_change() {
 }
 
 #[test]
+fn whole_answer_that_goes_on_behind_the_end_is_a_change() {
+    let longer = [disk(LEN), vec![7; 1000]].concat();
+    let unbounded = right().version(1).ranges(Ranges::Ignored).framing(Framing::Close);
+    let served = File::new(disk(LEN)).version(longer).gets([right().cut(100_000, End::Close), unbounded]);
+    check(served, "source-changed", &["all", "100000-"]);
+}
+
+#[test]
 fn new_tag_on_the_same_bytes_is_the_same_image_and_becomes_its_name() {
     let renamed = || right().tag(Tag::Literal("\"new\"".into()));
     let (server, url) = serve(file([right().cut(100_000, End::Close), renamed().cut(200_000, End::Close), renamed()]));
