@@ -11,6 +11,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 use tempfile::TempPath;
 
+use super::reserve::Reserving;
 use super::share::Sharing;
 use super::{Sink, unfinished, write_zeroes};
 use crate::error::{Error, Result};
@@ -54,6 +55,7 @@ pub struct FileSink {
     options: FileOptions,
     largest: u64,
     sharing: Sharing,
+    reserving: Reserving,
 }
 
 impl FileSink {
@@ -75,6 +77,7 @@ impl FileSink {
         let may_share = options.share && options.sparse && !options.preallocate;
         let sharing = if may_share { Sharing::within(&directory) } else { Sharing::default() };
         let opened = File::open(&directory).map_err(cannot)?;
+        let reserving = if options.preallocate { Reserving::default() } else { Reserving::for_file(&file) };
         Ok(Self {
             file,
             temporary: Mutex::new(Some(temporary)),
@@ -84,6 +87,7 @@ impl FileSink {
             options,
             largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
             sharing,
+            reserving,
         })
     }
 
@@ -169,6 +173,7 @@ impl Sink for FileSink {
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check_size(offset.saturating_add(data.len() as u64))?;
+        self.reserving.ahead_of(&self.file, data, offset);
         self.file.write_all_at(data, offset).map_err(|e| Error::writing("writing the disk", Some(offset), e))
     }
 

@@ -4,6 +4,7 @@
 mod device;
 mod discard;
 mod file;
+mod reserve;
 mod share;
 mod stdout;
 mod unfinished;
@@ -58,6 +59,9 @@ pub trait Sink: Sync {
         0
     }
 }
+
+/// What statfs calls ext2, ext3 and ext4.
+const EXT: u64 = 0xef53;
 
 /// Zeroes for targets that must be told every one of them. As much as a pipe takes at once.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];

@@ -25,7 +25,7 @@ pub(super) struct Sharing {
 }
 
 /// Filesystems that never do, so that no file has to be made to find out: ext2 to ext4, and tmpfs.
-const NEVER: [u64; 2] = [0xef53, 0x0102_1994];
+const NEVER: [u64; 2] = [super::EXT, 0x0102_1994];
 
 impl Sharing {
     /// Finds out about files in `directory`. At once, since it takes files, which whoever writes the disk may have no right to make.

@@ -9,4 +9,5 @@ mod file;
 mod full;
 mod lab;
 mod pipe;
+mod reserve;
 mod share;

@@ -1,0 +1,56 @@
+//! Blocks are reserved right before they are written where that pays, and no others.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use diskferry::Kind;
+use diskferry::sink::{FileOptions, FileSink, Sink};
+
+use crate::lab::{KIB, MIB, Mount, assert_same, pattern, run};
+
+const FILESYSTEM: u64 = 16 * MIB;
+
+/// A disk with much in one piece, and little in another. Returns what `filefrag` has to say when both are written and neither is synced.
+fn make(mount: &Mount, options: FileOptions) -> String {
+    let target = mount.path.join("disk.raw");
+    let sink = FileSink::create(&target, options).unwrap();
+    sink.prepare(Some(4 * MIB)).unwrap();
+    sink.write_at(&pattern(MIB, 512 * KIB), MIB).unwrap();
+    sink.write_at(&pattern(2 * MIB, 64 * KIB), 2 * MIB).unwrap();
+    let map = run("filefrag", &["-v", sink.temporary().unwrap().to_str().unwrap()]).unwrap();
+    sink.finish(4 * MIB).unwrap();
+    let disk = fs::read(&target).unwrap();
+    assert_same(&disk[MIB as usize..][..512 << 10], &pattern(MIB, 512 * KIB));
+    assert_same(&disk[2 * MIB as usize..][..64 << 10], &pattern(2 * MIB, 64 * KIB));
+    map
+}
+
+fn stored(mount: &Mount) -> u64 {
+    fs::metadata(mount.path.join("disk.raw")).unwrap().blocks() * 512
+}
+
+#[test]
+fn ext4_has_its_blocks_before_it_has_the_bytes() {
+    let mount = Mount::made_by(&["mkfs.ext4", "-q", "-b", "4096"], FILESYSTEM);
+    let map = make(&mount, FileOptions::default());
+    let states = |state: &str| map.lines().filter(|line| line.contains(state)).count();
+    assert_eq!((states("unwritten"), states("delalloc")), (1, 1), "{map}");
+    assert_eq!(stored(&mount), 576 * KIB);
+}
+
+#[test]
+fn a_filesystem_without_unwritten_blocks_is_written_to_all_the_same() {
+    let mount = Mount::made_by(&["mkfs.ext3", "-q", "-b", "4096"], FILESYSTEM);
+    assert!(!make(&mount, FileOptions::default()).contains("unwritten"));
+    // And a block of addresses.
+    assert_eq!(stored(&mount), 576 * KIB + 4 * KIB);
+}
+
+#[test]
+fn a_full_filesystem_is_told_by_the_writing() {
+    let mount = Mount::made_by(&["mkfs.ext4", "-q", "-b", "4096"], FILESYSTEM);
+    let sink = FileSink::create(mount.path.join("disk.raw"), FileOptions::default()).unwrap();
+    sink.prepare(Some(64 * MIB)).unwrap();
+    let error = (0..64).find_map(|at| sink.write_at(&pattern(at * MIB, MIB), at * MIB).err()).unwrap();
+    assert_eq!((error.kind(), error.code().as_str()), (Kind::Target, "target-no-space"));
+}
