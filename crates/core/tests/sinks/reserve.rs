@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use diskferry::Kind;
 use diskferry::sink::{FileOptions, FileSink, Sink};
 
-use crate::lab::{KIB, MIB, Mount, assert_same, pattern, run};
+use crate::lab::{KIB, MIB, Mount, assert_same, pattern, run, zeroes};
 
 const FILESYSTEM: u64 = 16 * MIB;
 
@@ -19,9 +19,9 @@ fn make(mount: &Mount, options: FileOptions) -> String {
     sink.write_at(&pattern(2 * MIB, 64 * KIB), 2 * MIB).unwrap();
     let map = run("filefrag", &["-v", sink.temporary().unwrap().to_str().unwrap()]).unwrap();
     sink.finish(4 * MIB).unwrap();
-    let disk = fs::read(&target).unwrap();
-    assert_same(&disk[MIB as usize..][..512 << 10], &pattern(MIB, 512 * KIB));
-    assert_same(&disk[2 * MIB as usize..][..64 << 10], &pattern(2 * MIB, 64 * KIB));
+    let disk = [zeroes(MIB), pattern(MIB, 512 * KIB), zeroes(512 * KIB), pattern(2 * MIB, 64 * KIB)].concat();
+    let rest = zeroes(2 * MIB - 64 * KIB);
+    assert_same(&fs::read(&target).unwrap(), &[disk, rest].concat());
     map
 }
 
