@@ -129,7 +129,13 @@ impl Resource {
             again: Again::Later(None),
         })?;
         match &chunk {
-            Some(bytes) => answer.pass(bytes)?,
+            Some(bytes) => {
+                answer.pass(bytes)?;
+                if self.about.total.is_some_and(|total| answer.at > total) {
+                    // A later answer that does not say how long it is.
+                    return Err(changed("the image on the server has become longer than it was said to be"));
+                }
+            }
             None if answer.part_end.is_some_and(|end| answer.at < end) => return Err(self.interrupted(answer.at)),
             None => {}
         }
