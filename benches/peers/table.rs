@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::goal::Standing;
 use crate::job::Sample;
-use crate::rows::{OURS, Role};
+use crate::rows::{OURS, ROWS, Role};
 use crate::{Outcome, To};
 
 /// Between two lines of a page, that of where disks were written to and this one, the tables are replaced.
@@ -66,7 +66,7 @@ fn line(text: &mut String, Outcome { row, results, data, .. }: &Outcome) {
         .unwrap();
 }
 
-/// Puts `tables` between the marks in the page at `path`, which is relative to the workspace.
+/// Puts `tables` between the marks in the page at `path`, which is relative to the workspace. Of rows that are not in them the page keeps what it has.
 pub fn put_into(path: &Path, to: To, tables: &str) {
     let begin = match to {
         To::Disk => "<!-- tables of `--bench peers` -->",
@@ -75,8 +75,26 @@ pub fn put_into(path: &Path, to: To, tables: &str) {
     let path = &Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     let page = fs::read_to_string(path).unwrap();
     let (before, rest) = page.split_once(begin).expect("the page has a mark for the tables");
-    let (_, after) = rest.split_once(END).expect("the page has a mark behind the tables");
-    fs::write(path, format!("{before}{begin}\n{tables}{END}{after}")).unwrap();
+    let (old, after) = rest.split_once(END).expect("the page has a mark behind the tables");
+    fs::write(path, format!("{before}{begin}\n{}{END}{after}", merged(old, tables))).unwrap();
+}
+
+/// The tables of `new`, and of `old` the rows that these do not have.
+fn merged(old: &str, new: &str) -> String {
+    let mut tables: Vec<Vec<&str>> = Vec::new();
+    for table in new.trim().split("\n\n").chain(old.trim().split("\n\n")) {
+        match tables.iter_mut().find(|known| known.first().copied() == table.lines().next()) {
+            Some(known) => known.extend(table.lines().skip(2)),
+            None => tables.push(table.lines().collect()),
+        }
+    }
+    let ordered = tables.iter().map(|table| {
+        let (head, lines) = table.split_at(2);
+        let of = |name: &str| lines.iter().find(|line| line.starts_with(&format!("| {name} | ")));
+        let rows = ROWS.iter().filter_map(|row| of(row.name));
+        head.iter().chain(rows).map(|line| format!("{line}\n")).collect()
+    });
+    ordered.collect::<Vec<String>>().join("\n")
 }
 
 /// The middle of each measure by itself.

@@ -300,7 +300,8 @@ mod traced {
         let (writes, syncs, renames) =
             (at("pwrite64", ""), at("fsync", ""), [at("rename", ""), at("renameat", ""), at("renameat2", "")].concat());
         let ends = at("exit_group", "");
-        assert_eq!((syncs.len(), renames.len(), ends.len()), (2, 1, 1), "{log}");
+        assert_eq!((syncs.len(), renames.len()), (2, 1), "{log}");
+        // A thread that the end of the process finds at work is logged as if it had called for it.
         let order = [writes.last().unwrap(), &syncs[0], &renames[0], &syncs[1], &ends[0]];
         assert!(order.is_sorted(), "{order:?} in {log}");
     }
