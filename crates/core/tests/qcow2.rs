@@ -297,13 +297,13 @@ fn what_versions_and_clusters_rule_out_gives_its_error() {
     let small = Qcow2 { cluster_bits: 12, ..Qcow2::new(MIB) };
     let extended = |built: &mut Built| poke(&mut built.image, field::INCOMPATIBLE, 16);
     assert_eq!(refused(small.clone(), &extended), "qcow2-extended-l2-cluster");
-    // Behind the header of 112 bytes stand the type and the length of an extension.
-    for (len, code) in [(4096 - 120 + 1, "qcow2-extension-length"), (u64::from(u32::MAX), "qcow2-extension-length")] {
+    // Behind the header of 112 bytes stand the type and the length of an extension, be it the one that ends them.
+    for (kind, len) in [(7, 4096 - 120 + 1), (7, u64::from(u32::MAX)), (0, 4096)] {
         let extension = |built: &mut Built| {
-            poke(&mut built.image, Field::be(112, 4), 7);
+            poke(&mut built.image, Field::be(112, 4), kind);
             poke(&mut built.image, Field::be(116, 4), len);
         };
-        assert_eq!(refused(small.clone(), &extension), code, "{len}");
+        assert_eq!(refused(small.clone(), &extension), "qcow2-extension-length", "{kind}, {len}");
     }
     let zero = |built: &mut Built| {
         let entry = field::entry(built.l2[&0], 0);
