@@ -102,7 +102,7 @@ impl Entries {
                 self.check_end()?;
                 return Ok(None);
             };
-            self.count += 1;
+            self.count = self.count.saturating_add(1);
             if self.count > MOST {
                 let what = format!("the archive has more than {MOST} entries");
                 return Err(Error::corrupt(FORMAT, "too-many-entries", at, what));
@@ -239,18 +239,20 @@ impl Entries {
 
     /// Passes over what is left of the data.
     fn skip(&mut self) -> Result<()> {
-        if self.at >= self.next {
-            return Ok(());
-        }
-        let mut buf = vec![0; usize::try_from(self.next - self.at).unwrap_or(usize::MAX).min(64 << 10)];
-        while self.at < self.next {
-            let most = usize::try_from(self.next - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let mut buf = vec![0; self.left().min(64 << 10)];
+        while self.left() > 0 {
+            let most = self.left().min(buf.len());
             let got = self.some(buf.get_mut(..most).unwrap_or_default())?;
             if got == 0 {
                 return if self.at < self.end { Err(self.ends_early()) } else { Ok(()) };
             }
         }
         Ok(())
+    }
+
+    /// Bytes up to the next header.
+    fn left(&self) -> usize {
+        usize::try_from(self.next.saturating_sub(self.at)).unwrap_or(usize::MAX)
     }
 
     /// Behind the end there is nothing but zeros. A block of them has been read.
@@ -270,19 +272,18 @@ impl Entries {
                 let what = "something follows the end of the archive";
                 return Err(Error::corrupt(FORMAT, "trailing-garbage", end, what));
             }
-            if self.at - end > PADDING {
+            if self.at.saturating_sub(end) > PADDING {
                 let what = format!("more than {PADDING} bytes of nothing follow the end of the archive");
                 return Err(Error::corrupt(FORMAT, "trailing-garbage", end, what));
             }
         }
     }
 
-    fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
-        let mut done = 0;
-        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+    fn fill(&mut self, mut rest: &mut [u8]) -> Result<()> {
+        while !rest.is_empty() {
             match self.some(rest)? {
                 0 => return Err(self.ends_early()),
-                got => done += got,
+                got => rest = rest.get_mut(got..).unwrap_or_default(),
             }
         }
         Ok(())
@@ -315,12 +316,9 @@ impl Raw {
     /// Whether it is a header: the sum over its bytes, with spaces for the sum itself. Some old writers took signed bytes.
     fn is_sound(&self, block: &[u8; BLOCK]) -> bool {
         let Some(stated) = number(&self.checksum).and_then(|sum| i64::try_from(sum).ok()) else { return false };
-        let (mut unsigned, mut signed) = (0, 0);
-        for (byte, at) in block.iter().zip(0..) {
-            let byte = if (148..156).contains(&at) { b' ' } else { *byte };
-            unsigned += i64::from(byte);
-            signed += i64::from(byte.cast_signed());
-        }
+        let bytes = block.iter().zip(0..).map(|(byte, at)| if (148..156).contains(&at) { b' ' } else { *byte });
+        let unsigned: i64 = bytes.clone().map(i64::from).sum();
+        let signed: i64 = bytes.map(|byte| i64::from(byte.cast_signed())).sum();
         stated == unsigned || stated == signed
     }
 
@@ -347,8 +345,8 @@ fn number(field: &[u8]) -> Option<u64> {
     }
     let digits = field.trim_ascii_start();
     let digits = digits.split(|&byte| byte == 0 || byte == b' ').next().unwrap_or_default();
-    digits.iter().try_fold(0_u64, |value, &digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
-        _ => None,
+    digits.iter().try_fold(0_u64, |value, &digit| {
+        let digit = char::from(digit).to_digit(8)?;
+        value.checked_mul(8)?.checked_add(digit.into())
     })
 }

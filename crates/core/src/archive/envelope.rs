@@ -3,6 +3,8 @@
 //! Everything that could differ from one time to the next is fixed, so that the same image makes the same archive.
 //! Ustar as POSIX.1-1988 has it; a pax header in front where the name or the size does not fit.
 
+use std::iter::repeat;
+
 /// Length of a block.
 const BLOCK: u64 = 512;
 
@@ -43,15 +45,15 @@ impl Envelope {
         }
         let short = if fits { path.as_bytes() } else { b"disk/image" };
         head.extend(header(short, 0o644, if size > SIZE { 0 } else { size }, b'0'));
-        let fill = (BLOCK - size % BLOCK) % BLOCK + 2 * BLOCK;
+        let fill = BLOCK.saturating_sub(size % BLOCK) % BLOCK;
         // At most three blocks.
-        let tail = vec![0; usize::try_from(fill).unwrap_or_default()];
+        let tail = vec![0; usize::try_from(fill.saturating_add(2 * BLOCK)).unwrap_or_default()];
         Self { head, tail }
     }
 
     /// Length of the archive around an image of `size` bytes.
     pub fn archive_len(&self, size: u64) -> u64 {
-        size.saturating_add((self.head.len() + self.tail.len()) as u64)
+        size.saturating_add(self.head.len() as u64).saturating_add(self.tail.len() as u64)
     }
 }
 
@@ -69,9 +71,7 @@ fn header(name: &[u8], mode: u64, size: u64, kind: u8) -> Vec<u8> {
     ];
     let mut block = Vec::new();
     for (value, room) in fields {
-        let end = block.len() + room;
-        block.extend(value.iter().take(room));
-        block.resize(end, 0);
+        block.extend(value.iter().chain(repeat(&0)).take(room));
     }
     // Name of a link, then magic and version, and no names of owners.
     block.resize(257, 0);
@@ -91,9 +91,10 @@ fn octal(value: u64, digits: usize) -> Vec<u8> {
 /// A record of a pax header: its own length stands in front, and counts itself.
 fn record(name: &str, value: &str) -> Vec<u8> {
     let rest = format!(" {name}={value}\n");
-    let mut len = rest.len() + 1;
-    while len != rest.len() + len.to_string().len() {
-        len = rest.len() + len.to_string().len();
+    let with = |len: usize| rest.len().saturating_add(len.to_string().len());
+    let mut len = with(0);
+    while len != with(len) {
+        len = with(len);
     }
     format!("{len}{rest}").into_bytes()
 }

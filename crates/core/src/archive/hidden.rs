@@ -59,7 +59,8 @@ impl Hidden {
             let place = if entry.kind == Kind::Directory { &mut self.files } else { &mut self.trees };
             place.insert(entry.path.clone());
         }
-        if self.trees.len() + self.below.len() + self.files.len() > MOST {
+        let noted: usize = [&self.trees, &self.below, &self.files].map(BTreeSet::len).iter().sum();
+        if noted > MOST {
             let what = format!("the layer changes more than {MOST} files where the image should be");
             return Err(Error::corrupt(FORMAT, "too-many-entries", entry.at, what));
         }

@@ -10,6 +10,7 @@
 //! [OCI image specification](https://github.com/opencontainers/image-spec/blob/main/layer.md).
 
 #![warn(clippy::indexing_slicing)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod entry;
 mod envelope;

@@ -43,8 +43,9 @@ fn record(records: &[u8]) -> Option<(&[u8], &[u8])> {
     // No header is so long that its length has more digits.
     let space = records.iter().take(8).position(|&byte| byte == b' ')?;
     let len = usize::try_from(decimal(records.get(..space)?)?).ok()?;
-    let record = records.get(space + 1..len)?.strip_suffix(b"\n")?;
-    Some((record, records.get(len..)?))
+    let (record, rest) = records.split_at_checked(len)?;
+    let record = record.get(space..)?.strip_prefix(b" ")?.strip_suffix(b"\n")?;
+    Some((record, rest))
 }
 
 /// Digits only: `parse` alone would take a sign.

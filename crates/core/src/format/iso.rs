@@ -53,7 +53,7 @@ impl Primary {
     /// Bytes that the volume takes; 0 where the descriptor contradicts itself.
     fn volume_size(&self) -> u64 {
         let agreed = self.blocks.get() == self.blocks_again.get();
-        if agreed { u64::from(self.blocks) * u64::from(self.block_size) } else { 0 }
+        if agreed { u64::from(self.blocks).saturating_mul(self.block_size.into()) } else { 0 }
     }
 
     fn label(&self) -> String {

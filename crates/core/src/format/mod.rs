@@ -1,6 +1,7 @@
 //! Image formats: what each one is told by, and how it is opened. One line per format in [`FORMATS`].
 
 #![warn(clippy::indexing_slicing)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod detect;
 mod foreign;

@@ -38,7 +38,7 @@ const MOST_BLOCKS: u64 = 0x3fff_ffff;
 const FREE: u32 = u32::MAX;
 const ZERO: u32 = u32::MAX - 1;
 /// Entries of the block map that are read at once: 64 KiB.
-const PIECE: u64 = 16 << 10;
+const PIECE: usize = 16 << 10;
 const ENTRY: u64 = 4;
 
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -191,7 +191,7 @@ impl Header {
 
     fn check_places(&self) -> Result<()> {
         if self.header_end < HEADER_AT + SHORTEST_HEADER {
-            let found = self.header_end - HEADER_AT;
+            let found = self.header_end.saturating_sub(HEADER_AT);
             let what = format!("a header of {found} bytes, {SHORTEST_HEADER} is the least");
             return Err(Error::corrupt(FORMAT, "header-size", HEADER_AT, what));
         }
@@ -215,11 +215,11 @@ impl Header {
     }
 
     fn map_len(&self) -> u64 {
-        self.blocks * ENTRY
+        self.blocks.saturating_mul(ENTRY)
     }
 
     fn map_end(&self) -> u64 {
-        self.map_at + self.map_len()
+        self.map_at.saturating_add(self.map_len())
     }
 
     /// Entries that the disk does not need have to be there all the same, as in a file, whose length is known
@@ -228,12 +228,13 @@ impl Header {
         if self.needed() == self.blocks {
             return Ok(());
         }
-        look_exact(source, &mut [0], self.map_end() - 1, FORMAT, "the block map")
+        look_exact(source, &mut [0], self.map_end().saturating_sub(1), FORMAT, "the block map")
     }
 
     /// Where the bytes of the stored block `number` are. [`MOST_BLOCKS`] proves that it cannot overflow.
     fn block_at(&self, number: u64) -> u64 {
-        self.data_at + number * (self.extra + self.block_size) + self.extra
+        let blocks = number.saturating_mul(self.extra.saturating_add(self.block_size));
+        self.data_at.saturating_add(blocks).saturating_add(self.extra)
     }
 
     fn info(&self) -> ImageInfo {
@@ -309,8 +310,11 @@ impl Image for Vdi {
         if header.needed() == 0 {
             header.check_rest(source)?;
         }
-        let piece = |first: u64| Table { at: header.map_at + first * ENTRY, start: first * header.block_size };
-        let pieces = (0..header.needed().div_ceil(PIECE)).map(|number| piece(number * PIECE)).collect();
+        let piece = |first: u64| Table {
+            at: header.map_at.saturating_add(first.saturating_mul(ENTRY)),
+            start: first.saturating_mul(header.block_size),
+        };
+        let pieces = (0..header.needed()).step_by(PIECE).map(piece).collect();
         self.walk.along(order);
         self.walk.plan(pieces, 0, &[(0, header.header_end), (header.map_at, header.map_len())])
     }
@@ -329,18 +333,21 @@ struct Map {
 impl Map {
     fn load(&mut self, walk: &mut Walk, source: &mut dyn Source, piece: Table) -> Result<()> {
         let block_size = self.header.block_size;
-        let left = self.header.needed().saturating_sub(piece.start / block_size);
-        let count = usize::try_from(left.min(PIECE)).unwrap_or_default();
-        let mut marks = vec![U32::ZERO; count];
+        let left = self.header.disk_size.saturating_sub(piece.start).div_ceil(block_size);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut marks = vec![U32::ZERO; left.min(PIECE)];
         look_exact(source, marks.as_mut_bytes(), piece.at, FORMAT, "the block map")?;
         if left <= PIECE {
             self.header.check_rest(source)?;
         }
-        for (place, mark) in (0..).zip(&marks) {
-            let start = piece.start + place * block_size;
+        for (place, mark) in (0_u64..).zip(&marks) {
+            let start = piece.start.saturating_add(place.saturating_mul(block_size));
             match mark.get() {
                 FREE | ZERO => walk.zero(start, block_size),
-                number => walk.data(self.place(number.into(), piece.at + place * ENTRY)?, start, block_size)?,
+                number => {
+                    let entry_at = piece.at.saturating_add(place.saturating_mul(ENTRY));
+                    walk.data(self.place(number.into(), entry_at)?, start, block_size)?;
+                }
             }
         }
         Ok(())
@@ -364,10 +371,13 @@ impl Map {
 struct Blocks(Vec<u64>);
 
 impl Blocks {
+    /// Bits of a word.
+    const WORD: u64 = 64;
+
     /// An empty set for numbers below `count`.
     fn new(count: u64, limits: &Limits) -> Result<Self> {
-        let words = count.div_ceil(u64::BITS.into());
-        let wanted = words * 8;
+        let words = count.div_ceil(Self::WORD);
+        let wanted = words.saturating_mul(8);
         let too_much = Error::Limit {
             what: "bytes to tell duplicate blocks",
             wanted,
@@ -386,7 +396,7 @@ impl Blocks {
 
     /// Adds `number`. False if it was there, or has no place.
     fn insert(&mut self, number: u64) -> bool {
-        let (word, bit) = (number / u64::from(u64::BITS), 1 << (number % u64::from(u64::BITS)));
+        let (word, bit) = (number / Self::WORD, 1 << (number % Self::WORD));
         let Some(word) = usize::try_from(word).ok().and_then(|word| self.0.get_mut(word)) else { return false };
         let fresh = *word & bit == 0;
         *word |= bit;

@@ -199,8 +199,8 @@ impl Walk {
 
     /// One table alone must not take more memory than all may.
     fn bound_table(&self) -> Result<()> {
-        let runs = (self.runs.len().saturating_sub(self.waiting) * size_of::<Run>()) as u64;
-        let wanted = self.held.saturating_add(runs);
+        let runs = self.runs.len().saturating_sub(self.waiting).saturating_mul(size_of::<Run>());
+        let wanted = self.held.saturating_add(runs as u64);
         if wanted > self.limit {
             let what = "bytes of memory for one mapping table of the image";
             return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
@@ -212,7 +212,7 @@ impl Walk {
     /// attacker does.
     fn bound_repeats(&mut self, extent: &Extent) -> Result<()> {
         let Some((at, len)) = stored(extent) else { return Ok(()) };
-        let times = if at == self.repeated.0 { self.repeated.1 + 1 } else { 1 };
+        let times = if at == self.repeated.0 { self.repeated.1.saturating_add(1) } else { 1 };
         self.repeated = (at, times);
         self.named = self.named.saturating_add(len);
         self.furthest = self.furthest.max(at.saturating_add(len));
@@ -237,7 +237,7 @@ impl Walk {
                 source.remember(end.saturating_sub(SECTOR - 1)..end);
                 return Ok(());
             }
-            self.tails += 1;
+            self.tails = self.tails.saturating_add(1);
         }
         source.keep(end.saturating_sub(SECTOR - 1)..end)
     }
@@ -275,8 +275,9 @@ impl Walk {
     }
 
     fn check_memory(&self, tables: usize, spans: usize) -> Result<()> {
-        let planned = tables * size_of::<Table>() + spans * size_of::<Span>() + self.runs.len() * size_of::<Run>();
-        let wanted = self.held.saturating_add(planned as u64);
+        let kept = [(tables, size_of::<Table>()), (spans, size_of::<Span>()), (self.runs.len(), size_of::<Run>())];
+        let add = |sum: u64, (count, each): (usize, usize)| sum.saturating_add(count.saturating_mul(each) as u64);
+        let wanted = kept.into_iter().fold(self.held, add);
         if wanted > self.limit {
             let what = "bytes of memory for the image's mapping tables";
             return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
@@ -315,12 +316,12 @@ impl Walk {
     fn push(&mut self, at: u64, start: u64, len: u64, stored: u32) {
         // The longest run is a whole number of the largest clusters, so that its parts stay aligned.
         const LONGEST: u64 = 1 << 40;
-        let mut done = 0;
+        let mut done = 0_u64;
         while done < len {
-            let part = (len - done).min(LONGEST);
+            let part = len.saturating_sub(done).min(LONGEST);
             let at = if stored == ZERO { 0 } else { at.saturating_add(done) };
             self.push_part(at, start.saturating_add(done), part, stored);
-            done += part;
+            done = done.saturating_add(part);
         }
     }
 
@@ -332,7 +333,9 @@ impl Walk {
         let sectors = u32::try_from(len.div_ceil(SECTOR)).unwrap_or(u32::MAX);
         let run = Run { key, other, sectors, stored };
         match &mut self.open {
-            Some(open) if continues(open, &run, self.order) => open.sectors += sectors,
+            Some(open) if continues(open, &run, self.order) => {
+                open.sectors = open.sectors.saturating_add(sectors);
+            }
             open => {
                 let before = open.replace(run);
                 self.runs.extend(before.map(Reverse));

@@ -46,7 +46,10 @@ impl Bzip2 {
                 FORMAT,
                 "data",
                 at,
-                format!("damaged data or a wrong CRC-32 in stream {}: the download or the file is damaged", n + 1),
+                format!(
+                    "damaged data or a wrong CRC-32 in stream {}: the download or the file is damaged",
+                    n.saturating_add(1)
+                ),
             ),
         }
     }
@@ -65,7 +68,7 @@ impl Decoder for Bzip2 {
             Ok(Status::MemNeeded) => return Err(Error::reading(at, io::ErrorKind::OutOfMemory.into())),
             Ok(Status::StreamEnd) => {
                 self.stream = None;
-                self.streams += 1;
+                self.streams = self.streams.saturating_add(1);
             }
             Ok(_) => {}
             Err(finding) => return Err(self.error(finding, at)),
@@ -77,7 +80,7 @@ impl Decoder for Bzip2 {
         if self.stream.is_none() && self.streams > 0 {
             return Ok(());
         }
-        let what = format!("the file ends inside stream {}: it is cut short", self.streams + 1);
+        let what = format!("the file ends inside stream {}: it is cut short", self.streams.saturating_add(1));
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }

@@ -93,6 +93,11 @@ impl Gzip {
         self.members
     }
 
+    /// Of the member that is being read: the first is 1.
+    fn number(&self) -> u64 {
+        self.members.saturating_add(1)
+    }
+
     /// Whether the next byte would be the first of a member.
     pub(super) fn is_between(&self) -> bool {
         self.state == State::Fixed && self.field.is_empty()
@@ -109,11 +114,11 @@ impl Gzip {
         }
         let Some([_, _, method, flags, ..]) = self.field.first::<FIXED>() else { return Ok(taken) };
         if method != DEFLATE {
-            let what = format!("member {} has compression method {method}, only {DEFLATE} exists", self.members + 1);
+            let what = format!("member {} has compression method {method}, only {DEFLATE} exists", self.number());
             return Err(Error::unsupported(FORMAT, "method", what));
         }
         if flags & RESERVED != 0 {
-            let what = format!("the header of member {} has unknown flags {:#04x}", self.members + 1, flags & RESERVED);
+            let what = format!("the header of member {} has unknown flags {:#04x}", self.number(), flags & RESERVED);
             return Err(Error::unsupported(FORMAT, "flags", what));
         }
         self.flags = flags;
@@ -146,31 +151,30 @@ impl Gzip {
 
     fn extra_len(&mut self, packed: &[u8]) -> usize {
         let taken = self.field.take(packed, 2);
-        self.header_crc.update(&packed[..taken]);
         if let Some(len) = self.field.first() {
+            self.header_crc.update(&len);
             self.state = State::Extra { left: u16::from_le_bytes(len).into() };
         }
         taken
     }
 
     fn extra(&mut self, packed: &[u8], left: usize) -> usize {
-        let taken = left.min(packed.len());
-        self.header_crc.update(&packed[..taken]);
-        match left - taken {
+        let extra = packed.get(..left).unwrap_or(packed);
+        self.header_crc.update(extra);
+        match left.saturating_sub(extra.len()) {
             0 => self.next_header_field(),
             left => self.state = State::Extra { left },
         }
-        taken
+        extra.len()
     }
 
     fn text(&mut self, packed: &[u8]) -> usize {
-        let end = packed.iter().position(|&byte| byte == 0);
-        let taken = end.map_or(packed.len(), |end| end + 1);
-        self.header_crc.update(&packed[..taken]);
-        if end.is_some() {
+        let text = packed.split_inclusive(|&byte| byte == 0).next().unwrap_or_default();
+        self.header_crc.update(text);
+        if text.ends_with(&[0]) {
             self.next_header_field();
         }
-        taken
+        text.len()
     }
 
     fn check_header(&mut self, packed: &[u8], at: u64) -> Result<usize> {
@@ -180,7 +184,7 @@ impl Gzip {
         if u32::from(stored) != computed {
             let what = format!(
                 "wrong CRC-16 of the header of member {}: {stored:#06x} stored, {computed:#06x} computed: the file is damaged",
-                self.members + 1
+                self.number()
             );
             return Err(Error::corrupt(FORMAT, "header", at, what));
         }
@@ -197,12 +201,12 @@ impl Gzip {
             Ok(Status::BufError) if packed.is_empty() => {}
             Ok(Status::Ok) => {}
             Ok(Status::BufError) | Err(_) => {
-                let what = format!("the data of member {} is damaged", self.members + 1);
+                let what = format!("the data of member {} is damaged", self.number());
                 return Err(Error::corrupt(FORMAT, "data", at, what));
             }
         }
-        self.crc.update(&unpacked[..step.given]);
-        self.len += step.given as u64;
+        self.crc.update(unpacked.get(..step.given).unwrap_or_default());
+        self.len = self.len.saturating_add(step.given as u64);
         Ok(step)
     }
 
@@ -214,7 +218,7 @@ impl Gzip {
             let what = format!(
                 "wrong CRC-32 at the end of member {}: {stored:#010x} stored, {computed:#010x} computed: \
                  the download or the file is damaged",
-                self.members + 1
+                self.number()
             );
             return Err(Error::corrupt(FORMAT, "check", at, what));
         }
@@ -224,11 +228,11 @@ impl Gzip {
             let what = format!(
                 "wrong length at the end of member {}: {stored} stored, {unpacked} unpacked (modulo 2^32): \
                  the download or the file is damaged",
-                self.members + 1
+                self.number()
             );
             return Err(Error::corrupt(FORMAT, "length", at, what));
         }
-        self.members += 1;
+        self.members = self.number();
         self.field.clear();
         self.state = State::Fixed;
         Ok(taken)
@@ -273,7 +277,7 @@ impl Decoder for Gzip {
         if self.is_between() && self.members > 0 || self.state == State::Padding {
             return Ok(());
         }
-        let what = format!("the file ends inside member {}: it is cut short", self.members + 1);
+        let what = format!("the file ends inside member {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }

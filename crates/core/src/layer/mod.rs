@@ -4,11 +4,11 @@
 //! Each wrapping's file says how one step of unpacking is done; the loop around the steps is the same for all.
 
 #![warn(clippy::indexing_slicing)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod allowance;
 mod bgzf;
 mod bzip2;
-#[allow(clippy::indexing_slicing, reason = "only by how much of a slice was taken or given")]
 mod gzip;
 mod peel;
 #[cfg(test)]

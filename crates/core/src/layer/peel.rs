@@ -38,7 +38,7 @@ fn peel_probed(mut reader: Reader, how: &Unwrapping) -> Result<(Reader, Vec<&'st
         let layer = probe(&head);
         reader = Box::new(Cursor::new(head).chain(reader));
         let Some(layer) = layer else { return Ok((reader, peeled)) };
-        check_depth(peeled.len() as u64 + 1, u64::from(how.limits.layers))?;
+        check_depth((peeled.len() as u64).saturating_add(1), u64::from(how.limits.layers))?;
         reader = open(layer, reader, how)?;
         peeled.push(layer.name);
     }

@@ -116,16 +116,16 @@ impl<const N: usize> Field<N> {
         let missing = self.bytes.get_mut(self.len..want).unwrap_or_default();
         let n = missing.len().min(packed.len());
         missing.iter_mut().zip(packed).for_each(|(to, from)| *to = *from);
-        self.len += n;
+        self.len = self.len.saturating_add(n);
         n
     }
 
     /// As [`take`](Self::take), of a header whose first bytes tell its length, and whether it is whole.
     pub fn gather(&mut self, packed: &[u8], len: fn(&[u8]) -> usize) -> (usize, bool) {
-        let mut taken = 0;
+        let mut taken = 0_usize;
         loop {
             let want = len(self.bytes());
-            taken += self.take(packed.get(taken..).unwrap_or_default(), want);
+            taken = taken.saturating_add(self.take(packed.get(taken..).unwrap_or_default(), want));
             if self.len < want {
                 return (taken, false);
             }

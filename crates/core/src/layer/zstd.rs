@@ -19,6 +19,8 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// Magic and length.
 const SKIPPABLE_HEADER: usize = 8;
+/// Magic and descriptor.
+const FIXED: usize = MAGIC.len() + 1;
 /// Magic, descriptor, window, dictionary (4), content size (8).
 const MAX_HEADER: usize = 18;
 /// What the decoder can be told; a larger window cannot be decoded on 64-bit machines.
@@ -42,7 +44,7 @@ pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
     let Some(content) = Frame::parse(header).content else { return Ok(None) };
     let is_all = if stored.seekable() {
         let checksum = header.get(MAGIC.len()).map_or(0, |&byte| Descriptor(byte).checksum_len());
-        end_of_blocks(stored, header.len() as u64)?.map(|end| end + checksum) == stored.len()
+        end_of_blocks(stored, header.len() as u64)?.map(|end| end.saturating_add(checksum)) == stored.len()
     } else {
         stored.len().is_none_or(|len| len <= largest_frame(content))
     };
@@ -131,7 +133,7 @@ impl Zstd {
         let Frame { window, dictionary, .. } = Frame::parse(header);
         if dictionary != 0 {
             let what =
-                format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.frames + 1);
+                format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.number());
             return Err(Error::unsupported(FORMAT, "dictionary", what));
         }
         if !self.window.grow(window) {
@@ -159,7 +161,7 @@ impl Zstd {
 
     fn skip(&mut self, packed: &[u8], left: u64) -> usize {
         let taken = usize::try_from(left).map_or(packed.len(), |left| left.min(packed.len()));
-        match left - taken as u64 {
+        match left.saturating_sub(taken as u64) {
             0 => self.end_frame(),
             left => self.state = State::Skipped { left },
         }
@@ -167,9 +169,14 @@ impl Zstd {
     }
 
     fn end_frame(&mut self) {
-        self.frames += 1;
+        self.frames = self.number();
         self.header.clear();
         self.state = State::Header;
+    }
+
+    /// Of the frame that is being read: the first is 1.
+    fn number(&self) -> u64 {
+        self.frames.saturating_add(1)
     }
 
     fn no_frame(&self, at: u64) -> Error {
@@ -186,7 +193,7 @@ impl Zstd {
 
     fn error(&self, code: ErrorCode, at: u64) -> Error {
         let is = |kind| is_error_kind(code, kind);
-        let frame = self.frames + 1;
+        let frame = self.number();
         if is(ZSTD_ErrorCode::ZSTD_error_memory_allocation) {
             return Error::reading(at, io::ErrorKind::OutOfMemory.into());
         }
@@ -214,7 +221,7 @@ impl Decoder for Zstd {
         if self.state == State::Header && self.header.is_empty() && self.frames > 0 {
             return Ok(());
         }
-        let what = format!("the file ends inside frame {}: it is cut short", self.frames + 1);
+        let what = format!("the file ends inside frame {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
@@ -264,7 +271,7 @@ impl Descriptor {
 impl Frame {
     /// Reads a whole header.
     fn parse(header: &[u8]) -> Self {
-        let (fixed, rest) = header.split_at(MAGIC.len() + 1);
+        let (fixed, rest) = header.split_at(FIXED);
         let descriptor = Descriptor(fixed.last().copied().unwrap_or_default());
         let (window, rest) = rest.split_at(descriptor.window_len());
         let (dictionary, content) = rest.split_at(descriptor.dictionary_len());
@@ -279,8 +286,8 @@ impl Frame {
 
 /// Exponent in the upper five bits, eighths in the lower three.
 fn window_size(byte: u8) -> u64 {
-    let base = 1024 << (byte >> 3);
-    base + base / 8 * u64::from(byte & 7)
+    let eighth = 128_u64 << (byte >> 3);
+    eighth.saturating_mul(u64::from(8 | byte & 7))
 }
 
 /// Two bytes count from 256, as one byte could say less.
@@ -300,10 +307,9 @@ fn header_len(head: &[u8]) -> usize {
     if is_skippable(head) {
         return SKIPPABLE_HEADER;
     }
-    let fixed = MAGIC.len() + 1;
-    head.get(MAGIC.len()).map_or(fixed, |&byte| {
+    head.get(MAGIC.len()).map_or(FIXED, |&byte| {
         let descriptor = Descriptor(byte);
-        fixed + descriptor.window_len() + descriptor.dictionary_len() + descriptor.content_len()
+        [FIXED, descriptor.window_len(), descriptor.dictionary_len(), descriptor.content_len()].iter().sum()
     })
 }
 

@@ -171,14 +171,19 @@ impl Header {
         1 << self.cluster_bits
     }
 
-    /// Bytes of an L2 entry.
-    pub(super) fn entry_size(&self) -> u64 {
-        if self.extended_l2 { 16 } else { 8 }
+    /// Bytes of an L2 entry, 8 or 16, as a power of two.
+    pub(super) fn entry_bits(&self) -> u32 {
+        if self.extended_l2 { 4 } else { 3 }
     }
 
     /// Bytes of the virtual disk that one L2 table maps: at most 2 MiB / 8 clusters of 2 MiB, 2^39.
     pub(super) fn l2_reach(&self) -> u64 {
-        self.cluster_size() / self.entry_size() * self.cluster_size()
+        (self.cluster_size() >> self.entry_bits()) << self.cluster_bits
+    }
+
+    /// Where entry `index` of the L1 table is.
+    pub(super) fn l1_entry_at(&self, index: u64) -> u64 {
+        self.l1_at.saturating_add(index.saturating_mul(8))
     }
 
     pub(super) fn l1_entries_needed(&self) -> u64 {

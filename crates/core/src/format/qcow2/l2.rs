@@ -19,6 +19,7 @@ pub(super) struct L2 {
     cluster_bits: u32,
     cluster: u64,
     extended: bool,
+    entry_bits: u32,
     virtual_size: u64,
     table: Vec<u8>,
 }
@@ -65,6 +66,7 @@ impl L2 {
             cluster_bits: header.cluster_bits,
             cluster: header.cluster_size(),
             extended: header.extended_l2,
+            entry_bits: header.entry_bits(),
             virtual_size: header.virtual_size,
             table: Vec::new(),
         }
@@ -75,25 +77,25 @@ impl L2 {
         let mut bytes = std::mem::take(&mut self.table);
         bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
         look_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
-        let entry_size = if self.extended { 16 } else { 8 };
+        let entry_size = 1 << self.entry_bits;
         let mut rest = bytes.as_slice();
         let mut start = table.start;
         let mut plain = Plain::default();
-        while start < self.virtual_size
+        while let left @ 1.. = self.virtual_size.saturating_sub(start)
             && let Some((entry, behind)) = rest.split_at_checked(entry_size)
         {
             let (standard, bitmap) = words(entry);
             if (standard, bitmap) == (0, 0) {
                 // Most entries of an almost empty disk.
-                let empty = leading_zeroes(rest) / entry_size;
-                let len = self.cluster.saturating_mul(empty as u64).min(self.virtual_size - start);
+                let empty = leading_zeroes(rest) >> self.entry_bits;
+                let len = self.cluster.saturating_mul(empty as u64).min(left);
                 walk.zero(start, len);
                 start = start.saturating_add(len);
-                rest = rest.get(empty * entry_size..).unwrap_or_default();
+                rest = rest.get(empty << self.entry_bits..).unwrap_or_default();
                 continue;
             }
-            let entry_at = table.at.saturating_add((bytes.len() - rest.len()) as u64);
-            let len = self.cluster.min(self.virtual_size - start);
+            let entry_at = table.at.saturating_add(bytes.len().saturating_sub(rest.len()) as u64);
+            let len = self.cluster.min(left);
             match self.cluster_of(standard, bitmap, entry_at)? {
                 Cluster::Data { at } if plain.is_followed_by(at, start) => plain.len = plain.len.saturating_add(len),
                 Cluster::Data { at } => std::mem::replace(&mut plain, Plain { at, start, len }).name(walk)?,
@@ -112,7 +114,7 @@ impl L2 {
     fn name_subclusters(&self, walk: &mut Walk, at: u64, start: u64, allocated: u32) -> Result<()> {
         let subcluster = self.cluster / SUBCLUSTERS;
         for index in 0..SUBCLUSTERS {
-            let offset = index * subcluster;
+            let offset = subcluster.saturating_mul(index);
             let start = start.saturating_add(offset);
             let len = subcluster.min(self.virtual_size.saturating_sub(start));
             match allocated >> index & 1 {
@@ -149,10 +151,10 @@ impl L2 {
 
     /// "Compressed Clusters Descriptor": a byte offset, and how many sectors follow the one that the data begins in.
     fn packed(&self, entry: u64) -> Cluster {
-        let offset_bits = 62 - (self.cluster_bits - 8);
-        let at = entry & ((1 << offset_bits) - 1);
+        let offset_bits = 62_u32.saturating_sub(self.cluster_bits.saturating_sub(8));
+        let at = entry & !(u64::MAX << offset_bits);
         let sectors = (entry & (COMPRESSED - 1)) >> offset_bits;
-        let len = (sectors + 1) * SECTOR - at % SECTOR;
+        let len = sectors.saturating_add(1).saturating_mul(SECTOR).saturating_sub(at % SECTOR);
         // At most 2^13 sectors, with clusters of 2 MiB.
         Cluster::Packed { at, len: u32::try_from(len).unwrap_or(u32::MAX - 1) }
     }
@@ -167,8 +169,10 @@ fn words(entry: &[u8]) -> (u64, u64) {
 /// How many bytes are zero before the first that is not. Looks at 64 at a time, which compilers turn into vector instructions.
 fn leading_zeroes(bytes: &[u8]) -> usize {
     let blocks = bytes.as_chunks::<64>().0;
-    let empty = blocks.iter().take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0).count() * 64;
-    empty + bytes.get(empty..).unwrap_or_default().iter().take_while(|byte| **byte == 0).count()
+    let empty =
+        blocks.iter().take_while(|block| block.iter().fold(0, |all, byte| all | byte) == 0).count().saturating_mul(64);
+    let rest = bytes.get(empty..).unwrap_or_default();
+    empty.saturating_add(rest.iter().take_while(|byte| **byte == 0).count())
 }
 
 /// "Extended L2 entry": the upper half of the bitmap says what reads as zero, the lower half what is stored.

@@ -57,27 +57,25 @@ impl Image for Qcow2 {
 /// Plans the walk over the L2 tables that the active L1 table names.
 fn read_l1(source: &mut dyn Source, header: &Header, walk: &mut Walk) -> Result<()> {
     /// Entries read at once, so that a large table is never in memory twice.
-    const ENTRIES: u64 = 8192;
+    const ENTRIES: usize = 8192;
     let mut tables = Vec::new();
     let needed = header.l1_entries_needed();
-    let mut index = 0;
-    while index < needed {
-        let mut bytes = vec![0; usize::try_from((needed - index).min(ENTRIES) * 8).unwrap_or_default()];
-        let at = header.l1_at.saturating_add(index * 8);
-        look_exact(source, &mut bytes, at, FORMAT, "the L1 table")?;
-        for entry in bytes.as_chunks::<8>().0 {
+    for first in (0..needed).step_by(ENTRIES) {
+        let entries = usize::try_from(needed.saturating_sub(first)).unwrap_or(usize::MAX).min(ENTRIES);
+        let mut bytes = vec![[0; 8]; entries];
+        look_exact(source, bytes.as_flattened_mut(), header.l1_entry_at(first), FORMAT, "the L1 table")?;
+        for (index, entry) in (first..).zip(&bytes) {
             let start = index.saturating_mul(header.l2_reach());
             match l2_table_at(u64::from_be_bytes(*entry), index, header)? {
                 Some(at) => tables.push(Table { at, start }),
                 None => walk.zero(start, header.l2_reach().min(header.virtual_size.saturating_sub(start))),
             }
-            index += 1;
         }
         walk.charge(tables.len())?;
     }
     let fixed = [
         (0, header.cluster_size()),
-        (header.l1_at, header.l1_entries * 8),
+        (header.l1_at, header.l1_entries.saturating_mul(8)),
         (header.refcount_table_at, header.refcount_table_bytes),
     ];
     walk.plan(tables, header.cluster_size(), &fixed)
@@ -88,7 +86,7 @@ fn l2_table_at(entry: u64, index: u64, header: &Header) -> Result<Option<u64>> {
     let at = entry & l2::OFFSET;
     if !at.is_multiple_of(header.cluster_size()) {
         let what = format!("L1 entry {index} names an L2 table at byte {at}, which is no cluster boundary");
-        return Err(Error::corrupt(FORMAT, "l2-unaligned", header.l1_at.saturating_add(index * 8), what));
+        return Err(Error::corrupt(FORMAT, "l2-unaligned", header.l1_entry_at(index), what));
     }
     Ok((at != 0).then_some(at))
 }

@@ -1,6 +1,7 @@
 //! The sparse header: the first sector of an image, and its copy in the footer of a stream.
 
 use std::mem::size_of;
+use std::num::NonZero;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -60,8 +61,8 @@ pub(super) struct Header {
     pub(super) grain: u64,
     /// Where the embedded descriptor is (offset, length), if there is one.
     pub(super) descriptor: Option<(u64, u64)>,
-    /// Entries of a grain table, 1 to 512.
-    pub(super) table_entries: u32,
+    /// Entries of a grain table, up to 512.
+    pub(super) table_entries: NonZero<u32>,
     /// Where the redundant grain directory is.
     pub(super) redundant: Option<u64>,
     /// Where the grain directory is. `None`: the footer says it.
@@ -161,12 +162,18 @@ impl Header {
     /// Bytes of the disk that one grain table maps.
     pub(super) fn table_span(&self) -> u64 {
         // At most 512 * 64 MiB.
-        u64::from(self.table_entries) * self.grain
+        self.grain.saturating_mul(self.table_entries.get().into())
+    }
+
+    /// Which table has the grain at `start` of the disk, and which of its entries that is.
+    pub(super) fn place_of(&self, start: u64) -> (u64, u64) {
+        let (grain, entries) = (start >> self.grain.ilog2(), NonZero::<u64>::from(self.table_entries));
+        (grain / entries, grain % entries)
     }
 
     /// Bytes of a stored grain table.
     pub(super) fn table_len(&self) -> u64 {
-        u64::from(self.table_entries) * ENTRY
+        u64::from(self.table_entries.get()) * ENTRY
     }
 
     /// Bytes of the stored grain directory.
@@ -176,7 +183,7 @@ impl Header {
 
     /// Grains that the table for the disk from `start` on maps: the last one may map less than it has entries.
     pub(super) fn grains_from(&self, start: u64) -> u64 {
-        self.capacity.saturating_sub(start).div_ceil(self.grain).min(self.table_entries.into())
+        self.capacity.saturating_sub(start).div_ceil(self.grain).min(self.table_entries.get().into())
     }
 
     /// The sector that an entry of a grain table points at; `None` for one that reads as zero.
@@ -238,14 +245,12 @@ fn check_grain(raw: &Raw, at: u64) -> Result<u64> {
     Ok(grain)
 }
 
-fn check_table_entries(raw: &Raw, at: u64) -> Result<u32> {
-    match raw.table_entries.get() {
-        entries @ 1..=MOST_TABLE_ENTRIES => Ok(entries),
-        entries => {
-            let what = format!("grain tables of {entries} entries; allowed are 1 to {MOST_TABLE_ENTRIES}");
-            Err(Error::corrupt(FORMAT, "table-entries", at, what))
-        }
-    }
+fn check_table_entries(raw: &Raw, at: u64) -> Result<NonZero<u32>> {
+    let entries = raw.table_entries.get();
+    NonZero::new(entries).filter(|_| entries <= MOST_TABLE_ENTRIES).ok_or_else(|| {
+        let what = format!("grain tables of {entries} entries; allowed are 1 to {MOST_TABLE_ENTRIES}");
+        Error::corrupt(FORMAT, "table-entries", at, what)
+    })
 }
 
 fn check_descriptor(raw: &Raw, at: u64) -> Result<Option<(u64, u64)>> {

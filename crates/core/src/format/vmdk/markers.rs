@@ -133,12 +133,12 @@ impl Markers {
             let what = format!("a marker says sector {value}, the disk has {}", capacity / SECTOR);
             Error::corrupt(FORMAT, "marker-range", at, what)
         })?;
-        if start % grain != 0 {
+        if !start.is_multiple_of(grain) {
             let what = format!("a marker says sector {value}, where no grain of {grain} bytes begins");
             return Err(Error::corrupt(FORMAT, "marker-grid", at, what));
         }
         // As qemu; noise grows by a few bytes only.
-        if u64::from(size) > 2 * grain {
+        if u64::from(size) > grain.saturating_mul(2) {
             let what = format!("a grain of {grain} bytes takes {size} packed, allowed is twice its size");
             return Err(Error::corrupt(FORMAT, "marker-size", at, what));
         }
@@ -148,7 +148,7 @@ impl Markers {
             Proof::Behind(behind, _) => behind.grain(start, sector, at)?,
         }
         let body = Body::Packed { at: at.saturating_add(GRAIN_HEAD as u64), len: size, codec: Codec::Zlib };
-        self.advance(GRAIN_HEAD as u64 + u64::from(size))?;
+        self.advance((GRAIN_HEAD as u64).saturating_add(size.into()))?;
         Ok(Extent { start, len: grain, body })
     }
 
@@ -201,22 +201,22 @@ impl Markers {
     }
 
     fn directory(&mut self, source: &mut dyn Source) -> Result<()> {
+        const ENTRIES: usize = SECTOR_LEN / size_of::<u32>();
         self.forbid_after_directory("a second grain directory")?;
         let (tables, span, at) = (self.header.tables(), self.header.table_span(), self.at);
         let (behind, passed) = self.behind("a grain directory")?;
         *passed = Passed::Directory(at);
         behind.settle(at)?;
-        let (mut index, mut sector) = (0, [0; SECTOR_LEN]);
-        while index < tables {
-            let at = at.saturating_add(index * header::ENTRY);
+        let mut sector = [0; SECTOR_LEN];
+        for first in (0..tables).step_by(ENTRIES) {
+            let at = at.saturating_add(first.saturating_mul(header::ENTRY));
             look_exact(source, &mut sector, at, FORMAT, "the grain directory")?;
-            for entry in entries_of(&sector).take(length(tables - index)) {
+            for (index, entry) in (first..tables).zip(entries_of(&sector)) {
                 let (behind, _) = self.behind("a grain directory")?;
                 if behind.directory_entry(index, entry, at)? {
                     // Below the capacity, which fits.
-                    self.name_hole(index * span, span);
+                    self.name_hole(index.saturating_mul(span), span);
                 }
-                index += 1;
             }
         }
         Ok(())

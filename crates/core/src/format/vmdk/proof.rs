@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 
 use super::FORMAT;
-use super::header::{ENTRY, Header};
+use super::header::Header;
 use super::tables::length;
 use crate::error::{Error, Result};
 
@@ -80,7 +80,7 @@ impl Behind {
 
     /// Notes the grain at `start` of the disk, whose marker is at `sector`, byte `at`.
     pub(super) fn grain(&mut self, start: u64, sector: u32, at: u64) -> Result<()> {
-        let index = start / self.header.table_span();
+        let (index, place) = self.header.place_of(start);
         if self.closed.contains_key(&index) {
             let what = format!("a grain at byte {start} of the disk comes after its grain table");
             return Err(Error::corrupt(FORMAT, "grain-after-table", at, what));
@@ -89,10 +89,9 @@ impl Behind {
             self.by_first.insert(sector, index);
             self.charge()?;
         }
-        let entries = length(self.header.table_entries.into());
+        let entries = length(self.header.table_entries.get().into());
         let table = self.open.entry(index).or_insert_with(|| vec![0; entries]);
-        let place = length(start % self.header.table_span() / self.header.grain);
-        match table.get_mut(place) {
+        match table.get_mut(length(place)) {
             Some(entry @ 0) => *entry = sector,
             _ => {
                 let what = format!("the grain at byte {start} of the disk comes a second time");
@@ -156,8 +155,8 @@ impl Behind {
     fn charge(&self) -> Result<()> {
         // What a node of a tree takes, roughly; the tables weigh more.
         const NODE: u64 = 32;
-        let open = (self.by_first.len() as u64).saturating_mul(u64::from(self.header.table_entries) * ENTRY + 2 * NODE);
-        let passed = ((self.closed.len() + self.empty.len()) as u64).saturating_mul(NODE);
+        let open = (self.by_first.len() as u64).saturating_mul(self.header.table_len().saturating_add(2 * NODE));
+        let passed = (self.closed.len().saturating_add(self.empty.len()) as u64).saturating_mul(NODE);
         let wanted = open.saturating_add(passed);
         if wanted > self.limit {
             let what = "bytes of memory for grains whose table has not come";

@@ -45,6 +45,8 @@ impl Tables {
 
     /// Reads the grain directory and returns where the last of all tables ends. Needed once, before [`next`](Self::next).
     pub(super) fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<u64> {
+        /// Entries of the directory that are read at once.
+        const ENTRIES: usize = 1024;
         self.walk.along(order);
         let header = &self.header;
         let directories = [Some(self.directory), header.redundant].into_iter().flatten();
@@ -56,20 +58,19 @@ impl Tables {
         // Before anything is read: a stream does not give its first bytes again.
         self.walk.plan(Vec::new(), 0, &fixed)?;
         let mut tables = Vec::new();
-        let (mut index, mut chunk) = (0, [0; 4096]);
-        while index < header.tables() {
-            let at = self.directory.saturating_add(index * ENTRY);
-            let entries = (header.tables() - index).min(chunk.len() as u64 / ENTRY);
-            let part = chunk.get_mut(..length(entries * ENTRY)).unwrap_or_default();
+        let mut chunk = [0; ENTRIES * size_of::<u32>()];
+        for first in (0..header.tables()).step_by(ENTRIES) {
+            let at = self.directory.saturating_add(first.saturating_mul(ENTRY));
+            let left = length(header.tables().saturating_sub(first).saturating_mul(ENTRY)).min(chunk.len());
+            let part = chunk.get_mut(..left).unwrap_or_default();
             look_exact(source, part, at, FORMAT, "the grain directory")?;
-            for sector in entries_of(part) {
+            for (index, sector) in (first..).zip(entries_of(part)) {
                 // Below the capacity, which is a number of bytes that fits.
-                let start = index * header.table_span();
+                let start = index.saturating_mul(header.table_span());
                 match sector {
                     0 => self.walk.zero(start, header.table_span()),
                     _ => tables.push(Table { at: u64::from(sector) * SECTOR, start }),
                 }
-                index += 1;
             }
             self.walk.charge(tables.len())?;
         }
@@ -89,13 +90,14 @@ impl Tables {
         let Self { header, walk, end, stored, buffer, .. } = self;
         walk.next(source, |walk, source, table| {
             let grains = header.grains_from(table.start);
-            let span = table.at..table.at.saturating_add(grains * ENTRY);
+            let len = grains.saturating_mul(ENTRY);
+            let span = table.at..table.at.saturating_add(len);
             if stored.is_hole(source, span, *end)? {
-                walk.zero(table.start, grains * header.grain);
+                walk.zero(table.start, grains.saturating_mul(header.grain));
                 return Ok(());
             }
             let mut bytes = take(buffer);
-            bytes.resize(length(grains * ENTRY), 0);
+            bytes.resize(length(len), 0);
             look_exact(source, &mut bytes, table.at, FORMAT, "a grain table")?;
             let starts = (table.start..).step_by(length(header.grain));
             for (entry, start) in entries_of(&bytes).zip(starts) {

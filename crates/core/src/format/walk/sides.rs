@@ -44,7 +44,7 @@ impl Sides {
         let (own, other) = if side == 0 { (front, behind) } else { (behind, front) };
         let found = other.first_in(range.clone());
         own.insert(range);
-        if own.count() + other.count() > MOST_PARTS {
+        if own.count().saturating_add(other.count()) > MOST_PARTS {
             *self = Self { given_up: true, ..Self::default() };
         }
         found

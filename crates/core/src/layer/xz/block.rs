@@ -41,7 +41,7 @@ impl Block {
 /// "LZMA2": a mantissa of one bit, an exponent above it; 40 is the largest, one byte less than 4 GiB.
 fn dictionary(bits: u8) -> Option<u64> {
     match bits {
-        0..40 => Some((2 | u64::from(bits & 1)) << (bits / 2 + 11)),
+        0..40 => Some(((2 | u64::from(bits & 1)) << 11) << (bits / 2)),
         40 => Some(u64::from(u32::MAX)),
         _ => None,
     }

@@ -21,9 +21,9 @@ impl<'a> Fields<'a> {
 
     /// Seven bits a byte, lowest first, nine bytes at most.
     pub(super) fn number(&mut self) -> Option<u64> {
-        let bits = (0..9).try_fold(0_u64, |sum, place| match self.byte() {
-            Some(byte) if byte < 0x80 => ControlFlow::Break(Some(sum | u64::from(byte) << (7 * place))),
-            Some(byte) => ControlFlow::Continue(sum | u64::from(byte & 0x7f) << (7 * place)),
+        let bits = (0..63).step_by(7).try_fold(0_u64, |sum, place| match self.byte() {
+            Some(byte) if byte < 0x80 => ControlFlow::Break(Some(sum | u64::from(byte) << place)),
+            Some(byte) => ControlFlow::Continue(sum | u64::from(byte & 0x7f) << place),
             None => ControlFlow::Break(None),
         });
         bits.break_value()?

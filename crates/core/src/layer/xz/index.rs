@@ -20,13 +20,9 @@ pub(in crate::layer) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u
     let Some(mut end) = stored.len() else { return Ok(None) };
     let mut sum = 0_u64;
     for _ in 0..MOST_STREAMS {
-        match stream_before(stored, end)? {
-            Some(stream) if stream.len <= end => {
-                let Some(both) = sum.checked_add(stream.unpacked) else { break };
-                (sum, end) = (both, end - stream.len);
-            }
-            _ => break,
-        }
+        let Some(stream) = stream_before(stored, end)? else { break };
+        let (Some(both), Some(before)) = (sum.checked_add(stream.unpacked), end.checked_sub(stream.len)) else { break };
+        (sum, end) = (both, before);
         if end == 0 {
             return Ok(Some(sum));
         }
@@ -47,7 +43,7 @@ fn stream_before(stored: &mut dyn Source, end: u64) -> Result<Option<Stream>> {
     }
     let Some(footer) = read(stored, end, FOOTER)?.filter(|footer| footer.ends_with(MAGIC)) else { return Ok(None) };
     let backward = footer.get(4..8).and_then(|size| size.try_into().ok()).map_or(0, u32::from_le_bytes);
-    let index_len = (u64::from(backward) + 1) * 4;
+    let index_len = u64::from(backward).saturating_add(1).saturating_mul(4);
     if index_len > LONGEST_INDEX {
         return Ok(None);
     }

@@ -94,7 +94,7 @@ impl Xz {
         let dictionary = block.as_ref().map_or(0, |block| block.dictionary);
         let together = block.and_then(|block| together(&block, self.window.most()));
         // However many threads there are, so that what else is allowed does not depend on them.
-        if !self.window.grow(together.map_or(dictionary, |all| all.blocks * all.each)) {
+        if !self.window.grow(together.map_or(dictionary, |all| all.blocks.saturating_mul(all.each))) {
             return Err(over_limit(dictionary, self.window.most()));
         }
         let stop = self.window.held().saturating_add(BESIDES_DICTIONARY);
@@ -103,7 +103,7 @@ impl Xz {
             (Some(Together { each, .. }), Ok(count @ 2..)) => {
                 drop(one);
                 let mut many = MtStreamBuilder::new();
-                many.threads(count).memlimit_threading(threads * each).memlimit_stop(stop);
+                many.threads(count).memlimit_threading(threads.saturating_mul(each)).memlimit_stop(stop);
                 self.feed_head(many.decoder(), at)
             }
             _ => {
@@ -119,7 +119,7 @@ impl Xz {
             Ok(_) => Ok(stream),
             Err(Finding::MemLimit) => Err(over_limit(wanted_by(&mut stream), self.window.most())),
             Err(Finding::Data) => {
-                let what = format!("the header of stream {} or of its first block is damaged", self.streams + 1);
+                let what = format!("the header of stream {} or of its first block is damaged", self.number());
                 Err(Error::corrupt(FORMAT, "header", at, what))
             }
             Err(finding) => Err(self.error(finding, at)),
@@ -128,7 +128,7 @@ impl Xz {
 
     fn padding(&mut self, packed: &[u8], len: u64, at: u64) -> Result<usize> {
         let zeros = packed.iter().take_while(|&&byte| byte == 0).count();
-        let len = len + zeros as u64;
+        let len = len.saturating_add(zeros as u64);
         self.state = State::Padding { len };
         if zeros < packed.len() {
             check_padding(len, at)?;
@@ -141,6 +141,11 @@ impl Xz {
     /// The most memory that liblzma may take.
     fn memory(&self) -> u64 {
         self.window.most().saturating_add(BESIDES_DICTIONARY)
+    }
+
+    /// Of the stream that is being read: the first is 1.
+    fn number(&self) -> u64 {
+        self.streams.saturating_add(1)
     }
 
     fn no_stream(&self, at: u64) -> Error {
@@ -156,7 +161,7 @@ impl Xz {
     }
 
     fn error(&self, finding: Finding, at: u64) -> Error {
-        let stream = self.streams + 1;
+        let stream = self.number();
         match finding {
             Finding::Mem => Error::reading(at, io::ErrorKind::OutOfMemory.into()),
             Finding::UnsupportedCheck => {
@@ -206,7 +211,7 @@ impl Decoder for Xz {
         };
         match status {
             Ok(Status::StreamEnd) => {
-                self.streams += 1;
+                self.streams = self.streams.saturating_add(1);
                 self.state = State::Padding { len: 0 };
             }
             Ok(Status::MemNeeded) if !packed.is_empty() => return Err(self.error(Finding::Data, at)),
@@ -220,7 +225,7 @@ impl Decoder for Xz {
         if let State::Padding { len } = self.state {
             return check_padding(len, at);
         }
-        let what = format!("the file ends inside stream {}: it is cut short", self.streams + 1);
+        let what = format!("the file ends inside stream {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
 }
@@ -230,7 +235,7 @@ fn head_len(head: &[u8]) -> usize {
     match head.get(STREAM_HEADER) {
         // An index: the stream has no block.
         None | Some(0) => STREAM_HEADER + 1,
-        Some(&words) => STREAM_HEADER + (usize::from(words) + 1) * 4,
+        Some(&words) => usize::from(words).saturating_add(1).saturating_mul(4).saturating_add(STREAM_HEADER),
     }
 }
 
@@ -241,8 +246,8 @@ fn head_len(head: &[u8]) -> usize {
 /// worse than that, fewer are decoded at a time, and what does not pack at all takes hardly any time.
 fn together(block: &Block, window: u64) -> Option<Together> {
     let unpacked = block.unpacked?;
-    let each = unpacked.checked_add(unpacked / 2)?.checked_add(block.dictionary + BESIDES_BLOCK)?;
-    let blocks = MAX_THREADS.min(IN_FLIGHT.min(window) / each);
+    let each = unpacked.checked_add(unpacked / 2)?.checked_add(block.dictionary)?.checked_add(BESIDES_BLOCK)?;
+    let blocks = MAX_THREADS.min(IN_FLIGHT.min(window).checked_div(each)?);
     (blocks > 1).then_some(Together { blocks, each })
 }
 
@@ -267,8 +272,8 @@ fn grant_all(stream: &mut Stream, window: &mut Share) -> Result<()> {
 /// nothing less. Of several threads that is so no longer: then it is more than the limit.
 fn wanted_by(stream: &mut Stream) -> u64 {
     let (mut refused, mut granted) = (stream.memlimit(), u64::MAX);
-    while granted - refused > 1 {
-        let middle = refused + (granted - refused) / 2;
+    while granted.saturating_sub(refused) > 1 {
+        let middle = refused.midpoint(granted);
         match stream.set_memlimit(middle) {
             Ok(()) => granted = middle,
             Err(_) => refused = middle,
