@@ -10,9 +10,12 @@ use crate::extent::Codec;
 use crate::source::ends_early;
 use crate::source::file::read_lent;
 
-/// Stored bytes in a batch: large enough that system calls and wake-ups hardly matter, and that a filesystem takes them in large folios, and so
-/// small that what has been read is still in the processor's cache when it is written.
-pub(super) const STORED: usize = 512 << 10;
+/// Stored bytes in a batch: large enough that system calls and wake-ups hardly matter, and few enough that many threads take little memory.
+pub(super) const STORED: usize = 256 << 10;
+
+/// The longest piece that a worker reads by itself: so large that a filesystem takes it in large folios, and so small that what has been read
+/// is still in the processor's cache when it is written.
+pub(super) const LENT: usize = 512 << 10;
 
 /// Bytes of the disk that a batch may unpack to before it is handed over, so that highly packed units share out too.
 const UNPACKED: u64 = 4 << 20;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use super::batch::{Batch, Piece, STORED, What};
+use super::batch::{Batch, LENT, Piece, What};
 use super::{Job, STEP, Shared, grain};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
 
     /// Hands on the beginning of `range` without copying it, if its file or its bytes can be had, and returns how much that was.
     fn lent(&mut self, source: &mut dyn Source, range: Range<u64>, start: u64) -> Result<Option<u64>> {
-        let len = (range.end - range.start).min(STORED as u64);
+        let len = (range.end - range.start).min(LENT as u64);
         let range = range.start..range.start.saturating_add(len);
         if let Some((file, at)) = source.lend(range.clone()) {
             self.add(Piece { start, len, what: What::Lent { file, at }, stored: 0..0 });
