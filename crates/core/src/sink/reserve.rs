@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate, fstatfs};
+use rustix::io::retry_on_intr;
 
 use super::EXT;
 
@@ -20,8 +21,7 @@ pub(super) struct Reserving(AtomicBool);
 impl Reserving {
     /// Finds out about the filesystem that has `file`.
     pub(super) fn for_file(file: &File) -> Self {
-        let is_ext = fstatfs(file).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(|kind| kind == EXT));
-        Self(AtomicBool::new(is_ext))
+        Self(AtomicBool::new(fstatfs(file).is_ok_and(|found| u64::try_from(found.f_type) == Ok(EXT))))
     }
 
     /// Reserves what is about to be written. Whatever is wrong with it, ext3 that cannot or a filesystem that is full, the writing will tell.
@@ -29,7 +29,7 @@ impl Reserving {
         let len = data.len() as u64;
         if data.len() >= LEAST
             && self.0.load(Ordering::Relaxed)
-            && fallocate(file, FallocateFlags::KEEP_SIZE, offset, len).is_err()
+            && retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, offset, len)).is_err()
         {
             self.0.store(false, Ordering::Relaxed);
         }

@@ -11,9 +11,9 @@ use crate::lab::{KIB, MIB, Mount, assert_same, pattern, run, zeroes};
 const FILESYSTEM: u64 = 16 * MIB;
 
 /// A disk with much in one piece, and little in another. Returns what `filefrag` has to say when both are written and neither is synced.
-fn make(mount: &Mount, options: FileOptions) -> String {
+fn make(mount: &Mount) -> String {
     let target = mount.path.join("disk.raw");
-    let sink = FileSink::create(&target, options).unwrap();
+    let sink = FileSink::create(&target, FileOptions::default()).unwrap();
     sink.prepare(Some(4 * MIB)).unwrap();
     sink.write_at(&pattern(MIB, 512 * KIB), MIB).unwrap();
     sink.write_at(&pattern(2 * MIB, 64 * KIB), 2 * MIB).unwrap();
@@ -32,7 +32,7 @@ fn stored(mount: &Mount) -> u64 {
 #[test]
 fn ext4_has_its_blocks_before_it_has_the_bytes() {
     let mount = Mount::made_by(&["mkfs.ext4", "-q", "-b", "4096"], FILESYSTEM);
-    let map = make(&mount, FileOptions::default());
+    let map = make(&mount);
     let states = |state: &str| map.lines().filter(|line| line.contains(state)).count();
     assert_eq!((states("unwritten"), states("delalloc")), (1, 1), "{map}");
     assert_eq!(stored(&mount), 576 * KIB);
@@ -41,7 +41,7 @@ fn ext4_has_its_blocks_before_it_has_the_bytes() {
 #[test]
 fn a_filesystem_without_unwritten_blocks_is_written_to_all_the_same() {
     let mount = Mount::made_by(&["mkfs.ext3", "-q", "-b", "4096"], FILESYSTEM);
-    assert!(!make(&mount, FileOptions::default()).contains("unwritten"));
+    assert!(!make(&mount).contains("unwritten"));
     // And a block of addresses.
     assert_eq!(stored(&mount), 576 * KIB + 4 * KIB);
 }
