@@ -96,6 +96,12 @@ pub struct Outcome {
     troubles: Vec<String>,
 }
 
+impl Outcome {
+    fn is_measured(&self) -> bool {
+        self.results.first().is_some_and(|(contestant, samples)| contestant.name == OURS && !samples.is_empty())
+    }
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // In one line, as it is said again at the end.
@@ -123,10 +129,12 @@ fn main() -> ExitCode {
     assert!(!outcomes.is_empty(), "no row has such a name");
 
     if !smoke {
-        let tables = table::markdown(&outcomes);
+        let tables = table::markdown(outcomes.iter());
         println!("{tables}");
         if let Some(path) = args.write {
-            table::put_into(&path, args.to, &tables);
+            // What could not be measured keeps the figures that it has.
+            let measured = outcomes.iter().filter(|outcome| outcome.is_measured());
+            table::put_into(&path, args.to, &table::markdown(measured));
         }
     }
     let mut failed = false;

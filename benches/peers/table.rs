@@ -14,15 +14,15 @@ use crate::{Outcome, To};
 const END: &str = "<!-- end of tables -->";
 
 /// A table of ratios to the fastest peer and of goals, one of system calls, and one of everything measured.
-pub fn markdown(outcomes: &[Outcome]) -> String {
+pub fn markdown<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> String {
     let mut text = String::from(
         "| image | diskferry | fastest peer | its time | time ÷ | CPU ÷ | goal | is |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for outcome in outcomes {
+    for outcome in outcomes.clone() {
         line(&mut text, outcome);
     }
-    let counted: Vec<_> = outcomes.iter().filter(|outcome| !outcome.calls.is_empty()).collect();
+    let counted: Vec<_> = outcomes.clone().filter(|outcome| !outcome.calls.is_empty()).collect();
     if !counted.is_empty() {
         text.push_str("\n| image | system calls for each GiB of data |\n| --- | --- |\n");
     }
@@ -79,18 +79,21 @@ pub fn put_into(path: &Path, to: To, tables: &str) {
     fs::write(path, format!("{before}{begin}\n{}{END}{after}", merged(old, tables))).unwrap();
 }
 
-/// The tables of `new`, and of `old` the rows that these do not have.
+/// The tables of `old` with the rows of `new`, and what else `new` has.
 fn merged(old: &str, new: &str) -> String {
     let mut tables: Vec<Vec<&str>> = Vec::new();
-    for table in new.trim().split("\n\n").chain(old.trim().split("\n\n")) {
-        match tables.iter_mut().find(|known| known.first().copied() == table.lines().next()) {
-            Some(known) => known.extend(table.lines().skip(2)),
-            None => tables.push(table.lines().collect()),
+    let is_table = |lines: &Vec<&str>| lines.get(1).is_some_and(|line| line.starts_with("| --- "));
+    let paragraphs = old.trim().split("\n\n").chain(new.trim().split("\n\n"));
+    for table in paragraphs.map(|paragraph| paragraph.lines().collect()).filter(is_table) {
+        match tables.iter_mut().find(|known| known[0] == table[0]) {
+            Some(known) => known.extend(&table[2..]),
+            None => tables.push(table),
         }
     }
     let ordered = tables.iter().map(|table| {
         let (head, lines) = table.split_at(2);
-        let of = |name: &str| lines.iter().find(|line| line.starts_with(&format!("| {name} | ")));
+        // The last one is the newest.
+        let of = |name: &str| lines.iter().rfind(|line| line.starts_with(&format!("| {name} | ")));
         let rows = ROWS.iter().filter_map(|row| of(row.name));
         head.iter().chain(rows).map(|line| format!("{line}\n")).collect()
     });

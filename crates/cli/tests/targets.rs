@@ -172,7 +172,7 @@ mod full {
     #[test]
     fn a_small_filesystem_is_full_in_the_middle() {
         assert_no_room(&Mount::tmpfs("2m"), 3 << 20, &["target-no-space"]);
-        // Its blocks are given out when they are written back, and counted before.
+        // Blocks are reserved for large pieces, which is what fails first, and counted for small ones.
         assert_no_room(&Mount::made_by(&["mke2fs", "-q", "-t", "ext4"], 8 << 20), 9 << 20, &["target-no-space"]);
     }
 

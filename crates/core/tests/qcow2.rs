@@ -305,6 +305,10 @@ fn what_versions_and_clusters_rule_out_gives_its_error() {
         };
         assert_eq!(refused(small.clone(), &extension), "qcow2-extension-length", "{kind}, {len}");
     }
+    // Four bytes of the first cluster are left for it.
+    let long_header = |built: &mut Built| poke(&mut built.image, field::HEADER_LENGTH, 508);
+    let smallest = Qcow2 { cluster_bits: 9, ..Qcow2::new(64 << 10) };
+    assert_eq!(refused(smallest, &long_header), "qcow2-extension-length");
     let zero = |built: &mut Built| {
         let entry = field::entry(built.l2[&0], 0);
         poke(&mut built.image, entry, built.clusters.values().next().unwrap() | field::ZERO);

@@ -58,6 +58,10 @@ impl Batch {
         self.bytes
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.room() == 0 || self.unpacked >= UNPACKED || self.pieces.len() >= PIECES
     }

@@ -56,24 +56,28 @@ pub(crate) struct Carried {
 /// Carries every extent of `image`, which has been planned, to the sink.
 pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -> Result<Carried> {
     let shared = Shared::default();
-    // As many batches wait as are worked on: enough that neither side waits for the other's every step.
-    let (send, receive) = sync_channel(job.workers);
-    // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
-    let receive = Arc::new(Mutex::new(receive));
-    let format = image.info().format;
+    let (format, size) = (image.info().format, image.info().virtual_size);
     let read = thread::scope(|scope| {
-        for started in 0..job.workers {
-            let receive = Arc::clone(&receive);
-            let worker = Worker::new(job, &shared, format, image.info().virtual_size);
-            match thread::Builder::new().spawn_scoped(scope, move || worker.run(&receive)) {
-                Err(error) if started == 0 => return Err(Error::writing("starting a thread", None, error)),
-                // Fewer do it too.
-                Err(_) => break,
-                Ok(_) => {}
+        // Of an image whose blocks are shared nothing is left for them: they begin with the first batch.
+        let start = || {
+            // As many batches wait as are worked on: enough that neither side waits for the other's every step.
+            let (send, receive) = sync_channel(job.workers);
+            // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
+            let receive = Arc::new(Mutex::new(receive));
+            for started in 0..job.workers {
+                let receive = Arc::clone(&receive);
+                let worker = Worker::new(job, &shared, format, size);
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, move || worker.run(&receive)) {
+                    // Fewer do it too.
+                    if started == 0 {
+                        shared.fail(Error::writing("starting a thread", None, error));
+                    }
+                    break;
+                }
             }
-        }
-        drop(receive);
-        Reader::new(job, &shared, format, send).run(image, source)
+            send
+        };
+        Reader::new(job, &shared, format, &start).run(image, source)
     });
     if let Some(error) = lock(&shared.error).take() {
         return Err(error);

@@ -17,7 +17,9 @@ pub(super) struct Reader<'a> {
     job: &'a Job<'a>,
     shared: &'a Shared,
     format: &'static str,
-    send: SyncSender<Batch>,
+    /// Starts the workers, who take batches at the other end.
+    start: &'a dyn Fn() -> SyncSender<Batch>,
+    send: Option<SyncSender<Batch>>,
     batch: Batch,
     /// Bytes of the disk that have been named.
     size: u64,
@@ -30,9 +32,25 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, send: SyncSender<Batch>) -> Self {
+    pub(super) fn new(
+        job: &'a Job<'a>,
+        shared: &'a Shared,
+        format: &'static str,
+        start: &'a dyn Fn() -> SyncSender<Batch>,
+    ) -> Self {
         let begins = job.course.is_some_and(|course| course.from > 0);
-        Self { job, shared, format, send, batch: Batch::default(), size: 0, extent: (0, 0), passed: 0, begins }
+        Self {
+            job,
+            shared,
+            format,
+            start,
+            send: None,
+            batch: Batch::default(),
+            size: 0,
+            extent: (0, 0),
+            passed: 0,
+            begins,
+        }
     }
 
     /// Reads to the end of the image, or until a worker fails. Returns how many bytes of the disk were named.
@@ -142,6 +160,10 @@ impl<'a> Reader<'a> {
     }
 
     fn zero(&mut self, start: u64, len: u64) {
+        if self.job.sink.is_blank() {
+            self.job.progress.add_written(len);
+            return;
+        }
         self.add(Piece { start, len, what: What::Zero, stored: 0..0 });
     }
 
@@ -198,7 +220,9 @@ impl<'a> Reader<'a> {
         let len = stored.len() as u64;
         // Mostly this thread has just unpacked them: zeroes need not travel to another core to be seen.
         if bytes.get(stored.clone()).is_some_and(grain::is_zero) {
-            self.batch.pass(len);
+            if !self.batch.is_empty() {
+                self.batch.pass(len);
+            }
             self.zero(start, len);
         } else {
             self.add(Piece { start, len, what: What::Shared { bytes }, stored });
@@ -259,10 +283,14 @@ impl<'a> Reader<'a> {
     }
 
     fn hand_over(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
         let next = Batch::new(self.shared.buffer());
         self.shared.begin(self.batch.len());
-        if self.send.send(std::mem::replace(&mut self.batch, next)).is_err() {
-            // Every worker has panicked, which the end of their scope will say.
+        let send = self.send.get_or_insert_with(self.start);
+        if send.send(std::mem::replace(&mut self.batch, next)).is_err() {
+            // Every worker has panicked, which the end of their scope will say, or none could be started.
             self.shared.give_up();
         }
     }

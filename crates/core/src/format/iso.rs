@@ -17,15 +17,17 @@ use crate::source::{Source, ends_early};
 const FORMAT: &str = "iso";
 
 /// ISO's line in the table of formats.
-pub(super) const ISO: Format = Format { name: FORMAT, head: HEAD, probe, open };
+pub(super) const ISO: Format = Format { name: FORMAT, head: wanted, probe, open };
 
 const SECTOR: usize = 2048;
 const DESCRIPTORS_AT: usize = 16 * SECTOR;
 /// Descriptors that are looked at. Real volumes have three to seven.
 const DESCRIPTORS: usize = 16;
+const _: () = assert!(DESCRIPTORS_AT + DESCRIPTORS * SECTOR <= HEAD, "they are seen");
 /// A UDF volume on a medium with sectors of 2 KiB has an anchor here. On a hard disk it lies elsewhere.
 const ANCHOR_AT: usize = 256 * SECTOR;
 const ANCHOR_TAG: [u8; 2] = 2u16.to_le_bytes();
+const ANCHOR_END: usize = ANCHOR_AT + ANCHOR_TAG.len();
 /// What some tools leave out of the padding at the end of a volume that they have counted.
 const PADDING: u64 = 150 * SECTOR as u64;
 
@@ -61,12 +63,17 @@ impl Primary {
     }
 }
 
+/// The anchor lies far behind what tells everything else: it is worth a look only where the descriptors speak of UDF.
+fn wanted(head: &[u8]) -> usize {
+    if names_udf(head) { ANCHOR_END } else { HEAD }
+}
+
 fn probe(head: &[u8]) -> bool {
     primary(head).is_some() || has_udf(head)
 }
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
-    let head = head(source)?;
+    let head = head(source, wanted)?;
     if !probe(&head) {
         let what = "there is no volume descriptor of ISO 9660 or UDF: state another format, or none";
         return Err(Error::corrupt(FORMAT, "not-this-format", DESCRIPTORS_AT as u64, what));
@@ -101,9 +108,12 @@ fn primary(head: &[u8]) -> Option<&Primary> {
     volumes.map(|(volume, _)| volume).find(|volume| (volume.kind, &volume.id) == (1, b"CD001"))
 }
 
+fn names_udf(head: &[u8]) -> bool {
+    descriptors(head).any(|sector| matches!(sector.get(1..6), Some(b"NSR02" | b"NSR03")))
+}
+
 fn has_udf(head: &[u8]) -> bool {
-    let named = descriptors(head).any(|sector| matches!(sector.get(1..6), Some(b"NSR02" | b"NSR03")));
-    named && at(head, ANCHOR_AT).starts_with(&ANCHOR_TAG)
+    names_udf(head) && at(head, ANCHOR_AT).starts_with(&ANCHOR_TAG)
 }
 
 fn at(head: &[u8], at: usize) -> &[u8] {

@@ -28,8 +28,8 @@ pub static FORMATS: &[Format] = &[qcow2::QCOW2, vmdk::VMDK, vdi::VDI, iso::ISO, 
 pub struct Format {
     /// Name, as `-f` takes it and the report gives it.
     pub name: &'static str,
-    /// How many of the first bytes tell it.
-    pub head: usize,
+    /// How many of the first bytes tell it, as far as those show that are there.
+    pub head: fn(head: &[u8]) -> usize,
     /// Whether these first bytes are this format's. Takes more or fewer of them as well.
     pub probe: fn(head: &[u8]) -> bool,
     /// Reads and checks what says what the image is: its header, not its tables.

@@ -19,7 +19,7 @@ use crate::source::{Source, ends_early, look_exact};
 const FORMAT: &str = "vdi";
 
 /// VDI's line in the table of formats.
-pub(super) const VDI: Format = Format { name: FORMAT, head: NEAR, probe, open };
+pub(super) const VDI: Format = Format { name: FORMAT, head: |_| NEAR, probe, open };
 
 const SIGNATURE: u32 = 0xbeda_107f;
 const SIGNATURE_AT: usize = 64;

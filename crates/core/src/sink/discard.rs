@@ -20,6 +20,10 @@ impl Sink for Discard {
         Ok(())
     }
 
+    fn is_blank(&self) -> bool {
+        true
+    }
+
     fn finish(&self, _size: u64) -> Result<()> {
         Ok(())
     }

@@ -69,6 +69,7 @@ impl FileSink {
             what: format!("cannot create a file in {}: {e}", directory.display()),
         };
         unfinished::remove_leftovers(&target, None);
+        let is_new = replaced.is_none();
         let permissions = match replaced {
             Some(permissions) => permissions,
             None => unfinished::new_file_permissions(&target, &directory).map_err(cannot)?,
@@ -77,7 +78,9 @@ impl FileSink {
         let may_share = options.share && options.sparse && !options.preallocate;
         let sharing = if may_share { Sharing::within(&directory) } else { Sharing::default() };
         let opened = File::open(&directory).map_err(cannot)?;
-        let reserving = if options.preallocate { Reserving::default() } else { Reserving::for_file(&file) };
+        // What is renamed over a file goes to the disk at once on ext4, as long as blocks have still to be chosen for it.
+        let may_reserve = !options.preallocate && (options.sync || is_new);
+        let reserving = if may_reserve { Reserving::for_file(&file) } else { Reserving::default() };
         Ok(Self {
             file,
             temporary: Mutex::new(Some(temporary)),
@@ -178,10 +181,15 @@ impl Sink for FileSink {
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        if self.options.sparse {
-            return Ok(()); // the file is new, and nothing is written twice
+        if self.is_blank() {
+            return Ok(());
         }
         write_zeroes(offset..offset.saturating_add(len), |zeroes, at| self.write_at(zeroes, at))
+    }
+
+    /// The file is new, and nothing is written twice.
+    fn is_blank(&self) -> bool {
+        self.options.sparse
     }
 
     fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {

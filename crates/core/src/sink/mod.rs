@@ -35,6 +35,11 @@ pub trait Sink: Sync {
     /// Makes `len` bytes at `offset` read as zero. Cheap where the target is known to be blank.
     fn zero(&self, offset: u64, len: u64) -> Result<()>;
 
+    /// Whether everything reads as zero that was not written, so that [`zero`](Self::zero) need not be called.
+    fn is_blank(&self) -> bool {
+        false
+    }
+
     /// Lets the kernel copy, or share, `len` bytes at `at` of `file` to `offset`. Returns how many leading bytes it took; 0 where it cannot.
     fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
         let _ = (file, at, offset, len);

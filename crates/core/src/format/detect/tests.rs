@@ -39,8 +39,20 @@ fn what_has_its_signature_at_the_beginning_is_told_by_little() {
     }
     for blank in [0, 100, NEAR - 100, NEAR, 10_000] {
         let head = [&vec![b' '; blank], &b"# Disk DescriptorFile\n"[..], &[b'\n'; HEAD]].concat();
-        for format in FORMATS.iter().filter(|format| format.head == NEAR) {
+        for format in FORMATS.iter().filter(|format| (format.head)(&[]) == NEAR) {
             assert_eq!((format.probe)(&head[..NEAR]), (format.probe)(&head[..HEAD]), "{}, {blank}", format.name);
+        }
+    }
+}
+
+#[test]
+fn only_for_a_disc_that_speaks_of_udf_is_looked_far_ahead() {
+    let mut disc = vec![0; 1 << 20];
+    for (signature, reach, told) in [(b"\0NSR02", 524_290, "iso"), (b"\0NSR01", HEAD as u64, "raw")] {
+        disc[34816..34822].copy_from_slice(signature);
+        disc[524_288] = 2;
+        for mut source in every_way(&disc) {
+            assert_eq!((detect(&mut source).unwrap().name, source.looked_at()), (told, reach));
         }
     }
 }

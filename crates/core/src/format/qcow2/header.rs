@@ -338,18 +338,19 @@ fn read_extensions(
         backing => backing.min(header.cluster_size()),
     };
     let mut data_file = None;
-    while at.saturating_add(size_of::<RawExtension>() as u64) <= end {
+    while at < end {
         let mut extension = RawExtension::new_zeroed();
         look_exact(source, extension.as_mut_bytes(), at, FORMAT, "a header extension")?;
         let (kind, len) = (extension.kind.get(), u64::from(extension.len.get()));
-        at = at.saturating_add(size_of::<RawExtension>() as u64);
-        if len > end.saturating_sub(at) {
-            let what = format!("header extension {kind:#010x} takes {len} bytes, {} are left", end.saturating_sub(at));
+        let (head, left) = (size_of::<RawExtension>() as u64, end.saturating_sub(at));
+        if head.saturating_add(len) > left {
+            let what = format!("header extension {kind:#010x} takes {head} + {len} bytes, {left} are left");
             return Err(Error::corrupt(FORMAT, "extension-length", at, what));
         }
         if kind == EXTENSION_END {
             break;
         }
+        at = at.saturating_add(head);
         if kind == EXTENSION_DATA_FILE {
             data_file = Some(read_name(source, at, len.min(u64::from(MAX_BACKING_NAME)), "the data file's name")?);
         }

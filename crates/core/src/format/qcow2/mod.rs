@@ -18,7 +18,7 @@ use crate::source::{Source, look_exact};
 
 const FORMAT: &str = "qcow2";
 
-pub(super) const QCOW2: Format = Format { name: FORMAT, head: NEAR, probe, open };
+pub(super) const QCOW2: Format = Format { name: FORMAT, head: |_| NEAR, probe, open };
 
 /// Version 1 has the same magic and nothing else in common.
 fn probe(head: &[u8]) -> bool {

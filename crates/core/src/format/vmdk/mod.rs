@@ -34,7 +34,7 @@ const COWD_MAGIC: [u8; 4] = *b"COWD";
 /// The magic 0xcafebabe and the version 2.1, so that no other file with that magic is taken for one.
 const SESPARSE_MAGIC: [u8; 16] = [0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0];
 
-pub(super) const VMDK: Format = Format { name: FORMAT, head: NEAR, probe, open };
+pub(super) const VMDK: Format = Format { name: FORMAT, head: |_| NEAR, probe, open };
 
 fn probe(head: &[u8]) -> bool {
     let magics: [&[u8]; 3] = [&MAGIC, &COWD_MAGIC, &SESPARSE_MAGIC];
