@@ -330,9 +330,12 @@ fn jobs_with_a_registry_show_no_secret_while_they_run() {
     ] {
         let mut job = diskferry([args[0], "--json", "--progress", "json", "--plain-http", "--authfile"]);
         job.arg(path(authfile)).args(&args[1..]);
-        let Watched { output, looks, shown } = watch(job.spawn().unwrap(), &OF_REGISTRY);
+        // Who is refused may be gone before anybody has looked: then it is tried again.
+        let mut tries = (0..50).map(|_| watch(job.spawn().unwrap(), &OF_REGISTRY));
+        let watched = tries.find(|watched| watched.looks > 0);
+        let Watched { output, shown, .. } = watched.unwrap_or_else(|| panic!("{args:?}: nobody has looked"));
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
-        assert!(looks > 0 && shown.is_empty(), "{args:?}: {looks} looks, {shown:?}");
+        assert!(shown.is_empty(), "{args:?}: {shown:?}");
         let said = format!("{output:?}");
         assert!(!OF_REGISTRY.iter().any(|secret| said.contains(secret)), "{args:?}: {said}");
     }
