@@ -32,11 +32,16 @@ impl Sink for Taker<'_> {
         Ok(())
     }
 
+    fn is_blank(&self) -> bool {
+        true
+    }
+
     fn copy_from(&self, _: &File, _: u64, _: u64, len: u64) -> Result<u64> {
         Ok(len)
     }
 
     fn finish(&self, _: u64) -> Result<()> {
+        assert_eq!(self.progress.written(), 16 * MIB, "with the zeroes behind");
         *self.at_the_end.lock().unwrap() = Some(self.progress.source());
         Ok(())
     }
@@ -50,7 +55,8 @@ fn what_the_kernel_copies_counts_as_passed() {
     qemu_io(&image, "qcow2", &["write -P 7 0 12M"]);
     let progress = Progress::default();
     let sink = Taker { progress: &progress, at_the_end: Mutex::default() };
-    convert(from_file(&image), &sink, &Options::default(), &progress).unwrap();
+    let report = convert(from_file(&image), &sink, &Options::default(), &progress).unwrap();
+    assert_eq!(report.allocated, 12 * MIB);
     let reached = sink.at_the_end.lock().unwrap().unwrap();
     assert!(reached > 12 * MIB && progress.total().is_some_and(|total| reached <= total), "{reached}");
 }

@@ -162,6 +162,10 @@ impl<'a> Reader<'a> {
     fn zero(&mut self, start: u64, len: u64) {
         if self.job.sink.is_blank() {
             self.job.progress.add_written(len);
+            // Data do not wait for the end of zeroes that take their time.
+            if self.batch.is_full() {
+                self.hand_over();
+            }
             return;
         }
         self.add(Piece { start, len, what: What::Zero, stored: 0..0 });

@@ -3,6 +3,7 @@
 //! A file that nobody recognises is raw, so whatever is missing here ends up on somebody's disk as it is. What the boot
 //! sector, the partition table or the file system of a real disk could begin with must not be listed.
 
+use super::detect::HEAD;
 use crate::error::{Error, Result};
 
 /// Bytes at the end of an image that tell those that only their end tells.
@@ -27,7 +28,15 @@ impl Foreign {
     }
 }
 
-/// Refuses an image whose `head`, as far as [`head`](super::detect::head) reads it, belongs to something else.
+/// As much has to be text before an image is taken for one.
+const TEXT: usize = 514 << 10;
+
+/// How many of the first bytes it takes to tell what is not carried, judging by `head`: more than usual where that is text so far.
+pub(super) fn wanted(head: &[u8]) -> usize {
+    if head.len() >= HEAD && !has_control(head) { TEXT } else { HEAD }
+}
+
+/// Refuses an image whose `head`, as far as [`wanted`] has it, belongs to something else.
 pub(super) fn check_head(head: &[u8]) -> Result<()> {
     recognise(head).map_or(Ok(()), |foreign| Err(foreign.refusal()))
 }
@@ -143,7 +152,7 @@ const JSON: Foreign = Foreign { format: "json", name: "a JSON document", remedy:
 /// Tells a text by its kind. Disks are none: boot code, tables and superblocks all have control bytes, and a text that a
 /// disk begins with ends within the head.
 fn text(head: &[u8]) -> Option<&'static Foreign> {
-    if head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace() && *byte != b'\x1b') {
+    if has_control(head) {
         return None;
     }
     let valid = match str::from_utf8(head) {
@@ -159,6 +168,10 @@ fn text(head: &[u8]) -> Option<&'static Foreign> {
     }
     let begins = |with: &[u8]| valid.as_bytes().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
     TEXTS.iter().find(|(start, _)| begins(start)).map(|(_, foreign)| foreign)
+}
+
+fn has_control(head: &[u8]) -> bool {
+    head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace() && *byte != b'\x1b')
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub static FORMATS: &[Format] = &[qcow2::QCOW2, vmdk::VMDK, vdi::VDI, iso::ISO, 
 pub struct Format {
     /// Name, as `-f` takes it and the report gives it.
     pub name: &'static str,
-    /// How many of the first bytes tell it, as far as those show that are there.
+    /// How many of the first bytes it takes to tell it, judging by those that are there.
     pub head: fn(head: &[u8]) -> usize,
     /// Whether these first bytes are this format's. Takes more or fewer of them as well.
     pub probe: fn(head: &[u8]) -> bool,

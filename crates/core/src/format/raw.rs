@@ -3,7 +3,7 @@
 //! Whether a file is raw shows in what it is [not](super::foreign), and two kinds of image tell themselves only by their last 512 bytes. Of a
 //! file these are read first; of a stream the end is held back until they have been looked at.
 
-use super::detect::{HEAD, head};
+use super::detect::head;
 use super::{Format, Image, ImageInfo, Opening, foreign};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Extent};
@@ -39,7 +39,7 @@ fn probe(_: &[u8]) -> bool {
 }
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
-    let head = head(source, |_| HEAD)?;
+    let head = head(source, foreign::wanted)?;
     let mut info = ImageInfo { format: FORMAT, ..ImageInfo::default() };
     if !how.stated && !MARKS.iter().any(|(at, mark)| head.get(*at..).is_some_and(|rest| rest.starts_with(mark))) {
         info.warnings.push("no partition table and no known file system: taken for a raw disk all the same".into());

@@ -187,7 +187,7 @@ impl Sink for FileSink {
         write_zeroes(offset..offset.saturating_add(len), |zeroes, at| self.write_at(zeroes, at))
     }
 
-    /// The file is new, and nothing is written twice.
+    /// The file is new, or has of the same disk what is written again, and nothing else is written twice.
     fn is_blank(&self) -> bool {
         self.options.sparse
     }

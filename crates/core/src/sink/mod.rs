@@ -35,7 +35,7 @@ pub trait Sink: Sync {
     /// Makes `len` bytes at `offset` read as zero. Cheap where the target is known to be blank.
     fn zero(&self, offset: u64, len: u64) -> Result<()>;
 
-    /// Whether everything reads as zero that was not written, so that [`zero`](Self::zero) need not be called.
+    /// Whether everything reads as zero that was not written, so that [`zero`](Self::zero) need not be called. It may be all the same.
     fn is_blank(&self) -> bool {
         false
     }

@@ -166,6 +166,7 @@ impl Sized {
     }
 }
 
+/// It is never blank: of a stream whose size nobody knows, zeroes are held against the room as well.
 impl Sink for Sized {
     fn prepare(&self, size: Option<u64>) -> Result<()> {
         let size = size.map(|size| self.room.fit(size)).transpose()?;

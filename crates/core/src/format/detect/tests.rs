@@ -46,6 +46,17 @@ fn what_has_its_signature_at_the_beginning_is_told_by_little() {
 }
 
 #[test]
+fn a_long_text_at_the_beginning_of_a_disk_makes_it_none() {
+    let text = b"once upon a time\n".repeat(50_000);
+    for (text, found) in [(&text[..], "text-not-carried"), (&text[..100_000], "no error")] {
+        for mut source in every_way(&[text, &[0; 1 << 20]].concat()) {
+            let format = detect(&mut source).unwrap();
+            assert_eq!((format.name, &*code(open(format, &mut source))), ("raw", found));
+        }
+    }
+}
+
+#[test]
 fn only_for_a_disc_that_speaks_of_udf_is_looked_far_ahead() {
     let mut disc = vec![0; 1 << 20];
     for (signature, reach, told) in [(b"\0NSR02", 524_290, "iso"), (b"\0NSR01", HEAD as u64, "raw")] {
