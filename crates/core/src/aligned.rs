@@ -15,6 +15,13 @@ struct Line([u8; LINE]);
 
 const LINE: usize = 64;
 
+/// Up to so many bytes a buffer that grows doubles. A longer one is that of a large unit, and gets as much as that takes: it would be moved, and
+/// count for twice as much.
+const DOUBLED: usize = 1 << 20;
+
+/// Lines that it gets at least then, since the next unit may be a little longer.
+const ROOM: usize = 1024;
+
 impl Aligned {
     /// At least `len` bytes, all zero.
     pub fn zeroed(len: usize) -> Self {
@@ -26,7 +33,10 @@ impl Aligned {
     /// Makes it at least `len` bytes long. What comes is zero.
     pub fn grow(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
-        if self.0.len() < lines {
+        if let Some(more) = lines.checked_sub(self.0.len()).filter(|more| *more > 0) {
+            if len > DOUBLED {
+                self.0.reserve_exact(more.next_multiple_of(ROOM));
+            }
             self.0.resize(lines, Line([0; LINE]));
         }
     }

@@ -29,9 +29,13 @@ use crate::source::Source;
 /// The kernel copies, and zeroes are made, in steps of this size: each can take its time, and a job can be stopped between them.
 const STEP: u64 = 1 << 30;
 
-/// Stored bytes in all batches that wait or are worked on, and in the buffers that wait for some. Usual batches come to a third of it with 8
-/// workers; an image that claims 4 MiB for each packed unit has fewer of them under way.
-const UNDER_WAY: usize = 12 << 20;
+/// Stored bytes in all batches that wait or are worked on. Usual batches come to less than half of it with 8 workers; an image that claims 4 MiB
+/// for each packed unit has fewer of them under way.
+const UNDER_WAY: usize = 10 << 20;
+
+/// Bytes of the buffers that wait for some: all that can have been under way, and the one that the reader fills. What is given back to the allocator
+/// it may keep, each thread's part of it by itself.
+const SPARE: usize = 14 << 20;
 
 /// What the engine needs to know besides the two ends.
 pub(crate) struct Job<'a> {
@@ -161,7 +165,7 @@ impl Shared {
 
     fn give_back(&self, buffer: Aligned) {
         let mut spare = lock(&self.spare);
-        if spare.iter().map(Aligned::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= UNDER_WAY {
+        if spare.iter().map(Aligned::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= SPARE {
             spare.push(buffer);
         }
     }
