@@ -33,9 +33,9 @@ impl Aligned {
     /// Makes it at least `len` bytes long. What comes is zero.
     pub fn grow(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
-        if let Some(more) = lines.checked_sub(self.0.len()).filter(|more| *more > 0) {
+        if self.0.len() < lines {
             if len > DOUBLED {
-                self.0.reserve_exact(more.next_multiple_of(ROOM));
+                self.0.reserve_exact((lines - self.0.len()).next_multiple_of(ROOM));
             }
             self.0.resize(lines, Line([0; LINE]));
         }
