@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 use std::process;
 
 use libc::{
-    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_THREAD,
-    CLONE_VM, ENOSYS, EPERM, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, MSG_DONTWAIT, O_CREAT, O_EXCL, O_PATH, O_TMPFILE,
-    PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, c_long,
+    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS,
+    CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, CLONE_THREAD, CLONE_VM, ENOSYS, EPERM, F_DUPFD_CLOEXEC, F_GETFD,
+    F_GETFL, MSG_DONTWAIT, O_CREAT, O_EXCL, O_PATH, O_TMPFILE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS, PROT_EXEC, c_long,
 };
 use seccompiler::SeccompCmpArgLen::{Dword, Qword};
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
+    SeccompRule, sock_filter,
 };
 
 /// `TCGETS`, `TCGETS2` and `TIOCGWINSZ`: whether there is a terminal, and how large. Their types differ from one C library to another.
@@ -72,8 +72,6 @@ const GRANTED: &[c_long] = &[
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
-    // Its arguments lie in memory, where a filter cannot look: see `without_clone3`.
-    libc::SYS_clone3,
 ];
 
 /// What a process keeps besides that decodes what is open, and publishes it: names of files, its end, and giving up more.
@@ -103,12 +101,12 @@ const OPENING: &[(c_long, u8)] = &[
     (libc::SYS_openat, 2),
 ];
 
-/// For a thread that decodes. In front of it comes [`without_clone3`].
+/// For a thread that decodes.
 pub(super) fn decoding() -> Result<BpfProgram, BackendError> {
     granted(rules_of_decoding()?)
 }
 
-/// For all threads of a process whose source and target are open, and here. In front of it comes the same.
+/// For all threads of a process whose source and target are open, and here.
 pub(super) fn publishing() -> Result<BpfProgram, BackendError> {
     granted(publishing_rules()?)
 }
@@ -146,10 +144,9 @@ fn publishing_rules() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// Says that there is no `clone3`, as on old kernels: then threads are started by `clone`, whose flags can be seen.
-pub(super) fn without_clone3() -> Result<BpfProgram, BackendError> {
-    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-    program(rules, SeccompAction::Allow, SeccompAction::Errno(ENOSYS.unsigned_abs()))
+/// Keeps everything, and is short: whether the kernel takes programs at all.
+pub(super) fn anything() -> Result<BpfProgram, BackendError> {
+    program(Rules::new(), SeccompAction::Allow, SeccompAction::Errno(EPERM.unsigned_abs()))
 }
 
 fn granted(rules: Rules) -> Result<BpfProgram, BackendError> {
@@ -182,8 +179,41 @@ fn rules_of_decoding() -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
+/// A program that does with a call what `listed` says if it is in `rules`, and one of these holds, and otherwise what `otherwise` says.
+///
+/// Of each call that there is the kernel finds out what every program does with it that it takes. So those that have nothing to hold take one
+/// instruction here, and not the library's five: they stand where its program would end, with all others.
 fn program(rules: Rules, otherwise: SeccompAction, listed: SeccompAction) -> Result<BpfProgram, BackendError> {
-    SeccompFilter::new(rules, otherwise, listed, std::env::consts::ARCH.try_into()?)?.try_into()
+    let (whole, in_part): (Rules, Rules) = rules.into_iter().partition(|(_, rules)| rules.is_empty());
+    let arch = std::env::consts::ARCH.try_into()?;
+    let mut program: BpfProgram = SeccompFilter::new(in_part, otherwise.clone(), listed.clone(), arch)?.try_into()?;
+    program.pop();
+    // Its number comes first in what the kernel lets a program look at.
+    program.push(instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, 0));
+    // The arguments of `clone3` lie in memory, where no program can look. It is as if it were not there, as on old kernels: then threads are
+    // started by `clone`, whose flags can be seen.
+    program.extend([is(libc::SYS_clone3, 0, 1)?, returned(&SeccompAction::Errno(ENOSYS.unsigned_abs()))]);
+    let behind = u8::try_from(whole.len()).map_err(|_| BackendError::FilterTooLarge(whole.len()))?;
+    for (call, behind) in whole.keys().zip((1..=behind).rev()) {
+        program.push(is(*call, behind, 0)?);
+    }
+    program.extend([returned(&otherwise), returned(&listed)]);
+    Ok(program)
+}
+
+/// If the call has this number, so many instructions are passed over, otherwise so many others.
+fn is(call: c_long, jt: u8, jf: u8) -> Result<sock_filter, BackendError> {
+    let number = call.try_into().map_err(|_| BackendError::InvalidArgumentNumber)?;
+    Ok(instruction(BPF_JMP | BPF_JEQ | BPF_K, number, jt, jf))
+}
+
+fn returned(action: &SeccompAction) -> sock_filter {
+    instruction(BPF_RET | BPF_K, action.clone().into(), 0, 0)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: code as u16, jt, jf, k }
 }
 
 /// What must hold of arguments: which one, how much of it the kernel takes, how it compares, and with what.
@@ -196,4 +226,73 @@ fn rule(conditions: &[(u8, SeccompCmpArgLen, SeccompCmpOp, u64)]) -> Result<Secc
 
 fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
+}
+
+#[cfg(test)]
+mod tests {
+    use libc::{BPF_ALU, BPF_AND, BPF_JA, BPF_JGE, BPF_JGT};
+
+    use super::*;
+
+    /// What the kernel does with a call of this number, whose arguments are all ones, for a program of that processor.
+    fn outcome(program: &BpfProgram, arch: u32, number: u32) -> u32 {
+        let (mut at, mut held) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            let jump = |holds| usize::from(if holds { jt } else { jf });
+            match u32::from(code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => {
+                    held = match k {
+                        0 => number,
+                        4 => arch,
+                        _ => u32::MAX,
+                    };
+                }
+                code if code == BPF_ALU | BPF_AND | BPF_K => held &= k,
+                code if code == BPF_JMP | BPF_JA => at += k as usize,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(held == k),
+                code if code == BPF_JMP | BPF_JGT | BPF_K => at += jump(held > k),
+                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(held >= k),
+                code if code == BPF_RET | BPF_K => return k,
+                code => panic!("{code:#x} at {at}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_call_has_the_outcome_that_is_listed() {
+        let (allow, refuse) = (u32::from(SeccompAction::Allow), u32::from(SeccompAction::Errno(EPERM.unsigned_abs())));
+        let not_there = u32::from(SeccompAction::Errno(ENOSYS.unsigned_abs()));
+        let kept = publishing_rules().unwrap();
+        let programs = [
+            (decoding().unwrap(), rules_of_decoding().unwrap(), allow, refuse),
+            (publishing().unwrap(), kept.clone(), allow, refuse),
+            (anything().unwrap(), Rules::new(), refuse, allow),
+            (
+                not_publishing().unwrap(),
+                kept.into_iter().filter(|(call, _)| !rules_of_decoding().unwrap().contains_key(call)).collect(),
+                refuse,
+                allow,
+            ),
+        ];
+        for (program, mut listed, is_listed, otherwise) in programs {
+            // The library has this processor's number in its second instruction.
+            let arch = program[1].k;
+            if otherwise == allow {
+                listed.values_mut().for_each(Vec::clear);
+            }
+            for number in 0..1000 {
+                let expected = match listed.get(&number) {
+                    _ if number == libc::SYS_clone3 => not_there,
+                    Some(rules) if rules.is_empty() => is_listed,
+                    // Ones are what no rule asks for.
+                    _ => otherwise,
+                };
+                let number = u32::try_from(number).unwrap();
+                assert_eq!(outcome(&program, arch, number), expected, "{number} of {}", program.len());
+                assert_eq!(outcome(&program, arch ^ 1, number), libc::SECCOMP_RET_KILL_PROCESS);
+            }
+        }
+    }
 }

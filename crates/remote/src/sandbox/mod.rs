@@ -15,7 +15,6 @@ mod tests;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, Builder};
 use std::time::Duration;
@@ -207,39 +206,36 @@ struct Rules {
 
 /// Programs that see every call.
 struct Calls {
-    without_clone3: BpfProgram,
+    /// A short one that takes nothing away: of long ones the kernel looks long at every call that there is.
+    anything: BpfProgram,
     decoding: BpfProgram,
     /// The same in a process that is confined, once it is.
     not_publishing: OnceLock<BpfProgram>,
-    /// Whether all threads have the first by now.
-    is_everywhere: AtomicBool,
 }
 
 impl Calls {
     fn new() -> io::Result<Self> {
-        let without_clone3 = filter::without_clone3().map_err(io::Error::other)?;
+        let anything = filter::anything().map_err(io::Error::other)?;
         let decoding = filter::decoding().map_err(io::Error::other)?;
-        let (not_publishing, is_everywhere) = (OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { without_clone3, decoding, not_publishing, is_everywhere })
+        Ok(Self { anything, decoding, not_publishing: OnceLock::new() })
     }
 
-    /// Whether the kernel takes programs at all. A short one tells: of long ones it looks long at every call that there is.
+    /// Whether the kernel takes programs at all.
     fn try_it(&self) -> io::Result<()> {
-        apply_filter(&self.without_clone3).map_err(|error| io::Error::new(ErrorKind::Unsupported, error))
+        apply_filter(&self.anything).map_err(|error| io::Error::new(ErrorKind::Unsupported, error))
     }
 
     fn enter(&self) -> io::Result<()> {
-        if !self.is_everywhere.load(Ordering::Relaxed) {
-            self.try_it()?;
+        if let Some(not_publishing) = self.not_publishing.get() {
+            return apply_filter(not_publishing).map_err(io::Error::other);
         }
-        apply_filter(self.not_publishing.get().unwrap_or(&self.decoding)).map_err(io::Error::other)
+        self.try_it()?;
+        apply_filter(&self.decoding).map_err(io::Error::other)
     }
 
     fn confine_process(&self) -> io::Result<()> {
         let publishing = filter::publishing().map_err(io::Error::other)?;
         let not_publishing = filter::not_publishing().map_err(io::Error::other)?;
-        apply_everywhere(&self.without_clone3)?;
-        self.is_everywhere.store(true, Ordering::Relaxed);
         apply_everywhere(&publishing)?;
         self.not_publishing.get_or_init(|| not_publishing);
         Ok(())
