@@ -136,6 +136,8 @@ fn main() -> ExitCode {
             let measured = outcomes.iter().filter(|outcome| outcome.is_measured());
             table::put_into(&path, args.to, &table::markdown(measured));
         }
+    } else if let [first, second, ..] = &*outcomes {
+        a_page_keeps_rows_that_were_not_run(&scratch.path().join("page.md"), first, second);
     }
     let mut failed = false;
     for Outcome { row, missing, troubles, .. } in &outcomes {
@@ -148,6 +150,19 @@ fn main() -> ExitCode {
         }
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Puts two rows into a page, and then, both being older there, one of them again.
+fn a_page_keeps_rows_that_were_not_run(page: &Path, first: &Outcome, second: &Outcome) {
+    let read = || fs::read_to_string(page).unwrap();
+    fs::write(page, "before\n<!-- tables of `--bench peers` -->\n<!-- end of tables -->\nbehind\n").unwrap();
+    table::put_into(page, To::Disk, &table::markdown([first, second].into_iter()));
+    let older = |text: &str, row: &str| text.replace(&format!("\n| {row} | "), &format!("\n| {row} | older "));
+    let (new, half) = (read(), older(&read(), second.row.name));
+    assert!(new.starts_with("before\n") && new.ends_with("\nbehind\n") && half != new, "{new}");
+    fs::write(page, older(&half, first.row.name)).unwrap();
+    table::put_into(page, To::Disk, &table::markdown([first].into_iter()));
+    assert_eq!(read(), half);
 }
 
 /// What this machine does not allow is said, and is no failure.

@@ -136,9 +136,11 @@ impl Batch {
         bytes.get(piece.stored.clone()).unwrap_or_default()
     }
 
-    /// Counts bytes of the disk that have taken their time although they are zeroes, so that a batch of them ends.
+    /// Counts bytes of the disk that have taken their time although they are zeroes, so that nothing waits long for their end.
     pub(super) fn pass(&mut self, len: u64) {
-        self.unpacked = self.unpacked.saturating_add(len);
+        if !self.is_empty() {
+            self.unpacked = self.unpacked.saturating_add(len);
+        }
     }
 
     /// Adds a piece; zeroes that follow zeroes become one.

@@ -224,9 +224,7 @@ impl<'a> Reader<'a> {
         let len = stored.len() as u64;
         // Mostly this thread has just unpacked them: zeroes need not travel to another core to be seen.
         if bytes.get(stored.clone()).is_some_and(grain::is_zero) {
-            if !self.batch.is_empty() {
-                self.batch.pass(len);
-            }
+            self.batch.pass(len);
             self.zero(start, len);
         } else {
             self.add(Piece { start, len, what: What::Shared { bytes }, stored });
