@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
@@ -86,6 +86,46 @@ fn a_page_or_an_archive_is_no_disk_even_when_it_is_packed() {
     assert_eq!(refusal(&wrap::gzip(page), &Options::default()).code(), "html-not-carried");
     let archive = [b"PK\x03\x04".to_vec(), Random::new(1).bytes(5000)].concat();
     assert_eq!(refusal(&archive, &Options::default()).code(), "zip-not-carried");
+}
+
+#[test]
+fn what_xz_packs_with_lzma_is_refused_by_name() {
+    let bytes = Random::new(1).bytes(5000);
+    for preset in 0..=9 {
+        let packed = wrap::filter("xz", &["--format=lzma", &format!("-{preset}"), "-c"], &bytes);
+        assert_eq!(refusal(&packed, &Options::default()).code(), "lzma-not-carried", "-{preset}");
+    }
+}
+
+/// Nobody says where a disk in a pipe ends but what is on it.
+#[test]
+fn a_disk_that_ends_before_what_is_on_it_is_suspected_to_be_cut_short() {
+    let scratch = Scratch::new();
+    let made = |name: &str, tool: &str, args: &[&str], stdin: &str| {
+        let disk = scratch.path(name);
+        // XFS takes 300 MiB at least.
+        File::create(&disk).unwrap().set_len(320 << 20).unwrap();
+        wrap::filter(tool, &[args, &[disk.to_str().unwrap()]].concat(), stdin.as_bytes());
+        disk
+    };
+    let table = |label: &str| format!("label: {label}\nstart=1MiB, size=8MiB, bootable\nstart=300MiB\n");
+    for disk in [
+        made("gpt", "sfdisk", &["-q"], &table("gpt").replace(", bootable", "")),
+        made("mbr", "sfdisk", &["-q"], &table("dos")),
+        made("ext4", "mke2fs", &["-q", "-t", "ext4"], ""),
+        made("ext2", "mke2fs", &["-q", "-t", "ext2", "-b", "1024"], ""),
+        made("xfs", "mkfs.xfs", &["-q"], ""),
+    ] {
+        let file = File::options().write(true).open(&disk).unwrap();
+        for (len, warnings) in [(320 << 20, 0), ((320 << 20) - 512, 1), (305 << 20, 1), (340 << 20, 0)] {
+            file.set_len(len).unwrap();
+            for report in assert_carried(&disk, &disk, &Options::default()) {
+                let found = report.inspection.image.warnings;
+                assert_eq!(found.len(), warnings, "{}, {len}: {found:?}", disk.display());
+                assert!(found.iter().all(|what| what.contains("may be cut short")), "{found:?}");
+            }
+        }
+    }
 }
 
 #[test]

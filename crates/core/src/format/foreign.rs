@@ -43,7 +43,16 @@ pub(super) fn check_head(head: &[u8]) -> Result<()> {
 
 fn recognise(head: &[u8]) -> Option<&'static Foreign> {
     let signed = SIGNATURES.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
-    signed.map(|(_, _, foreign)| foreign).or_else(|| text(head))
+    signed.map(|(_, _, foreign)| foreign).or_else(|| is_lzma(head).then_some(&LZMA)).or_else(|| text(head))
+}
+
+/// The header of [lzma](https://github.com/tukaani-project/xz/blob/master/doc/lzma-file-format.txt) has no signature, but the usual properties, a dictionary
+/// of 2^n or 3 · 2^n bytes, and a size that is unknown or that a file can have.
+fn is_lzma(head: &[u8]) -> bool {
+    let Some([0x5d, a, b, c, d, size @ ..]) = head.first_chunk::<13>() else { return false };
+    let (dictionary, size) = (u32::from_le_bytes([*a, *b, *c, *d]), u64::from_le_bytes(*size));
+    let usual = dictionary >> dictionary.trailing_zeros().min(31);
+    dictionary >= 4096 && matches!(usual, 1 | 3) && (size == u64::MAX || (1..1 << 38).contains(&size))
 }
 
 /// Refuses an image whose `tail`, its last [`TAIL`] bytes, belongs to something else.
@@ -115,8 +124,6 @@ const SIGNATURES: &[(usize, &[u8], Foreign)] = &[
     (0, b"\x1f\x9d\x90", Foreign { format: "compress", name: "packed with compress (.Z)", remedy: UNPACK }),
     (0, b"LZIP\x01", Foreign { format: "lzip", name: "packed with lzip", remedy: UNPACK }),
     (0, b"\x89LZO\0\x0d\x0a\x1a\x0a", Foreign { format: "lzop", name: "packed with lzop", remedy: UNPACK }),
-    (0, b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff", LZMA),
-    (0, b"\x5d\0\0\0\x04\xff\xff\xff\xff\xff\xff\xff\xff", LZMA),
     (0, b"Salted__", Foreign { format: "openssl", name: "encrypted with openssl", remedy: DECRYPT }),
     // Other files that are taken for disk images by mistake.
     (0, b"%PDF-", Foreign { format: "pdf", name: "a PDF document", remedy: NO_DISK }),

@@ -81,7 +81,7 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let primary = primary(&head);
     let volume_size = primary.map_or(0, Primary::volume_size);
     let info = ImageInfo { format: FORMAT, cdrom: true, details: details(&head, primary), ..ImageInfo::default() };
-    let mut iso = Iso { raw: Raw::open(source, how, &head, info)?, volume_size };
+    let mut iso = Iso { raw: Raw::open(source, how, &head, info, None)?, volume_size };
     iso.check_length()?;
     Ok(Box::new(iso))
 }

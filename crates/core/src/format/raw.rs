@@ -3,6 +3,8 @@
 //! Whether a file is raw shows in what it is [not](super::foreign), and two kinds of image tell themselves only by their last 512 bytes. Of a
 //! file these are read first; of a stream the end is held back until they have been looked at.
 
+mod reach;
+
 use super::detect::head;
 use super::{Format, Image, ImageInfo, Opening, foreign};
 use crate::error::{Error, Result};
@@ -41,16 +43,19 @@ fn probe(_: &[u8]) -> bool {
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let head = head(source, foreign::wanted)?;
     let mut info = ImageInfo { format: FORMAT, ..ImageInfo::default() };
+    let reach = reach::reach(&head);
     if !how.stated && !MARKS.iter().any(|(at, mark)| head.get(*at..).is_some_and(|rest| rest.starts_with(mark))) {
         info.warnings.push("no partition table and no known file system: taken for a raw disk all the same".into());
     }
-    Ok(Box::new(Raw::open(source, how, &head, info)?))
+    Ok(Box::new(Raw::open(source, how, &head, info, reach)?))
 }
 
 /// An image that is its disk. `info` gets its size when it is known: for a stream at the last extent.
 pub(super) struct Raw {
     pub(super) info: ImageInfo,
     stated: bool,
+    /// How far it has to reach, and what says so.
+    reach: Option<(u64, &'static str)>,
     rest: Rest,
 }
 
@@ -64,8 +69,14 @@ enum Rest {
 }
 
 impl Raw {
-    /// Opens `source`, which begins with `head`, as the image that `info` describes so far.
-    pub(super) fn open(source: &mut dyn Source, how: &Opening, head: &[u8], mut info: ImageInfo) -> Result<Self> {
+    /// Opens `source`, which begins with `head`, as the image that `info` describes so far, and that should `reach` so far.
+    pub(super) fn open(
+        source: &mut dyn Source,
+        how: &Opening,
+        head: &[u8],
+        mut info: ImageInfo,
+        reach: Option<(u64, &'static str)>,
+    ) -> Result<Self> {
         if !how.stated {
             foreign::check_head(head)?;
         }
@@ -74,7 +85,7 @@ impl Raw {
         }
         info.virtual_size = source.len();
         let rest = source.len().filter(|_| source.seekable()).map_or(Rest::Stream(0), Rest::Known);
-        let mut raw = Self { info, stated: how.stated, rest };
+        let mut raw = Self { info, stated: how.stated, reach, rest };
         if let Rest::Known(len) = raw.rest {
             let mut tail = [0; foreign::TAIL];
             let got = look_full(source, &mut tail, len.saturating_sub(foreign::TAIL as u64))?;
@@ -91,6 +102,10 @@ impl Raw {
         self.info.virtual_size = Some(len);
         if !len.is_multiple_of(SECTOR) {
             let what = format!("{len} bytes are no whole number of sectors of {SECTOR}: the image may be cut short");
+            self.info.warnings.push(what);
+        }
+        if let Some((reach, what)) = self.reach.filter(|(reach, _)| *reach > len) {
+            let what = format!("{what} reaches to byte {reach}, the disk has {len}: the image may be cut short");
             self.info.warnings.push(what);
         }
         Ok(())

@@ -31,6 +31,22 @@ fn a_magic_that_is_cut_or_elsewhere_is_none() {
 }
 
 #[test]
+fn lzma_is_told_by_its_properties_dictionary_and_size() {
+    let head = |properties: u8, dictionary: u32, size: u64| {
+        [&[properties][..], &dictionary.to_le_bytes(), &size.to_le_bytes(), &[0; 499]].concat()
+    };
+    for dictionary in [4096, 65536, 3 << 16, 1 << 18, 1 << 23, 3 << 25, 1 << 26, 3 << 29, 1 << 31] {
+        assert_eq!(name(&head(0x5d, dictionary, u64::MAX)), Some("lzma"), "{dictionary}");
+        assert_eq!(name(&head(0x5d, dictionary, 40 << 20)), Some("lzma"), "{dictionary}");
+        assert_eq!(name(&head(0x5c, dictionary, u64::MAX)), None);
+    }
+    for (dictionary, size) in [(0, 1), (2048, 1), (5 << 20, 1), ((1 << 23) + 1, 1), (1 << 23, 0), (1 << 23, 1 << 38)] {
+        assert_eq!(name(&head(0x5d, dictionary, size)), None, "{dictionary} {size}");
+    }
+    assert_eq!(name(&head(0x5d, 1 << 23, u64::MAX)[..12]), None);
+}
+
+#[test]
 fn texts_are_told_by_their_kind() {
     for (text, expected) in [
         (&b"<!DOCTYPE html>\n<html><body>404</body></html>"[..], "html"),
@@ -85,7 +101,7 @@ fn a_short_tail_is_looked_at_safely() {
 fn the_page_about_refusals_names_each_of_them() {
     let page = include_str!("../../../../../docs/formats/refused.md");
     let listed = SIGNATURES.iter().chain(TRAILERS).map(|(_, _, foreign)| foreign);
-    for foreign in listed.chain(TEXTS.iter().map(|(_, foreign)| foreign)) {
+    for foreign in listed.chain(TEXTS.iter().map(|(_, foreign)| foreign)).chain([&LZMA]) {
         assert!(page.contains(&format!("`{}-not-carried`", foreign.format)), "{}", foreign.format);
     }
 }
