@@ -154,7 +154,7 @@ impl Opened {
     }
 
     /// Like [`convert`](Self::convert), but goes on where `course` says, and tells it how far it comes. The report counts what was
-    /// carried this time. Without effect unless it [is resumable](Self::is_resumable).
+    /// carried this time. Without effect unless it [is resumable](Self::is_resumable), and [the sink](Sink::is_resumable).
     pub fn convert_along(self, sink: &dyn Sink, course: Option<&Course>) -> Result<Report> {
         self.complete(sink, course)?.publish(sink)
     }
@@ -164,7 +164,7 @@ impl Opened {
     /// ([`Options::spool_file`]): the calling thread may have given up the right to.
     pub fn complete(mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Complete> {
         self.refuse()?;
-        let course = course.filter(|_| self.is_resumable() && sink.order() == Order::Source);
+        let course = course.filter(|_| self.is_resumable() && sink.is_resumable());
         let read = self.carry(sink, course).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
         Ok(Complete { size: carried.size, report: self.report(carried, digests), started: self.started })

@@ -224,6 +224,18 @@ fn references_and_encryption_are_refused_by_name() {
     }
 }
 
+/// As QEMU has it.
+#[test]
+fn a_backing_file_without_a_name_is_none() {
+    let scratch = Scratch::new();
+    let mut image = Qcow2::new(MIB).fill(1).build().image;
+    poke(&mut image, field::BACKING_OFFSET, 1024);
+    let image = scratch.write("image", &image);
+    let expected = scratch.path("expected.raw");
+    qemu_img(&["convert", "-f", "qcow2", "-O", "raw", image.to_str().unwrap(), expected.to_str().unwrap()]);
+    assert_carried(&image, &expected, &Options::default());
+}
+
 #[test]
 fn each_bent_header_field_gives_its_error() {
     let cases = [

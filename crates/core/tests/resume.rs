@@ -36,6 +36,10 @@ impl Sink for Memory {
         Ok(())
     }
 
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
     fn finish(&self, size: u64) -> Result<()> {
         assert_eq!(self.0.lock().unwrap().len() as u64, size);
         Ok(())
@@ -105,12 +109,27 @@ fn image(dir: &Path, disk: &[u8], args: &[&str]) -> Vec<u8> {
     fs::read(to).unwrap()
 }
 
+const ISO: &[&str] = &["an", "iso"];
+
+/// A disc with `data` on it.
+fn disc(dir: &Path, data: &[u8]) -> Vec<u8> {
+    let (tree, disc) = (dir.join("tree"), dir.join("disc"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("data"), data).unwrap();
+    let made = Command::new("genisoimage").args(["-quiet", "-o"]).args([&disc, &tree]).status().unwrap();
+    assert!(made.success());
+    fs::read(disc).unwrap()
+}
+
 #[test]
 fn a_conversion_that_goes_on_ends_with_the_same_disk() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), disk());
-    let kinds: [&[&str]; 7] = [
+    let kinds: [&[&str]; 9] = [
         &["-O", "raw"],
+        ISO,
         &["-O", "qcow2"],
+        // With more tables than are read ahead of a stream.
+        &["-O", "qcow2", "-o", "cluster_size=512"],
         &["-O", "qcow2", "-c"],
         &["-O", "qcow2", "-c", "-o", "compression_type=zstd,cluster_size=4k"],
         &["-O", "vmdk"],
@@ -118,7 +137,8 @@ fn a_conversion_that_goes_on_ends_with_the_same_disk() {
         &["-O", "vdi"],
     ];
     for kind in kinds {
-        let image = Arc::new(image(dir.path(), &disk, kind));
+        let image = Arc::new(if kind == ISO { disc(dir.path(), &disk) } else { image(dir.path(), &disk, kind) });
+        let disk = if kind == ISO { image.to_vec() } else { disk.clone() };
         let from_file = || {
             let path = dir.path().join("source");
             fs::write(&path, image.as_slice()).unwrap();
@@ -147,7 +167,10 @@ fn a_conversion_that_goes_on_ends_with_the_same_disk() {
                 let course = Course { from: *from, every: u64::MAX, mark: &ignored };
                 let report = opened().convert_along(&sink, Some(&course)).unwrap();
                 assert!(*sink.0.lock().unwrap() == disk, "{kind:?} from {from}");
-                assert!(report.transferred <= image.len() as u64, "{kind:?} from {from}");
+                // Where tables and markers are everywhere, they are read with what is beside them.
+                let most = image.len() as u64 + (2 << 20);
+                assert!(report.transferred <= most, "{kind:?} from {from}: {} of {most}", report.transferred);
+                assert!(report.spooled <= 2 << 20, "{kind:?} from {from}: {}", report.spooled);
                 // What has passed by then is not asked for again, but for metadata and what is read ahead. Packed units count as
                 // what they may take at most.
                 if kind.contains(&"subformat=streamOptimized") {

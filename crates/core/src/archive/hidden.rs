@@ -37,7 +37,7 @@ impl Entry {
 impl Hidden {
     /// Whether a layer below may not show `path`.
     pub(super) fn hides(&self, path: &Path) -> bool {
-        let below = |dirs: &BTreeSet<Path>| dirs.iter().any(|dir| path.is_below(dir));
+        let below = |dirs: &BTreeSet<Path>| path.directories().any(|dir| dirs.contains(dir));
         self.files.contains(path) || self.trees.contains(path) || below(&self.trees) || below(&self.below)
     }
 

@@ -19,6 +19,7 @@ mod pax;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
 use std::io::{self, Read};
 
 pub use self::envelope::Envelope;
@@ -42,6 +43,12 @@ pub enum Pick {
 /// Name of a file in an archive, from the root, without empty parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Path(Vec<u8>);
+
+impl Borrow<[u8]> for Path {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 /// Most bytes in a name, as in Linux.
 const NAME: usize = 4096;
@@ -74,6 +81,14 @@ impl Path {
     fn is_below(&self, dir: &Self) -> bool {
         let rest = self.0.strip_prefix(dir.0.as_slice());
         rest.is_some_and(|rest| if dir.0.is_empty() { !rest.is_empty() } else { rest.first() == Some(&b'/') })
+    }
+
+    /// The directories that it lies in, from the root on.
+    fn directories(&self) -> impl Iterator<Item = &[u8]> {
+        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        // The root lies in none.
+        let ends = (!self.0.is_empty()).then_some(0).into_iter().chain(slashes);
+        ends.filter_map(|end| self.0.get(..end))
     }
 
     /// For messages: on one line, and not without end.

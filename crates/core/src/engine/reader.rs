@@ -56,6 +56,7 @@ impl<'a> Reader<'a> {
     /// Reads to the end of the image, or until a worker fails. Returns how many bytes of the disk were named.
     pub(super) fn run(mut self, image: &mut dyn Image, source: &mut dyn Source) -> Result<u64> {
         if let Some(course) = self.job.course.filter(|course| course.from > 0) {
+            source.pass();
             self.size = image.pass(course.from);
             if self.size > 0 {
                 self.begin(source, self.size)?;

@@ -126,6 +126,8 @@ const SIGNATURES: &[(usize, &[u8], Foreign)] = &[
     (0, b"\x89LZO\0\x0d\x0a\x1a\x0a", Foreign { format: "lzop", name: "packed with lzop", remedy: UNPACK }),
     (0, b"Salted__", Foreign { format: "openssl", name: "encrypted with openssl", remedy: DECRYPT }),
     // Other files that are taken for disk images by mistake.
+    (0, b"\xff\xfe<\0", HTML),
+    (0, b"\xfe\xff\0<", HTML),
     (0, b"%PDF-", Foreign { format: "pdf", name: "a PDF document", remedy: NO_DISK }),
     (0, b"\x7fELF", Foreign { format: "elf", name: "a program (ELF)", remedy: NO_DISK }),
 ];
@@ -166,7 +168,12 @@ fn text(head: &[u8]) -> Option<&'static Foreign> {
         Ok(text) => text,
         // The end of the head may go through a character.
         Err(error) if error.error_len().is_none() => str::from_utf8(head.get(..error.valid_up_to())?).ok()?,
-        Err(_) => return None,
+        // Pages have it in other encodings, too.
+        Err(_) => {
+            let page = head.trim_ascii_start();
+            let begins = |with: &[u8]| page.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with));
+            return (begins(b"<!doctype html") || begins(b"<html")).then_some(&HTML);
+        }
     };
     let valid = valid.trim_start_matches('\u{feff}').trim_start();
     // A pattern of one letter, as test disks are filled with, has neither words nor lines.

@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::detect::{HEAD, head};
-use super::raw::Raw;
+use super::raw::{Raw, reach};
 use super::{Detail, Format, Image, ImageInfo, Opening};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -81,7 +81,8 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let primary = primary(&head);
     let volume_size = primary.map_or(0, Primary::volume_size);
     let info = ImageInfo { format: FORMAT, cdrom: true, details: details(&head, primary), ..ImageInfo::default() };
-    let mut iso = Iso { raw: Raw::open(source, how, &head, info, None)?, volume_size };
+    let table_ends = reach::partitions(&head);
+    let mut iso = Iso { raw: Raw::open(source, how, &head, info, None)?, volume_size, table_ends };
     iso.check_length()?;
     Ok(Box::new(iso))
 }
@@ -123,6 +124,8 @@ fn at(head: &[u8], at: usize) -> &[u8] {
 struct Iso {
     raw: Raw,
     volume_size: u64,
+    /// How far its table of partitions reaches, if it has one.
+    table_ends: Option<u64>,
 }
 
 impl Iso {
@@ -130,7 +133,8 @@ impl Iso {
     fn check_length(&mut self) -> Result<()> {
         let Some(len) = self.raw.info.virtual_size else { return Ok(()) };
         let missing = self.volume_size.saturating_sub(len);
-        if missing > PADDING {
+        // A disk that has been partitioned may have kept what lies behind the table.
+        if missing > PADDING && self.table_ends.is_none_or(|end| end > len) {
             return Err(ends_early(FORMAT, "the volume", 0, self.volume_size, len));
         }
         if missing > 0 {
@@ -144,6 +148,10 @@ impl Iso {
 impl Image for Iso {
     fn info(&self) -> &ImageInfo {
         self.raw.info()
+    }
+
+    fn pass(&mut self, named: u64) -> u64 {
+        self.raw.pass(named)
     }
 
     fn next_extent(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {

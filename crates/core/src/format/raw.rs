@@ -3,7 +3,7 @@
 //! Whether a file is raw shows in what it is [not](super::foreign), and two kinds of image tell themselves only by their last 512 bytes. Of a
 //! file these are read first; of a stream the end is held back until they have been looked at.
 
-mod reach;
+pub(super) mod reach;
 
 use super::detect::head;
 use super::{Format, Image, ImageInfo, Opening, foreign};

@@ -252,7 +252,10 @@ impl Gzip {
                 FORMAT,
                 "trailing-garbage",
                 at,
-                format!("after member {n} come bytes that are neither another member nor zeros: the file is damaged"),
+                format!(
+                    "after member {n} come bytes that are neither another member nor zeros: the file is damaged, or \
+                     something was appended, as OpenWrt does (`gzip -dc` leaves it away)"
+                ),
             ),
         }
     }

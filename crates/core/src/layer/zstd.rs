@@ -42,18 +42,19 @@ pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
     let Some(header) = head.get(..got).filter(|head| head.starts_with(&MAGIC)) else { return Ok(None) };
     let Some(header) = header.get(..header_len(header)) else { return Ok(None) };
     let Some(content) = Frame::parse(header).content else { return Ok(None) };
-    let is_all = if stored.seekable() {
+    let may_be_all = stored.len().is_none_or(|len| len <= largest_frame(content));
+    let is_all = if may_be_all && stored.seekable() {
         let checksum = header.get(MAGIC.len()).map_or(0, |&byte| Descriptor(byte).checksum_len());
         end_of_blocks(stored, header.len() as u64)?.map(|end| end.saturating_add(checksum)) == stored.len()
     } else {
-        stored.len().is_none_or(|len| len <= largest_frame(content))
+        may_be_all
     };
     Ok(is_all.then_some(content))
 }
 
 /// Where the blocks end of which the first is at `at`: RFC 8878, section 3.1.1.2.
 fn end_of_blocks(stored: &mut dyn Source, mut at: u64) -> Result<Option<u64>> {
-    loop {
+    for _ in 0..MOST_BLOCKS {
         let mut header = [0; 3];
         if look_full(stored, &mut header, at)? < header.len() {
             return Ok(None);
@@ -67,7 +68,11 @@ fn end_of_blocks(stored: &mut dyn Source, mut at: u64) -> Result<Option<u64>> {
             return Ok(Some(at));
         }
     }
+    Ok(None)
 }
+
+/// So many blocks are looked at: 512 GiB in the largest ones.
+const MOST_BLOCKS: usize = 4 << 20;
 
 /// What does not shrink is stored as it is, in blocks with headers of 3 bytes.
 fn largest_frame(content: u64) -> u64 {
@@ -341,6 +346,42 @@ mod tests {
 
     fn limits(window: u64) -> Limits {
         Limits { window, ..Limits::default() }
+    }
+
+    /// A frame of which the header says that it holds so much, and a hole: that reads as blocks of nothing.
+    struct Hole {
+        header: Vec<u8>,
+        len: u64,
+        looks: usize,
+    }
+
+    impl Source for Hole {
+        fn len(&self) -> Option<u64> {
+            Some(self.len)
+        }
+
+        fn read_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+            self.looks += 1;
+            buf.fill(0);
+            let header = self.header.get(usize::try_from(at).unwrap()..).unwrap_or_default();
+            let there = header.len().min(buf.len());
+            buf[..there].copy_from_slice(&header[..there]);
+            Ok(buf.len())
+        }
+
+        fn seekable(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn neither_blocks_without_end_are_looked_at_nor_any_of_a_file_that_is_longer_than_its_frame() {
+        for (content, most) in [(1_u64 << 60, MOST_BLOCKS + 1), (1 << 30, 1)] {
+            let header = [&MAGIC[..], &[0b1110_0000], &content.to_le_bytes()].concat();
+            let mut hole = Hole { header, len: 1 << 40, looks: 0 };
+            assert_eq!(unpacked_len(&mut hole).unwrap(), None);
+            assert_eq!(hole.looks, most);
+        }
     }
 
     #[test]

@@ -197,6 +197,11 @@ impl Sink for FileSink {
         self.sharing.share((file, at), (&self.file, offset), len)
     }
 
+    /// See [`resume`](Self::resume).
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
     fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|e| Error::writing("making the disk durable", None, e))
     }

@@ -51,9 +51,15 @@ pub trait Sink: Sync {
         Order::Source
     }
 
-    /// Makes durable what was written up to now, where that is of use before the disk is complete.
+    /// Makes durable what was written up to now.
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether a conversion can [go on](crate::Course) that was interrupted: what was written and [synced](Self::sync) before is there, and
+    /// [`prepare`](Self::prepare) leaves it as it is.
+    fn is_resumable(&self) -> bool {
+        false
     }
 
     /// Makes the disk of `size` bytes durable, then visible.

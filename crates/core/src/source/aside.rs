@@ -37,6 +37,8 @@ pub trait Ranges: Send {
 const LEAST: usize = 64 << 10;
 /// The most that is asked for at once: a table is read in pieces of this size.
 const MOST: usize = 1 << 20;
+/// Metadata up to this far ahead are waited for: a request of their own would take no less.
+pub(super) const NEAR: u64 = 1 << 20;
 /// After so many requests a stream is read forward: what is spread over the whole image is cheaper in passing.
 const REQUESTS: usize = 256;
 
@@ -51,6 +53,7 @@ pub(crate) struct Aside {
     piece_at: u64,
     unproved: Vec<Unproved>,
     requests: usize,
+    is_passing: bool,
 }
 
 /// A piece that the stream has not passed yet, or not all of it.
@@ -63,7 +66,16 @@ struct Unproved {
 impl Aside {
     /// Reads through `ranges` from an image of `len` bytes, if that is known.
     pub(crate) fn new(ranges: Box<dyn Ranges>, len: Option<u64>, meter: Arc<Meter>) -> Self {
-        Self { ranges: Some(ranges), len, meter, piece: Vec::new(), piece_at: 0, unproved: Vec::new(), requests: 0 }
+        Self {
+            ranges: Some(ranges),
+            len,
+            meter,
+            piece: Vec::new(),
+            piece_at: 0,
+            unproved: Vec::new(),
+            requests: 0,
+            is_passing: false,
+        }
     }
 
     /// Reads up to `buf.len()` bytes at `at`, which the stream has not come to; 0 only at the end of the image. `None`:
@@ -84,9 +96,14 @@ impl Aside {
 
     /// Fetches a piece from `at` on, larger than `wanted` if that is little. False if it cannot be had.
     fn fetch(&mut self, at: u64, wanted: usize) -> Result<bool> {
-        let Some(ranges) = self.ranges.as_mut().filter(|_| self.requests < REQUESTS) else { return Ok(false) };
+        let Some(ranges) = self.ranges.as_mut().filter(|_| self.is_passing || self.requests < REQUESTS) else {
+            return Ok(false);
+        };
         let left = self.len.map_or(u64::MAX, |len| len.saturating_sub(at));
-        let size = wanted.clamp(LEAST, MOST).min(usize::try_from(left).unwrap_or(usize::MAX));
+        let ahead = at.saturating_sub(self.piece_at.saturating_add(self.piece.len() as u64));
+        // What is wanted in passing, and so near to one another, is everywhere.
+        let least = if self.is_passing && ahead < NEAR { MOST } else { LEAST };
+        let size = wanted.clamp(least, MOST).min(usize::try_from(left).unwrap_or(usize::MAX));
         let mut piece = take(&mut self.piece);
         piece.resize(size, 0);
         self.requests += 1;
@@ -104,6 +121,16 @@ impl Aside {
         Ok(true)
     }
 
+    /// Until the stream [begins anew](Self::forward), any number of requests is cheaper than to read, and spool, what lies between.
+    pub(super) fn pass(&mut self) {
+        self.is_passing = true;
+    }
+
+    /// How far ahead metadata are waited for.
+    pub(super) fn near(&self) -> u64 {
+        if self.is_passing { 0 } else { NEAR }
+    }
+
     /// Whether there is a way still.
     pub(super) fn is_open(&self) -> bool {
         self.ranges.is_some()
@@ -116,6 +143,7 @@ impl Aside {
         let Some(ranges) = self.ranges.as_mut() else { return Ok(None) };
         let Some(reader) = ranges.forward(at).map_err(|error| Error::reading(at, error))? else { return Ok(None) };
         self.unproved.retain(|piece| piece.range.start >= at);
+        (self.requests, self.is_passing) = (0, false);
         Ok(Some(Box::new(Tap::new(reader, self.len, Arc::clone(&self.meter), Digests::default()).from(at))))
     }
 

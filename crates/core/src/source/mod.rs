@@ -64,6 +64,9 @@ pub trait Source: Send {
         false
     }
 
+    /// From here to where it will [begin](Self::begin_at) only metadata are wanted.
+    fn pass(&mut self) {}
+
     /// Data before `at` has been carried at another time, and is hardly asked for: what lies between need not be read.
     fn begin_at(&mut self, at: u64) -> Result<()> {
         let _ = at;

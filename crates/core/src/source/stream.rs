@@ -7,14 +7,12 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 
+use super::aside::NEAR;
 use super::file::FileSource;
 use super::window::{CHUNK, Window};
 use super::{Aside, BEHIND, Loan, PEEK, Source, copy};
 use crate::error::{Error, Result};
 use crate::spool::Spool;
-
-/// Metadata up to this far ahead are waited for: a request of their own would take no less.
-const NEAR: u64 = 1 << 20;
 
 /// The least to be shared. A whole chunk stays in memory for it, and copying less takes no time.
 const SHARED_LEAST: u64 = CHUNK as u64 / 2;
@@ -197,7 +195,8 @@ impl Source for Stream {
         if let Past::File(file) = &mut self.past {
             return file.look_at(buf, at);
         }
-        if let Some(aside) = self.aside.as_mut().filter(|_| at > self.window.end().saturating_add(NEAR))
+        let ahead = at.saturating_sub(self.window.end());
+        if let Some(aside) = self.aside.as_mut().filter(|aside| ahead > aside.near())
             && let Some(got) = aside.try_read_at(buf, at)?
         {
             return Ok(got);
@@ -219,6 +218,12 @@ impl Source for Stream {
 
     fn restartable(&self) -> bool {
         matches!(self.past, Past::Spool(_)) && self.aside.as_ref().is_some_and(Aside::is_open)
+    }
+
+    fn pass(&mut self) {
+        if let Some(aside) = &mut self.aside {
+            aside.pass();
+        }
     }
 
     fn begin_at(&mut self, at: u64) -> Result<()> {

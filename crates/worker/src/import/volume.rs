@@ -196,6 +196,10 @@ impl Sink for Sized {
         self.sink.sync()
     }
 
+    fn is_resumable(&self) -> bool {
+        self.sink.is_resumable()
+    }
+
     fn finish(&self, size: u64) -> Result<()> {
         self.sink.finish(self.room.fit(size)?)
     }

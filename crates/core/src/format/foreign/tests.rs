@@ -51,6 +51,10 @@ fn texts_are_told_by_their_kind() {
     for (text, expected) in [
         (&b"<!DOCTYPE html>\n<html><body>404</body></html>"[..], "html"),
         (b"\n  <HTML lang=en>", "html"),
+        // In Latin-1, and in both orders of UTF-16.
+        (b"\n<!doctype HTML><p>Anmeldung f\xfcr G\xe4ste", "html"),
+        (b"\xff\xfe<\0h\0t\0m\0l\0>\0", "html"),
+        (b"\xfe\xff\0<\0h\0t\0m\0l\0>", "html"),
         (b"\xef\xbb\xbf<html>", "html"),
         (b"<?xml version=\"1.0\"?>\r\n<Envelope/>", "xml"),
         (b"{\"errors\":[]}", "json"),

@@ -107,6 +107,23 @@ fn a_disc_cut_short_is_an_error_unless_only_padding_is_missing() {
     assert_eq!(info(short).warnings.len(), 1);
 }
 
+/// What was on a disk before it was partitioned may be larger than the disk that was copied.
+#[test]
+fn a_partitioned_disk_may_have_kept_a_part_of_a_disc() {
+    let mut image = made_by("genisoimage", &["-quiet"]);
+    let partition =
+        |sectors: u32| [&[0, 0, 0, 0, 0x83, 0, 0, 0][..], &64_u32.to_le_bytes(), &sectors.to_le_bytes()].concat();
+    let len = image.len() - usize::try_from(PADDING).unwrap() - 2048;
+    let sectors = u32::try_from(len / 512 - 64).unwrap();
+    for (sectors, expected) in [(sectors, "no error"), (sectors + 1, "iso-ends-early")] {
+        image[446..462].copy_from_slice(&partition(sectors));
+        image[510..512].copy_from_slice(b"\x55\xaa");
+        for mut source in every_way(&image[..len]) {
+            assert_eq!(code(carry(&ISO, &mut source)), expected);
+        }
+    }
+}
+
 #[test]
 fn a_disc_cut_within_its_descriptors_is_no_disc() {
     let image = made_by("genisoimage", &["-quiet"]);

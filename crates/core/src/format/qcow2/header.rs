@@ -371,6 +371,10 @@ fn read_backing_name(source: &mut dyn Source, header: &Header, raw: &RawHeader) 
         );
         return Err(Error::corrupt(FORMAT, "backing-name", 8, what));
     }
+    // A name without a byte names nothing.
+    if len == 0 {
+        return Ok(None);
+    }
     read_name(source, at, len.into(), "the backing file's name").map(Some)
 }
 

@@ -5,11 +5,16 @@ const SECTOR: u64 = 512;
 /// Where what begins with `head` ends at the earliest, and what says so: a table by the
 /// [UEFI specification](https://uefi.org/specs/UEFI/2.10/05_GUID_Partition_Table_Format.html) or of a PC, or the superblock of
 /// [ext4](https://docs.kernel.org/filesystems/ext4/super.html) or XFS.
-pub(super) fn reach(head: &[u8]) -> Option<(u64, &'static str)> {
+pub fn reach(head: &[u8]) -> Option<(u64, &'static str)> {
     let of = |what| move |end| (end, what);
-    let partitions = gpt(head, SECTOR).or_else(|| gpt(head, 4096)).or_else(|| mbr(head));
+    let partitions = partitions(head);
     let file_system = || ext(head).or_else(|| xfs(head));
     partitions.map(of("the partition table")).or_else(|| file_system().map(of("the file system")))
+}
+
+/// The same of a table of partitions alone.
+pub fn partitions(head: &[u8]) -> Option<u64> {
+    gpt(head, SECTOR).or_else(|| gpt(head, 4096)).or_else(|| mbr(head))
 }
 
 /// A copy of the header lies in the last sector of the disk.
