@@ -23,7 +23,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
-    let display = Display::choose(args.job.progress, args.job.quiet);
+    let display = Display::choose(args.job.progress, args.job.quiet, args.source.is_remote());
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
     let shown = args.source.shown();
     let watched = progress.clone();

@@ -53,7 +53,7 @@ pub fn run(args: CopyArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     args.fetch.access.warn(&args.source, args.quiet);
-    let display = Display::choose(args.progress, args.quiet);
+    let display = Display::choose(args.progress, args.quiet, true);
     let (watched, shown) = (progress.clone(), (args.source.shown(), args.target.shown()));
     let (as_json, quiet, when) = (args.json, args.quiet, args.progress);
     let timeout = args.fetch.timeout();

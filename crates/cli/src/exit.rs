@@ -84,6 +84,11 @@ fn of_kind(kind: Kind) -> (&'static str, u8) {
 /// Reports how a run ended.
 pub fn of(outcome: Result<(), Failure>, json: bool) -> ExitCode {
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    let failure = match failure {
+        // The signal that ended who has written to us comes before the end of what it wrote.
+        Failure::Job(_) if signals::asked() => Failure::Job(Error::Stopped),
+        failure => failure,
+    };
     output::say(&failure.message());
     // Of findings, the result has been printed.
     if json && !matches!(failure, Failure::Found(..)) {

@@ -15,7 +15,7 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
-    let display = Display::choose(args.job.progress, args.job.quiet);
+    let display = Display::choose(args.job.progress, args.job.quiet, args.source.is_remote());
     let (as_json, quiet) = (args.job.json, args.job.quiet);
     let (source, shown) = (args.source.clone(), args.source.shown());
     let reading = Reading::new(&args.fetch, &args.job, &args.limits, !args.full).within(&sandbox);

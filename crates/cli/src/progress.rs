@@ -1,6 +1,7 @@
 //! Shows how far a job is, by looking at its [`Progress`] while it runs.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,16 +18,19 @@ use crate::size::iec;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Display {
     Nothing,
+    /// Nothing but that a source failed, and is asked again.
+    Failures,
     Bar,
     Lines,
     Json,
 }
 
 impl Display {
-    /// What was asked for, as far as stderr can show it.
-    pub fn choose(when: When, quiet: bool) -> Self {
+    /// What was asked for, as far as stderr can show it. A source that is not `remote` is asked once.
+    pub fn choose(when: When, quiet: bool, remote: bool) -> Self {
         match (when, io::stderr().is_terminal()) {
             (When::Auto, true) if !quiet => Self::Bar,
+            (When::Auto, false) if !quiet && remote => Self::Failures,
             (When::Auto | When::Never, _) => Self::Nothing,
             (When::Always, true) => Self::Bar,
             (When::Always, false) => Self::Lines,
@@ -38,6 +42,7 @@ impl Display {
     pub fn during<T, E>(self, progress: &Progress, job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let (mut view, pause): (Box<dyn View>, _) = match self {
             Self::Nothing => return job(),
+            Self::Failures => (Box::new(Failures::default()), Duration::from_millis(100)),
             Self::Bar => (Box::new(Bar::new()), Duration::from_millis(100)),
             Self::Lines => (Box::new(Lines), Duration::from_secs(10)),
             Self::Json => (Box::new(Json), Duration::from_secs(1)),
@@ -75,8 +80,17 @@ struct Moment {
     total: Option<u64>,
     written: u64,
     elapsed: Duration,
-    /// Which try comes next and in how many seconds, while a source waits for it.
-    retrying: Option<(u32, u64)>,
+    /// While a source waits to be asked again.
+    retrying: Option<Retry>,
+}
+
+/// What a source that failed waits for.
+#[derive(Debug, Clone)]
+struct Retry {
+    /// How often it will have been asked again.
+    attempt: u32,
+    seconds: u64,
+    why: Arc<str>,
 }
 
 impl Moment {
@@ -91,19 +105,38 @@ impl Moment {
     }
 }
 
-fn retrying(activity: Activity) -> Option<(u32, u64)> {
+fn retrying(activity: Activity) -> Option<Retry> {
     match activity {
-        Activity::Retrying { at, attempt } => {
+        Activity::Retrying { at, attempt, why } => {
             let left = at.saturating_duration_since(Instant::now());
-            Some((attempt, left.as_secs() + u64::from(left.subsec_nanos() > 0)))
+            Some(Retry { attempt, seconds: left.as_secs() + u64::from(left.subsec_nanos() > 0), why })
         }
         _ => None,
     }
 }
 
 /// What a person is told about it.
-fn waiting((attempt, seconds): (u32, u64)) -> String {
-    format!("the source failed: try {} in {seconds} s", attempt + 1)
+fn waiting(Retry { attempt, seconds, why }: &Retry) -> String {
+    format!("try {} in {seconds} s: {why}", attempt + 1)
+}
+
+/// Tells of each failure once.
+#[derive(Default)]
+struct Failures {
+    /// The attempt that was told of last.
+    told: u32,
+}
+
+impl View for Failures {
+    fn show(&mut self, now: &Moment) {
+        let attempt = now.retrying.as_ref().map_or(0, |retry| retry.attempt);
+        if let Some(retry) = now.retrying.as_ref().filter(|_| attempt != self.told) {
+            output::say(&waiting(retry));
+        }
+        self.told = attempt;
+    }
+
+    fn end(&mut self, _: &Moment, _: bool) {}
 }
 
 /// The largest part of `total` that is shown before the disk is published: when every byte has passed there still is data to be synced.
@@ -120,7 +153,7 @@ impl Bar {
 
     fn draw(&self, now: &Moment, published: bool) {
         let template = match now.total {
-            _ if now.retrying.is_some() => "{binary_bytes}, {msg}",
+            _ if now.retrying.is_some() => "{binary_bytes}, {wide_msg}",
             Some(_) if published => "[{bar:30}] 100%  {binary_total_bytes} in {elapsed}",
             Some(total) if now.source >= total => "[{bar:30}] {percent:>3}%  {binary_total_bytes}, finishing",
             Some(_) => {
@@ -135,7 +168,7 @@ impl Bar {
         if let Some(total) = now.total {
             self.0.set_length(total);
         }
-        if let Some(retrying) = now.retrying {
+        if let Some(retrying) = &now.retrying {
             self.0.set_message(waiting(retrying));
         }
         let shown = now.total.map_or(now.source, |total| now.source.min(short_of(total)));
@@ -165,7 +198,7 @@ impl View for Lines {
 }
 
 fn line(now: &Moment) -> String {
-    if let Some(retrying) = now.retrying {
+    if let Some(retrying) = &now.retrying {
         return format!("{}, {}", iec(now.source), waiting(retrying));
     }
     let rate = iec(now.source / now.elapsed.as_secs().max(1));
@@ -188,7 +221,9 @@ impl Json {
             "written": now.written,
             "seconds": now.elapsed.as_secs_f64(),
             "done": done,
-            "retrying": now.retrying.map(|(attempt, seconds)| json!({ "attempt": attempt, "seconds": seconds })),
+            "retrying": now.retrying.as_ref().map(|Retry { attempt, seconds, why }| {
+                json!({ "attempt": attempt, "seconds": seconds, "why": **why })
+            }),
         }});
         let _ = writeln!(io::stderr().lock(), "{line}");
     }
@@ -229,8 +264,9 @@ mod tests {
     fn without_a_length_there_is_no_percentage() {
         let now = Moment { source: 3 << 20, total: None, written: 0, elapsed: Duration::from_secs(2), retrying: None };
         assert_eq!(line(&now), "3 MiB, 1.5 MiB/s");
-        let now = Moment { retrying: Some((2, 4)), ..now };
-        assert_eq!(line(&now), "3 MiB, the source failed: try 3 in 4 s");
+        let retrying = Some(Retry { attempt: 2, seconds: 4, why: "host: connection refused".into() });
+        let now = Moment { retrying, ..now };
+        assert_eq!(line(&now), "3 MiB, try 3 in 4 s: host: connection refused");
     }
 
     #[test]

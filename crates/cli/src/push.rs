@@ -29,7 +29,7 @@ pub fn run(args: PushArgs) -> Result<(), Failure> {
     let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
-    let display = Display::choose(args.job.progress, args.job.quiet);
+    let display = Display::choose(args.job.progress, args.job.quiet, true);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
     let (source, target) = (args.source.shown(), args.target.shown());
     let watched = progress.clone();

@@ -5,7 +5,7 @@ use diskferry_remote::signals::{self, GRACE};
 
 use crate::exit::Failure;
 
-pub use diskferry_remote::signals::{exit_code, with_temporary};
+pub use diskferry_remote::signals::{asked, exit_code, with_temporary};
 
 /// From now on a signal sets [`Progress::stop`].
 pub fn watch(progress: &Progress) -> Result<(), Failure> {

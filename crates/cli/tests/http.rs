@@ -112,11 +112,20 @@ fn a_host_without_an_address_is_tried_again_and_then_named() {
     // RFC 6761 keeps this name from ever having an address.
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("disk.raw");
-    let output = run(["convert", "--retries=1", "https://images.invalid/disk", target.to_str().unwrap()]);
-    assert_fails(&output, 4);
-    let text = stderr(&output);
-    assert!(text.starts_with("diskferry: images.invalid cannot be reached: "), "{text}");
-    assert!(text.ends_with(" (tried again once; --retries)\n"), "{text}");
+    for (quiet, begins) in
+        [(false, ["diskferry: try 2 in ", "diskferry: images"].as_slice()), (true, &["diskferry: images"])]
+    {
+        let mut job = diskferry(["convert", "--retries=1", "https://images.invalid/disk", target.to_str().unwrap()]);
+        let output = job.args(quiet.then_some("-q")).output().unwrap();
+        assert_fails(&output, 4);
+        let text = stderr(&output);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), begins.len(), "{text}");
+        for (line, begin) in lines.iter().zip(begins) {
+            assert!(line.starts_with(begin) && line.contains("images.invalid cannot be reached: "), "{text}");
+        }
+        assert!(text.ends_with(" (tried again once; --retries)\n"), "{text}");
+    }
     assert!(names(dir.path()).is_empty());
 }
 

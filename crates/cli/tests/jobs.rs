@@ -120,15 +120,6 @@ fn a_disk_goes_to_stdout_whole() {
 }
 
 #[test]
-fn a_file_can_replace_itself() {
-    let lab = Lab::new();
-    lab.gzip();
-    let output = run(["convert", &lab.path("disk.img.gz"), &lab.path("disk.img.gz")]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    lab.assert_disk("disk.img.gz");
-}
-
-#[test]
 fn a_link_stays_a_link() {
     let lab = Lab::new();
     fs::write(lab.at("old.raw"), "old").unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -323,4 +323,105 @@ mod container {
         assert!(fs::read(&target).unwrap() == disk);
         assert_eq!(names(&mount.path), ["disk.raw"]);
     }
+}
+
+/// Whatever is typed there that can be no file is refused, and none appears.
+#[test]
+fn what_nobody_means_as_a_file_is_none() {
+    let lab = Lab::new();
+    fs::write(lab.scratch.path("disk.img"), noise(1, 1 << 20)).unwrap();
+    let image = text(lab.scratch.path("disk.img"));
+    let there = text(lab.scratch.path("to/there"));
+    fs::write(&there, "x").unwrap();
+    for (target, code) in [
+        (format!("{there}/"), "target-cannot-create"),
+        (text(lab.scratch.path("to/new/")), "target-cannot-create"),
+        ("docker://127.0.0.1/disk:1".into(), "target-cannot-create"),
+        ("oci:layout:disk".into(), "target-cannot-create"),
+        ("http://127.0.0.1/disk.raw".into(), "target-cannot-create"),
+        ("s3://bucket/disk.raw".into(), "target-cannot-create"),
+        ("/dev/diskferry-no-such-device".into(), "target-not-a-device"),
+    ] {
+        let output =
+            diskferry(["convert", "--json", &image, &target]).current_dir(lab.scratch.path("to")).output().unwrap();
+        assert_fails(&output, 5);
+        assert_eq!(json(&output)["error"]["code"], code, "{target}: {output:?}");
+        assert_eq!(lab.names(), ["there"], "{target}");
+    }
+    assert_eq!(fs::read(there).unwrap(), b"x");
+}
+
+#[test]
+fn no_image_is_replaced_by_its_own_disk() {
+    let lab = Lab::new();
+    let image = lab.scratch.path("to/disk.img");
+    let bytes = noise(1, 1 << 20);
+    fs::write(&image, &bytes).unwrap();
+    fs::hard_link(&image, lab.scratch.path("to/other-name")).unwrap();
+    std::os::unix::fs::symlink("disk.img", lab.scratch.path("to/link")).unwrap();
+    for target in ["disk.img", "./disk.img", "link", "other-name"] {
+        let output =
+            diskferry(["convert", "--json", "disk.img", target]).current_dir(lab.scratch.path("to")).output().unwrap();
+        assert_fails(&output, 5);
+        assert_eq!(json(&output)["error"]["code"], "target-is-source", "{target}");
+        assert!(fs::read(&image).unwrap() == bytes);
+    }
+}
+
+/// QEMU says by its locks what it does with a disk.
+#[test]
+fn a_disk_that_qemu_has_open_is_neither_replaced_nor_read_while_it_is_written() {
+    let lab = Lab::new();
+    let (image, target) = (text(lab.scratch.path("image")), lab.target());
+    let bytes = noise(1, 1 << 20);
+    fs::write(&image, &bytes).unwrap();
+    fs::write(&target, &bytes).unwrap();
+    let code = |from: &str, to: &str| {
+        let output = run(["convert", "--json", from, to]);
+        if output.status.success() {
+            "carried".to_owned()
+        } else {
+            json(&output)["error"]["code"].as_str().unwrap().into()
+        }
+    };
+    let other = text(lab.scratch.path("other"));
+    for (held, read_only, from, to, expected) in [
+        (&target, true, &image, &target, "target-in-use"),
+        (&target, false, &image, &target, "target-in-use"),
+        (&image, true, &image, &other, "carried"),
+        (&image, false, &image, &other, "source-in-use"),
+    ] {
+        let options: &[&str] = if read_only { &["-r"] } else { &[] };
+        let mut qemu = Command::new("qemu-io");
+        let qemu = qemu.args(options).args(["-f", "raw", held]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut qemu = qemu.spawn().unwrap();
+        // It answers when it has the file open.
+        let mut answer = [0; 1];
+        qemu.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        assert_eq!(code(from, to), expected, "{held}, read-only: {read_only}");
+        drop(qemu.stdin.take());
+        assert!(qemu.wait().unwrap().success());
+        assert_eq!(code(from, to), "carried");
+    }
+    // Who hands it over has decided.
+    let mut qemu = Command::new("qemu-io");
+    let mut qemu = qemu.args(["-f", "raw", &image]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    qemu.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let output = diskferry(["convert", "-", &other]).stdin(fs::File::open(&image).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    drop(qemu.stdin.take());
+    assert!(qemu.wait().unwrap().success());
+}
+
+/// What a process may write to one file is an error of the job like any other.
+#[test]
+fn a_limit_on_the_size_of_files_ends_no_job_by_a_signal() {
+    let lab = Lab::new();
+    let (image, out) = (text(lab.scratch.path("image")), text(lab.scratch.path("to/out")));
+    fs::write(&image, noise(1, 1 << 20)).unwrap();
+    let program = env!("CARGO_BIN_EXE_diskferry");
+    // In kibibytes.
+    let script = format!("ulimit -f 200; exec '{program}' convert '{image}' - >'{out}'");
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_fails(&output, 5);
 }

@@ -21,7 +21,7 @@ struct State {
 }
 
 /// What a job is busy with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Activity {
     /// Carrying bytes.
@@ -33,6 +33,8 @@ pub enum Activity {
         at: Instant,
         /// How often it will have been asked again by then, since it last gave bytes.
         attempt: u32,
+        /// Why: what would have been the job's error.
+        why: Arc<str>,
     },
 }
 
@@ -54,7 +56,7 @@ impl Progress {
 
     /// What the job is busy with.
     pub fn activity(&self) -> Activity {
-        *lock(&self.0.activity)
+        lock(&self.0.activity).clone()
     }
 
     /// Says what the job is busy with. For sources that wait for something.

@@ -10,6 +10,7 @@ mod client;
 mod failure;
 mod guard;
 pub mod http;
+mod in_use;
 mod location;
 mod netrc;
 pub mod oci;

@@ -5,13 +5,14 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use diskferry::Progress;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// How long a job may take to stop, where nobody says otherwise. It looks several times a second, unless it is held up where it cannot
@@ -28,6 +29,14 @@ static FIRST: AtomicI32 = AtomicI32::new(SIGINT);
 /// The file that must not outlive the job.
 static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
+/// Whether there was one.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal has asked the job to stop. What fails then may do so because others have been stopped with it.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
 /// The exit code, as shells give it, for the signal that asked the job to stop.
 pub fn exit_code() -> u8 {
     u8::try_from(128 + FIRST.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
@@ -39,10 +48,13 @@ pub fn watch(progress: &Progress, grace: Duration) -> io::Result<()> {
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(wanted)?;
+    // A file that may not become larger (`ulimit -f`) is an error of the write, and not the end of the process.
+    flag::register(SIGXFSZ, Arc::default())?;
     let progress = progress.clone();
     let work = move || {
         let Some(signal) = signals.forever().next() else { return };
         FIRST.store(signal, Ordering::Relaxed);
+        ASKED.store(true, Ordering::Relaxed);
         progress.stop();
         let patience = Instant::now() + grace;
         while signals.pending().next().is_none() && Instant::now() < patience {

@@ -19,6 +19,7 @@ use url::Url;
 use crate::access::Access;
 use crate::client::Client;
 use crate::http::{self, How};
+use crate::in_use;
 use crate::location::Location;
 use crate::oci::{self, Image, Keys, Layout, Registry, Transferred, Wish};
 use crate::publisher::{self, From};
@@ -167,6 +168,15 @@ impl<'a> Source<'a> {
             Location::Path(path) => file(path),
             _ => stdin(),
         };
+        if let (Location::Path(path), Ok(file)) = (self.location, &opened)
+            && in_use::is_written(file)
+        {
+            let what = format!(
+                "{} is being written to by QEMU: stop the virtual machine (from stdin it is carried all the same)",
+                path.display()
+            );
+            return Err(Error::source("in-use", what));
+        }
         let input = |file: File| if file.is_terminal() { Ok(None) } else { input(file, progress).map(Some) };
         opened.and_then(input).map_err(|error| Error::Io {
             side: Side::Source,

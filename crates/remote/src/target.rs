@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,7 @@ use diskferry::{Error, Input, Options, Progress, Result};
 
 use rustix::fs::{OFlags, fcntl_getfl};
 
+use crate::in_use;
 use crate::outlet::{Outlet, open_fifo};
 use crate::signals;
 use crate::storage::is_shared;
@@ -28,6 +30,9 @@ pub enum Target {
 impl Target {
     /// Looks what `path` is; `-` is stdout. A named pipe is waited for until somebody reads from it.
     pub fn find(path: &Path, progress: &Progress) -> Result<Self> {
+        if let Some(what) = misnamed(path) {
+            return Err(Error::Target { code: "cannot-create", what });
+        }
         let target = if path == Path::new("-") { stdout().map(Self::Forward) } else { Self::at(path, progress) };
         match target {
             Ok(target) => Ok(target),
@@ -44,7 +49,13 @@ impl Target {
     fn at(path: &Path, progress: &Progress) -> io::Result<Self> {
         let kind = match fs::metadata(path) {
             Ok(metadata) => metadata.file_type(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::File(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_among_devices(path) {
+                    let what = format!("there is no device {}", path.display());
+                    return Err(Error::Target { code: "not-a-device", what }.into());
+                }
+                return Ok(Self::File(path.to_owned()));
+            }
             Err(error) => return Err(error),
         };
         if kind.is_dir() {
@@ -76,9 +87,9 @@ impl Target {
         }
     }
 
-    /// Refuses to write a device over what is read. A file is no trouble: it is replaced when it has been read.
+    /// Refuses to put the disk in the place of what is read.
     pub fn refuse_source(&self, input: &Input) -> Result<()> {
-        let (Self::Device(path), Input::File(source)) = (self, input) else { return Ok(()) };
+        let (Self::Device(path) | Self::File(path), Input::File(source)) = (self, input) else { return Ok(()) };
         // What cannot be looked at cannot be read or written either, which will be said then.
         let (Ok(source), Ok(target)) = (source.metadata(), fs::metadata(path)) else { return Ok(()) };
         if is_shared(&source, &target) {
@@ -88,8 +99,20 @@ impl Target {
         Ok(())
     }
 
+    /// Refuses to take a disk away from a virtual machine.
+    fn refuse_in_use(&self) -> Result<()> {
+        let (Self::Device(path) | Self::File(path)) = self else { return Ok(()) };
+        // What is not there, or cannot be read, is nobody's, or will be refused.
+        if File::open(path).is_ok_and(|file| in_use::is_open(&file)) {
+            let what = format!("{} is open in QEMU: stop the virtual machine first", path.display());
+            return Err(Error::Target { code: "in-use", what });
+        }
+        Ok(())
+    }
+
     /// The sink for it. The file that is made for it is removed when a signal ends the process.
     pub fn sink(self, how: FileOptions, options: &Options, progress: &Progress) -> Result<Box<dyn Sink>> {
+        self.refuse_in_use()?;
         Ok(match self {
             Self::File(path) => Box::new(signals::with_temporary(|| {
                 let sink = FileSink::create(path, how)?;
@@ -103,6 +126,29 @@ impl Target {
             }
         })
     }
+}
+
+/// What is wrong with the name of a target that would make a file which nobody has meant.
+fn misnamed(path: &Path) -> Option<String> {
+    let shown = path.display();
+    if path.as_os_str().as_bytes().ends_with(b"/") && !path.is_dir() {
+        return Some(format!("{shown} ends in a slash, and there is no such directory: name a file"));
+    }
+    let scheme = path.to_str()?.split_once(':')?.0;
+    match scheme.to_ascii_lowercase().as_str() {
+        "docker" | "oci" => {
+            Some(format!("{shown} is no file: `diskferry push` makes container images (of a file say ./{shown})"))
+        }
+        "http" | "https" | "s3" => Some(format!("{shown} is no file: nothing is sent there (of a file say ./{shown})")),
+        _ => None,
+    }
+}
+
+/// Whether a file at `path`, which is not there yet, would be one in memory among the devices.
+fn is_among_devices(path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
+    let dev = device(Path::new("/dev"));
+    dev.is_some() && dev != device(Path::new("/")) && path.parent().is_some_and(|parent| device(parent) == dev)
 }
 
 fn stdout() -> io::Result<File> {

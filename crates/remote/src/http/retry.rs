@@ -65,7 +65,8 @@ impl Tries {
         let pause = pause.max(asked_for.unwrap_or_default()).min(self.patience.longest_pause);
         self.attempt += 1;
         self.gained = 0;
-        self.progress.set_activity(Activity::Retrying { at: Instant::now() + pause, attempt: self.attempt });
+        let (at, why) = (Instant::now() + pause, failure.error.to_string().into());
+        self.progress.set_activity(Activity::Retrying { at, attempt: self.attempt, why });
         sleep(pause).await;
         self.progress.set_activity(Activity::Working);
         Ok(())

@@ -115,12 +115,15 @@ impl Clock {
             job.furthest = job.furthest.max(passed);
         }
         let retrying = match job.progress.activity() {
-            Activity::Retrying { attempt, at } => Some((attempt, at.saturating_duration_since(Instant::now()))),
+            Activity::Retrying { attempt, at, why } => {
+                Some((attempt, at.saturating_duration_since(Instant::now()), why))
+            }
             _ => None,
         };
-        let is_new = retrying.is_some_and(|(attempt, _)| attempt != job.retrying);
-        let is_over = retrying.is_none() && job.retrying > 0;
-        job.retrying = retrying.map_or(0, |(attempt, _)| attempt);
+        let attempt = retrying.as_ref().map_or(0, |(attempt, ..)| *attempt);
+        let is_new = attempt > 0 && attempt != job.retrying;
+        let is_over = attempt == 0 && job.retrying > 0;
+        job.retrying = attempt;
         drop(job);
         self.board.measure(passed, total);
         if let Some(total) = total.filter(|_| self.is_image) {
@@ -128,8 +131,8 @@ impl Clock {
         }
         if self.board.phase() == Phase::Provisioning && (is_new || is_over) {
             let message = match retrying {
-                Some((attempt, left)) => {
-                    format!("a server has failed: try {} in {} s", attempt + 1, left.as_secs() + 1)
+                Some((attempt, left, why)) => {
+                    format!("a server has failed: try {} in {} s: {why}", attempt + 1, left.as_secs() + 1)
                 }
                 None => "going on".to_owned(),
             };
@@ -180,7 +183,8 @@ mod tests {
         let clock = Clock::new(&board, &master, Duration::from_secs(60), true);
         board.begin("begun").unwrap();
         let progress = clock.attempt();
-        progress.set_activity(Activity::Retrying { at: Instant::now() + Duration::from_secs(60), attempt: 1 });
+        let at = Instant::now() + Duration::from_secs(60);
+        progress.set_activity(Activity::Retrying { at, attempt: 1, why: "".into() });
         clock.look();
         assert!(board.snapshot().message.starts_with("a server has failed: try 2 in 60 s"), "{:?}", board.snapshot());
         progress.set_activity(Activity::Working);
