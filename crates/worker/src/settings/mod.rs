@@ -115,7 +115,9 @@ pub fn command(mut command: Command, groups: &[Group]) -> Command {
             command = command.arg(arg.help_heading(group.title));
         }
     }
-    command
+    // A page that names each of them in its first line says nothing.
+    let usage = format!("diskferry-worker {} [OPTIONS]", command.get_name());
+    command.override_usage(usage)
 }
 
 /// Why arguments were not understood, on one line. It may be read by many: what is no flag is not repeated.
