@@ -18,14 +18,17 @@ use crate::output;
 /// Largest file of a password or of headers that is read, in bytes.
 const MOST: u64 = 1 << 20;
 
+/// What stands over options about servers.
+pub const NETWORK: &str = "Network";
+
 /// Access to servers.
 #[derive(Args, Debug, Clone)]
 #[cfg_attr(test, derive(Default))]
-#[command(next_help_heading = "Network")]
+#[command(next_help_heading = NETWORK)]
 pub struct AccessArgs {
-    /// Believe these certificates too: a PEM file, or a directory of such; may be repeated
+    /// Trust these certificates, too: a PEM file, or a directory of such; may be repeated
     ///
-    /// Besides those that the system believes. SSL_CERT_FILE and SSL_CERT_DIR say where the system's are.
+    /// Besides those that the system trusts. SSL_CERT_FILE and SSL_CERT_DIR say where the system's are.
     #[arg(long, value_name = "FILE|DIR")]
     cacert: Vec<PathBuf>,
 
@@ -37,14 +40,14 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
 
-    /// Believe every certificate: anybody on the way can read and replace the image
+    /// Trust every certificate: anybody on the way can read and replace the image
     #[arg(long)]
     pub insecure: bool,
 
     /// File with NAME:PASSWORD, for basic authentication
     ///
-    /// The environment variable DISKFERRY_USER has the same without a file. Credentials go to the server of SOURCE only, and not along
-    /// with a redirect to another one.
+    /// The environment variable DISKFERRY_USER has the same without a file. Credentials go only to the server of SOURCE or STORE (of TARGET,
+    /// where SOURCE has none), and not along with a redirect to another one.
     #[arg(long, value_name = "FILE")]
     user_file: Option<PathBuf>,
 
@@ -66,7 +69,7 @@ pub struct AccessArgs {
     #[arg(long, value_name = "FILE", require_equals = true)]
     netrc: Option<Option<PathBuf>>,
 
-    /// Make no request to another host than these, also after redirects
+    /// Make requests to these hosts only, also after redirects
     ///
     /// As in images.example, *.example (what is below it), images.example:8443, 192.0.2.0/24, ::1.
     #[arg(long, value_name = "HOST,…", value_delimiter = ',')]

@@ -16,11 +16,11 @@ use diskferry_remote::publisher::From;
 use diskferry_remote::sandbox::{Missing, Mode};
 use diskferry_remote::{Location, Sandbox};
 
-use crate::access::AccessArgs;
+use crate::access::{AccessArgs, NETWORK};
 use crate::copy::CopyArgs;
 use crate::later::Later;
 use crate::size::Size;
-use crate::stock::StoreArgs;
+use crate::stock::{DealingArgs, StoreArgs};
 
 /// Carries virtual machine disk images to raw disks, in one pass.
 ///
@@ -38,12 +38,16 @@ pub enum Command {
     /// Write an image's disk to a raw file, a block device or stdout
     ///
     /// A file is written under a temporary name and renamed when it is complete: TARGET is at every moment what it was before or the
-    /// whole disk. A block device gets its first MiB last, and everything that the image leaves empty is made to read as zero.
+    /// whole disk. A file that is there is replaced without asking. A block device gets its first MiB last, and everything that the image leaves
+    /// empty is made to read as zero.
     Convert(Later<ConvertArgs>),
     /// Say what an image is, reading no more of it than that needs
     ///
     /// The unpacked size is what a disk made from the image must at least hold. Of some images, such as a raw disk in gzip, only reading
     /// to the end tells it.
+    ///
+    /// Images that are encrypted, overlays of others or otherwise refused by convert are described all the same, with exit code 0: what stands
+    /// in the way is in `refusals` of --json, not in the exit code. Formats that are not carried at all, such as VHD, end with 3.
     Info(Later<InfoArgs>),
     /// Store an image in a container image
     ///
@@ -53,18 +57,18 @@ pub enum Command {
     Push(Later<PushArgs>),
     /// Copy a container image from one registry or layout to another, as it is
     ///
-    /// Nothing is unpacked, and every digest stays what it was: of all platforms of an index, and of what is no disk image as well. What is there
+    /// Nothing is unpacked and every digest stays the same, for all platforms of an index and for images without a disk, too. What is there
     /// already is not sent again, and within a registry blobs are mounted. All digests are compared on the way, and the name comes last.
     Copy(Later<CopyArgs>),
     /// Show the images of a registry or a layout, by what their documents say
     ///
     /// Format and sizes are those of labels, or annotations, which somebody has written; no layer is fetched, and nothing is compared with
-    /// them. What an image has not, or what cannot be found out, is a dash.
+    /// them. A dash stands for what an image does not have, or what cannot be found out.
     List(Later<ListArgs>),
     /// Check that the images of a store are there and whole
     ///
     /// Reads every manifest, configuration and layer, and compares lengths and digests. What several images share is read once.
-    /// The exit code is that of the worst finding: 6 for what is not what it should be, 3 for a damaged document, 4 for what is missing.
+    /// The exit code is that of the worst finding: 6 for bytes with a wrong digest or length, 3 for a damaged document, 4 for what is missing.
     Verify(Later<VerifyArgs>),
     /// Find out which images of a store nobody needs any more, and remove them
     Gc {
@@ -114,9 +118,13 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub job: JobArgs,
 
-    /// Format of the target: raw is the only one, accepted for habit's sake
+    /// Format of the target: raw is the only one, accepted as in qemu-img
     #[arg(short = 'O', value_name = "FORMAT", value_parser = ["raw"], hide_possible_values = true)]
     _output_format: Option<String>,
+
+    /// The same as --progress always, as in qemu-img
+    #[arg(short = 'p', conflicts_with = "progress")]
+    pub bar: bool,
 
     /// Digest that the source must have, as in sha256:9f86…; may be repeated
     ///
@@ -125,9 +133,9 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "ALGO:HEX")]
     pub checksum: Vec<Checksum>,
 
-    /// File of checksums that has one of the source, or auto for one of the usual files beside it
+    /// File of checksums that lists the source, or auto to look for one beside it
     ///
-    /// As SHA256SUMS, SHA512SUMS or CHECKSUM, of the publisher and best not of the mirror that the image comes from. The file's
+    /// SHA256SUMS, SHA512SUMS, CHECKSUM and the like; best from the publisher and not from the mirror that has the image. The file's
     /// signature is not checked.
     #[arg(long, value_name = "URL|auto")]
     pub checksum_url: Option<From>,
@@ -171,7 +179,7 @@ pub struct InfoArgs {
     #[arg(long, value_name = "ALGO:HEX", requires = "full")]
     pub checksum: Vec<Checksum>,
 
-    /// With --full: file of checksums that has one of the source, or auto, as for convert
+    /// With --full: file of checksums that lists the source, or auto, as for convert
     #[arg(long, value_name = "URL|auto", requires = "full")]
     pub checksum_url: Option<From>,
 
@@ -187,6 +195,9 @@ pub struct InfoArgs {
 pub struct ListArgs {
     #[command(flatten)]
     pub store: StoreArgs,
+
+    #[command(flatten)]
+    pub dealing: DealingArgs,
 }
 
 #[derive(Args)]
@@ -197,6 +208,9 @@ pub struct VerifyArgs {
 
     /// Only this image, by the name that list shows, or by its digest [default: all]
     pub image: Option<String>,
+
+    #[command(flatten)]
+    pub dealing: DealingArgs,
 }
 
 #[derive(Args)]
@@ -217,8 +231,8 @@ pub struct PushArgs {
 
     /// Store the disk that the image unpacks to instead
     ///
-    /// Whoever reads it needs to unpack nothing, or zstd only. Where the size of the disk is known only at its end, as of a raw image in
-    /// gzip, the disk is spooled. An image that has an order of its own comes best from a file.
+    /// Readers then have nothing to unpack, or zstd only. Where the size of the disk is known only at its end, as of a raw image in
+    /// gzip, the disk is spooled. An image whose data are not in the order of its disk is best read from a file.
     #[arg(long = "as", value_name = "FORM", value_enum)]
     pub form: Option<Form>,
 
@@ -232,7 +246,7 @@ pub struct PushArgs {
     #[arg(long, value_name = "ALGO:HEX")]
     pub checksum: Vec<Checksum>,
 
-    /// File of checksums that has one of the source, or auto, as for convert
+    /// File of checksums that lists the source, or auto, as for convert
     #[arg(long, value_name = "URL|auto")]
     pub checksum_url: Option<From>,
 
@@ -298,6 +312,9 @@ pub struct GcCheckArgs {
 
     #[command(flatten)]
     pub keep: KeepArgs,
+
+    #[command(flatten)]
+    pub dealing: DealingArgs,
 }
 
 /// Remove the images of a store that are not in a list of those that are needed
@@ -313,11 +330,11 @@ pub struct GcRunArgs {
     #[command(flatten)]
     pub keep: KeepArgs,
 
-    /// Do it
+    /// Really remove them
     #[arg(long)]
     pub yes: bool,
 
-    /// What is younger stays: 90s, 30m, 1h, 7d
+    /// Keep what is younger than this: 90s, 30m, 1h, 7d
     ///
     /// Of a layout, younger by the time at which its files were written; of a registry, by the time since which the file of --seen knows it.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
@@ -329,6 +346,9 @@ pub struct GcRunArgs {
     /// that it is not needed, by a run with this file, also one without --yes.
     #[arg(long, value_name = "FILE")]
     pub seen: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub dealing: DealingArgs,
 }
 
 /// The list of images that are needed.
@@ -341,7 +361,7 @@ pub struct KeepArgs {
     #[arg(long = "keep-list", value_name = "FILE|-")]
     pub list: PathBuf,
 
-    /// Take a list at its word that is empty, or names nothing that is there
+    /// Accept a list that is empty, or names no image that is there
     #[arg(long = "keep-nothing")]
     pub nothing: bool,
 }
@@ -376,9 +396,9 @@ pub struct JobArgs {
     #[arg(short = 'T', long, value_name = "N", default_value_t = Options::default().threads)]
     threads: usize,
 
-    /// Whether the threads that decode the image give up first what they do not need for that
+    /// Confine the threads that decode the image (Landlock, seccomp)
     ///
-    /// They can open no file then, make no connection and start no program, whatever the image does to them: by Landlock and seccomp.
+    /// Confined, they can open no file, make no connection and start no program, whatever the image does to them.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Sandboxing::Auto)]
     pub sandbox: Sandboxing,
 
@@ -392,7 +412,7 @@ pub struct JobArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// What is said on stderr while it works
+    /// Show progress on stderr
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     pub progress: When,
 }
@@ -402,7 +422,7 @@ pub struct JobArgs {
 pub enum Sandboxing {
     /// As far as the kernel can
     Auto,
-    /// By both, or nothing is done
+    /// By both, else end with an error before anything is read
     Require,
     /// Not at all
     Off,
@@ -434,7 +454,7 @@ pub enum When {
 
 /// How a server is dealt with.
 #[derive(Args)]
-#[command(next_help_heading = "Network")]
+#[command(next_help_heading = NETWORK)]
 pub struct FetchArgs {
     /// Parts of the image that are fetched at the same time
     ///
@@ -442,7 +462,7 @@ pub struct FetchArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MOST_CONNECTIONS as u64))]
     connections: u64,
 
-    /// How often a server is asked again that gives nothing new in between
+    /// Give up a server after this many retries in a row that each bring less than 64 KiB
     #[arg(long, value_name = "N", default_value_t = Patience::default().retries)]
     retries: u32,
 
@@ -450,9 +470,9 @@ pub struct FetchArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = Patience::default().stall.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     stall_timeout: u64,
 
-    /// How long all of it may take [default: as long as something comes]
+    /// How long the whole job may take [default: as long as data come]
     ///
-    /// Also of what is read from a file or a pipe. What is not complete when the time has passed is not published.
+    /// It holds for files and pipes, too. What is not complete when the time is over is not published.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     timeout: Option<u64>,
 
@@ -467,7 +487,7 @@ pub struct FetchArgs {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Container images")]
 pub struct ContainerArgs {
-    /// The machine that the image is for [default: linux/ and this one's, if there is a choice; of what is pushed linux/amd64]
+    /// Platform that the image is for [default: linux on this machine's architecture, if there is a choice; for push linux/amd64]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<Platform>,
 
@@ -477,7 +497,7 @@ pub struct ContainerArgs {
 
     /// Look for credentials in this file only [default: auth.json of the containers tools, then config.json of Docker]
     ///
-    /// They are wanted only when the registry asks for them, and those of --user-file, --token-file and their variables go before.
+    /// Credentials are used only when the registry asks for them; those of --user-file, --token-file and their variables go first.
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 
@@ -556,9 +576,9 @@ impl FetchArgs {
 
 /// What an image may ask for.
 #[derive(Args)]
-#[command(next_help_heading = LIMITS)]
+#[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
-    /// Largest disk; an unwrapped stream may be twice as long and 64Mi
+    /// Largest disk, as in 10Gi (binary) or 10G (decimal); an unwrapped stream may have twice that and 64 MiB
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().virtual_size))]
     max_size: Size,
 
@@ -574,19 +594,19 @@ pub struct LimitArgs {
     #[arg(long, value_name = "N", default_value_t = Limits::default().layers)]
     limit_layers: u32,
 
-    /// xz dictionaries and zstd windows, those of all wrappings together
+    /// Most memory for xz dictionaries and zstd windows, of all wrappings together
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().window))]
     limit_window: Size,
 
-    /// Of data that must wait for their place on the disk, as many stay in memory
+    /// Most memory for data that must wait for their place on the disk; the rest goes to a temporary file
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().spool_memory))]
     limit_spool_memory: Size,
 
-    /// Most that may wait, in memory and in a temporary file
+    /// Most data that may wait, in memory and in the temporary file
     #[arg(long, value_name = "SIZE", default_value_t = Size(Limits::default().spool))]
     spool_limit: Size,
 
-    /// Where that goes [default: the directory of a TARGET file, else the system's for temporary files]
+    /// Directory of that temporary file [default: that of a TARGET file, else the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     spool_dir: Option<PathBuf>,
 }
@@ -624,9 +644,8 @@ impl LimitArgs {
     }
 }
 
-const LIMITS: &str = "Limits (sizes: 10Gi or 10GiB is binary, 10G or 10GB decimal)";
-
-const EXIT_CODES: &str = "\
+/// The exit codes that all commands have.
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  unexpected
@@ -640,12 +659,10 @@ Exit codes:
 const CONVERT_EXAMPLES: &str = "\
 Examples:
   diskferry convert debian.qcow2 debian.raw
-  curl -sSL https://example.org/debian.qcow2.xz | diskferry convert - /dev/vg0/debian
+  curl -fsSL https://example.org/debian.qcow2.xz | diskferry convert - /dev/vg0/debian
   diskferry convert --checksum sha256:9f86d081… appliance.vmdk appliance.raw
   diskferry convert docker://registry.example/images/debian:12 debian.raw
-  diskferry convert -f raw disk.img - | ssh host 'cat > /dev/vdb'
-
-With --json the report is on stdout, or an object {\"error\": …} if the job failed.";
+  diskferry convert -f raw disk.img - | ssh host 'cat > /dev/vdb'";
 
 const PUSH_EXAMPLES: &str = "\
 Examples:

@@ -11,7 +11,8 @@ use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::{deadline, human, json, output, signals, target};
+use crate::target::{self, Target};
+use crate::{deadline, human, json, output, signals};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -23,8 +24,9 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let sandbox = args.job.sandbox.resolve()?;
     args.fetch.access.warn(&args.source, args.job.quiet);
 
-    let display = Display::choose(args.job.progress, args.job.quiet, args.source.is_remote());
-    let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
+    let when = if args.bar { When::Always } else { args.job.progress };
+    let display = Display::choose(when, args.job.quiet, args.source.is_remote());
+    let (as_json, quiet) = (args.job.json, args.job.quiet);
     let shown = args.source.shown();
     let watched = progress.clone();
     // The sink goes with the job, and its temporary file with it: a display that nobody reads from may take longer.
@@ -55,6 +57,10 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let input = source.open(progress)?;
     let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
+    if (args.preallocate || args.no_sparse) && !matches!(target, Target::File(_)) {
+        let what = "--preallocate and --no-sparse are for a TARGET that is a file, and not for devices, pipes and -";
+        return Err(Failure::Usage(what.into()));
+    }
     let options = sandbox.options(args.job.options(args.limits, checksums, target.dir()));
     let how = FileOptions {
         sparse: !args.no_sparse,

@@ -40,7 +40,7 @@ pub struct CopyArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// What is said on stderr while it works
+    /// Show progress on stderr
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Auto)]
     progress: When,
 

@@ -30,7 +30,7 @@ fn check(args: &GcCheckArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     let keep = keep_list(&args.keep, &args.store.store)?;
-    let survey = args.store.open()?.survey(&keep, &progress)?;
+    let survey = args.dealing.open(&args.store.store)?.survey(&keep, &progress)?;
     let room = Room::of(&args.store.store);
     let text = if args.store.json {
         json::text(&object(&args.store.store, &keep, &survey, room.as_ref()))
@@ -55,7 +55,7 @@ fn sweep(args: &GcRunArgs) -> Result<(), Failure> {
     let mut seen = args.seen.as_deref().map(Seen::open).transpose()?;
     let order =
         Order { keep: &keep, keep_nothing: args.keep.nothing, grace: args.grace, seen: seen.as_mut(), act: args.yes };
-    let done = args.store.open()?.sweep(order, &progress)?;
+    let done = args.dealing.open(&args.store.store)?.sweep(order, &progress)?;
     let room = Room::of(place);
     for (name, error) in &done.survey.unknown {
         output::say(&format!("warning: {name}: {error}"));

@@ -13,7 +13,7 @@ use crate::{columns, json, output, signals};
 pub fn run(args: ListArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    let rows = args.store.open()?.list(&progress)?;
+    let rows = args.dealing.open(&args.store.store)?.list(&progress)?;
     let text = if args.store.json {
         let images: Vec<_> = rows.iter().map(object).collect();
         json::text(&json!({ "store": args.store.store.to_string(), "images": images }))

@@ -9,11 +9,11 @@ use diskferry_remote::http::Patience;
 use diskferry_remote::oci::Keys;
 use diskferry_remote::oci::stock::{Dealing, Place, Stock};
 
-use crate::access::AccessArgs;
+use crate::access::{AccessArgs, NETWORK};
 use crate::exit::Failure;
 use crate::output;
 
-/// A store, and what one needs to look into it.
+/// A store, and how one is told of it.
 #[derive(Args)]
 pub struct StoreArgs {
     /// The store: docker://HOST or a part of it, docker://HOST/PREFIX, or a layout, oci:DIR
@@ -23,7 +23,12 @@ pub struct StoreArgs {
     /// Print the result, or the error, as JSON on stdout
     #[arg(long)]
     pub json: bool,
+}
 
+/// How a registry is dealt with. Its heading stands over all that is flattened behind it, so that it comes last in a command.
+#[derive(Args)]
+#[command(next_help_heading = NETWORK)]
+pub struct DealingArgs {
     /// Look for credentials in this file only [default: auth.json of the containers tools, then config.json of Docker]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -32,7 +37,7 @@ pub struct StoreArgs {
     #[arg(long)]
     plain_http: bool,
 
-    /// How often a server is asked again that gives nothing new in between
+    /// Give up a server after this many retries in a row that each bring less than 64 KiB
     #[arg(long, value_name = "N", default_value_t = Patience::default().retries)]
     retries: u32,
 
@@ -44,10 +49,10 @@ pub struct StoreArgs {
     access: AccessArgs,
 }
 
-impl StoreArgs {
-    /// Opens it.
-    pub fn open(&self) -> Result<Stock, Failure> {
-        let is_registry = matches!(self.store, Place::Registry { .. });
+impl DealingArgs {
+    /// Opens `store`.
+    pub fn open(&self, store: &Place) -> Result<Stock, Failure> {
+        let is_registry = matches!(store, Place::Registry { .. });
         if !is_registry && (self.authfile.is_some() || self.plain_http) {
             return Err(Failure::Usage("--authfile and --plain-http are for registries: docker://HOST".into()));
         }
@@ -62,6 +67,6 @@ impl StoreArgs {
         let patience = Patience { retries: self.retries, stall, ..Patience::default() };
         // What is here needs no credentials.
         let access = if is_registry { self.access.resolve()? } else { diskferry_remote::Access::default() };
-        Ok(Stock::open(&self.store, &Dealing { access, keys, is_plain: self.plain_http, patience })?)
+        Ok(Stock::open(store, &Dealing { access, keys, is_plain: self.plain_http, patience })?)
     }
 }

@@ -13,7 +13,7 @@ use crate::{escape, json, output, signals};
 pub fn run(args: VerifyArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    let verdicts = args.store.open()?.verify(args.image.as_deref(), &progress)?;
+    let verdicts = args.dealing.open(&args.store.store)?.verify(args.image.as_deref(), &progress)?;
     let text = if args.store.json {
         let images: Vec<_> = verdicts.iter().map(object).collect();
         json::text(&json!({ "store": args.store.store.to_string(), "images": images }))

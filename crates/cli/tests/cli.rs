@@ -14,7 +14,8 @@ use serde_json::json;
 
 #[test]
 fn what_cannot_be_meant_is_usage() {
-    let wrong: [(&[&str], &str); 10] = [
+    let bare = "0".repeat(64);
+    let wrong: [(&[&str], &str); 13] = [
         (&["convert", "a"], "<TARGET>"),
         (&["info"], "<SOURCE>"),
         (&["carry", "a", "b"], "'carry'"),
@@ -22,6 +23,9 @@ fn what_cannot_be_meant_is_usage() {
         (&["convert", "-O", "qcow2", "a", "b"], "[possible values: raw]"),
         (&["convert", "-f", "floppy", "a", "b"], "floppy"),
         (&["convert", "--checksum", "sha256:12", "a", "b"], "64 hexadecimal digits"),
+        (&["convert", "--checksum", &bare, "a", "b"], "sha256:HEX or streebog256:HEX"),
+        (&["convert", "", "b"], "nothing is named"),
+        (&["convert", "-p", "--progress", "json", "a", "b"], "cannot be used with"),
         (&["convert", "--max-size", "10Q", "a", "b"], "--max-size"),
         (&["convert", "--spool-limit=-1", "a", "b"], "--spool-limit"),
         (&["info", "--checksum", "md5:d41d8cd98f00b204e9800998ecf8427e", "a"], "--full"),
@@ -66,6 +70,46 @@ fn help_gives_the_defaults_of_the_library() {
     for default in [format!("[default: {}Ti]", limits.virtual_size >> 40), format!("[default: {}]", limits.layers)] {
         assert!(text.contains(&default), "{default} is not in {text}");
     }
+}
+
+#[test]
+fn options_of_a_command_stand_before_those_about_servers() {
+    let own: [(&[&str], &[&str]); 3] = [
+        (&["verify"], &["[IMAGE]", "--json"]),
+        (&["gc", "check"], &["--keep-list", "--keep-nothing"]),
+        (&["gc", "run"], &["--keep-list", "--keep-nothing", "--yes", "--grace", "--seen"]),
+    ];
+    for (command, options) in own {
+        let output = diskferry([]).args(command).arg("--help").output().unwrap();
+        let (before, network) = stdout(&output).split_once("\nNetwork:\n").unwrap();
+        for option in options {
+            assert!(before.contains(&format!("  {option}")), "{option} of {command:?}");
+        }
+        assert!(network.contains("--cacert") && !before.contains("--cacert"));
+    }
+}
+
+#[test]
+fn manual_pages_have_the_sections_that_readers_look_for() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(run(["man", dir.path().to_str().unwrap()]).status.success());
+    let page = fs::read_to_string(dir.path().join("diskferry-convert.1")).unwrap();
+    let headings: Vec<_> = page.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+    let expected = [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "NETWORK",
+        "\"CONTAINER IMAGES\"",
+        "LIMITS",
+        "EXAMPLES",
+        "ENVIRONMENT",
+        "\"EXIT STATUS\"",
+        "\"SEE ALSO\"",
+    ];
+    assert_eq!(headings, expected);
+    assert!(page.contains("\n\\fBdiskferry convert\\fR [OPTIONS] <SOURCE> <TARGET>\n"), "{page}");
 }
 
 #[test]

@@ -64,6 +64,15 @@ impl Lab {
     }
 }
 
+#[test]
+fn progress_is_shown_by_the_letter_that_qemu_img_has_for_it() {
+    let lab = Lab::new();
+    let output = run(["convert", "-p", "-f", "raw", "-O", "raw", &lab.path("disk.img"), &lab.path("disk.raw")]);
+    assert!(output.status.success());
+    assert!(stderr(&output).starts_with("diskferry: 3145728 bytes (3 MiB)"), "{}", stderr(&output));
+    lab.assert_disk("disk.raw");
+}
+
 fn sha256(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     str::from_utf8(&output.stdout).unwrap().split(' ').next().unwrap().to_owned()

@@ -74,7 +74,7 @@ impl FromStr for Checksum {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let names = || ALGORITHMS.map(|(_, name, _)| name).join(", ");
-        let (name, hex) = text.split_once(':').ok_or("expected ALGORITHM:HEX, as in sha256:9f86d0…")?;
+        let (name, hex) = text.split_once(':').ok_or_else(|| unnamed(text))?;
         let (algorithm, _, bytes) = ALGORITHMS
             .into_iter()
             .find(|(_, known, _)| known.eq_ignore_ascii_case(name))
@@ -88,6 +88,16 @@ impl FromStr for Checksum {
         }
         Ok(Self { algorithm, hex: hex.to_ascii_lowercase() })
     }
+}
+
+/// What is wrong with a value that has no algorithm. Its length is no answer: two algorithms each have values of 256 and of 512 bits.
+fn unnamed(text: &str) -> String {
+    let fits = |bytes: usize| text.len() == 2 * bytes && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let fitting: Vec<_> = ALGORITHMS.iter().filter(|(.., bytes)| fits(*bytes)).map(|(_, name, _)| *name).collect();
+    if fitting.is_empty() {
+        return "expected ALGORITHM:HEX, as in sha256:9f86d0…".into();
+    }
+    format!("say which algorithm it is of, as in {}:HEX", fitting.join(":HEX or "))
 }
 
 /// Computes several digests of the same bytes.
@@ -177,6 +187,16 @@ mod tests {
         assert_eq!(ABC.to_uppercase().parse::<Checksum>().unwrap().to_string(), ABC);
         assert!("sha256:abcd".parse::<Checksum>().unwrap_err().contains("64 hexadecimal digits"));
         assert!("crc32:abcd".parse::<Checksum>().unwrap_err().contains("unknown algorithm"));
+    }
+
+    #[test]
+    fn a_value_without_an_algorithm_is_told_which_it_could_be_of() {
+        let refusal = |text: &str| text.parse::<Checksum>().unwrap_err();
+        assert!(refusal(&ABC["sha256:".len()..]).ends_with("as in sha256:HEX or streebog256:HEX"));
+        assert!(refusal(&"0".repeat(32)).ends_with("as in md5:HEX"));
+        assert!(
+            refusal("abcd").starts_with("expected ALGORITHM:HEX") && refusal(&"x".repeat(32)).starts_with("expected")
+        );
     }
 
     #[test]

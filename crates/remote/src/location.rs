@@ -31,6 +31,9 @@ pub enum Location {
 impl Location {
     /// Understands what was typed. The error says what is wrong with it, and repeats none of it that could be secret.
     pub fn parse(typed: &OsStr) -> Result<Self, String> {
+        if typed.is_empty() || typed == "file:" {
+            return Err("nothing is named; a variable may be empty".into());
+        }
         if typed == "-" {
             return Ok(Self::Stdin);
         }
@@ -161,6 +164,8 @@ mod tests {
             assert_eq!(Location::parse(OsStr::new(typed)).unwrap(), found, "{typed}");
         }
         for wrong in [
+            "",
+            "file:",
             "ftp://me:secret@h/a",
             "nbd+unix:///x",
             "http://",

@@ -1,5 +1,6 @@
 //! The command line of the worker.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, Command};
@@ -18,23 +19,46 @@ fn main() -> ExitCode {
         .subcommand(settings::command(upload, upload::table::GROUPS))
         .subcommand(Command::new("reference").about("Print the settings as docs/worker.md has them").hide(true))
         .subcommand(Command::new("man").about("Write the manual pages").hide(true).arg(Arg::new("dir").required(true)));
-    let typed = command.clone().get_matches();
+    let (typed, refused) = match command.clone().try_get_matches() {
+        Ok(typed) => (typed, None),
+        Err(refusal) if refusal.use_stderr() => {
+            // What was understood says at least which job it was to be: its controller waits for an answer.
+            let understood = command.clone().ignore_errors(true).try_get_matches();
+            match understood {
+                Ok(typed) if matches!(typed.subcommand_name(), Some("import" | "upload")) => {
+                    (typed, Some(settings::refused(refusal)))
+                }
+                _ => refusal.exit(),
+            }
+        }
+        Err(help) => help.exit(),
+    };
     // What is not text is no setting of ours.
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match typed.subcommand() {
-        Some(("import", typed)) => ExitCode::from(import::run(typed, &environment.collect())),
-        Some(("upload", typed)) => ExitCode::from(upload::run(typed, &environment.collect())),
+        Some(("import", typed)) => ExitCode::from(import::run(typed, refused, &environment.collect())),
+        Some(("upload", typed)) => ExitCode::from(upload::run(typed, refused, &environment.collect())),
         Some(("reference", _)) => {
             let own = upload::table::GROUPS
                 .iter()
                 .filter(|group| !import::table::GROUPS.iter().any(|other| other.title == group.title));
-            print!("{}", settings::markdown(import::table::GROUPS));
-            print!("{}", settings::markdown(&own.copied().collect::<Vec<_>>()));
-            ExitCode::SUCCESS
+            let shared = settings::markdown(import::table::GROUPS);
+            print(&(shared + &settings::markdown(&own.copied().collect::<Vec<_>>())))
         }
         Some(("man", typed)) => man(command, typed.get_one::<String>("dir").map_or("", String::as_str)),
         _ => ExitCode::FAILURE,
+    }
+}
+
+/// Writes to stdout. Who stops listening, as `head` does, has what they wanted.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("diskferry-worker: writing to stdout: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -28,6 +28,14 @@ fn the_settings_of_the_page_are_those_of_the_program() {
 }
 
 #[test]
+fn a_reader_that_has_enough_of_the_settings_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_diskferry-worker")).arg("reference").stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
 fn the_manual_pages_are_those_of_this_program() {
     let dir = tempfile::tempdir().unwrap();
     let status = Command::new(env!("CARGO_BIN_EXE_diskferry-worker")).arg("man").arg(dir.path()).status().unwrap();

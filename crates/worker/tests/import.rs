@@ -191,6 +191,26 @@ fn settings_that_are_not_understood_are_a_verdict_that_names_them() {
 }
 
 #[test]
+fn flags_that_are_not_understood_are_a_verdict_too() {
+    let pod = from_url("http://127.0.0.1:1/a");
+    let run = |args: &[&str]| pod.end(pod.command(args).spawn().unwrap());
+    let ended = run(&["import", "--bogus"]);
+    assert_eq!(ended.assert_bad(2, "usage"), "unexpected argument '--bogus' found");
+    let ended = run(&["import", "--image-size"]);
+    assert!(ended.assert_bad(2, "usage").contains("--image-size <QUANTITY>"), "{ended:?}");
+    let ended = run(&["import", &format!("http://me:{SECRET}@host/")]);
+    assert_eq!(ended.assert_bad(2, "usage"), "unexpected argument '…' found");
+    assert_eq!(
+        run(&["import", "--bogus", "--permanent-exit", "zero"]).code,
+        Some(2),
+        "what stands behind it is not read"
+    );
+    assert_eq!(run(&["import", "--permanent-exit", "zero", "--bogus"]).code, Some(0));
+    let ended = run(&["upload", "--bogus"]);
+    assert_eq!(ended.assert_bad(2, "usage"), "unexpected argument '--bogus' found");
+}
+
+#[test]
 fn a_disk_that_does_not_fit_is_refused_before_a_byte_is_written() {
     let (image, _) = qcow2();
     let nginx = nginx(&[("a.qcow2", &image), ("a.raw.gz", &wrap::gzip(&vec![7; 8 * MIB]))]);

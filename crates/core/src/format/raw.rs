@@ -81,7 +81,8 @@ impl Raw {
             foreign::check_head(head)?;
         }
         if head.is_empty() {
-            return Err(Error::corrupt(FORMAT, "empty", 0, "there is nothing in the image"));
+            let what = "the image is empty: has the command before a pipe failed?";
+            return Err(Error::corrupt(FORMAT, "empty", 0, what));
         }
         info.virtual_size = source.len();
         let rest = source.len().filter(|_| source.seekable()).map_or(Rest::Stream(0), Rest::Known);

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -28,7 +28,7 @@ const TRIES: usize = 16;
 /// Begins the disk that becomes `target`, in `directory`.
 pub(super) fn create(target: &Path, directory: &Path) -> io::Result<(File, TempPath)> {
     for _ in 0..TRIES {
-        let (file, path) = begin(target, directory, None)?.into_parts();
+        let (file, path) = begin(target, directory, 0o600)?.into_parts();
         if is_held(&file, &path)? {
             return Ok((file, path));
         }
@@ -52,18 +52,14 @@ pub(super) fn take_over(path: &Path) -> io::Result<(File, TempPath)> {
 /// see it: the umask cannot be asked for without changing it for every thread, and the disk's own file must never
 /// have been open to others.
 pub(super) fn new_file_permissions(target: &Path, directory: &Path) -> io::Result<Permissions> {
-    let probe = begin(target, directory, Some(0o666))?;
+    let probe = begin(target, directory, 0o666)?;
     Ok(probe.as_file().metadata()?.permissions())
 }
 
-fn begin(target: &Path, directory: &Path, mode: Option<u32>) -> io::Result<NamedTempFile> {
-    let prefix = prefix(target);
-    let mut builder = Builder::new();
-    builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
-    if let Some(mode) = mode {
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
-    }
-    builder.tempfile_in(directory)
+fn begin(target: &Path, directory: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    // Opened here, since the errors of `tempfile_in` have the path in them, which says nothing to anybody.
+    let open = |path: &Path| File::options().read(true).write(true).create_new(true).mode(mode).open(path);
+    Builder::new().prefix(&prefix(target)).suffix(SUFFIX).rand_bytes(RANDOM).make_in(directory, open)
 }
 
 /// Removes what runs for `target` that were killed have left beside it, but for the one at `but_for`. What somebody is writing stays,

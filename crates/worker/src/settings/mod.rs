@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
 
 /// What may be said of one setting.
@@ -114,7 +115,21 @@ pub fn command(mut command: Command, groups: &[Group]) -> Command {
             command = command.arg(arg.help_heading(group.title));
         }
     }
-    command
+    // A page that names each of them in its first line says nothing.
+    let usage = format!("diskferry-worker {} [OPTIONS]", command.get_name());
+    command.override_usage(usage)
+}
+
+/// Why arguments were not understood, on one line. It may be read by many: what is no flag is not repeated.
+pub fn refused(mut refusal: clap::Error) -> Unusable {
+    if let Some(ContextValue::String(typed)) = refusal.get(ContextKind::InvalidArg)
+        && !typed.starts_with('-')
+    {
+        refusal.insert(ContextKind::InvalidArg, ContextValue::String("…".into()));
+    }
+    let text = refusal.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    Unusable(line.strip_prefix("error: ").unwrap_or(line).to_owned())
 }
 
 /// The settings of `groups` as a page for people.

@@ -41,12 +41,13 @@ use crate::verdict::Verdict;
 /// How often is looked for what takes too long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Does what the arguments, the environment and the file of settings say, and gives the exit code.
-pub fn run(typed: &ArgMatches, environment: &Environment) -> u8 {
+/// Does what the arguments, the environment and the file of settings say, and gives the exit code. `refused` says that arguments were
+/// not understood, which is told as any other end is.
+pub fn run(typed: &ArgMatches, refused: Option<Unusable>, environment: &Environment) -> u8 {
     let values = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
     let (values, refused) = match values {
-        Ok(values) => (values, None),
-        Err(refused) => (Values::default(), Some(refused)),
+        Ok(values) => (values, refused),
+        Err(another) => (Values::default(), refused.or(Some(another))),
     };
     let board = Board::new(values.text("owner-uid").unwrap_or_default(), import::outlets(&values, Work::Upload));
     let (verdict, open) =
