@@ -29,7 +29,7 @@ use super::below::Below;
 use super::desk::Desk;
 use super::keys::Keys;
 use super::manifest;
-use super::push::{Publication, Sent, unexpected};
+use super::push::{Publication, Sent, no_thread, unexpected};
 use super::reference::Reference;
 use super::registry::Registry;
 use super::stow::fill;
@@ -206,7 +206,8 @@ impl Upload {
             // The next chunk is read while one is on its way. No more than that: each is memory.
             let (send, receive) = sync_channel(0);
             let first = chunk.len() as u64;
-            let reading = scope.spawn(move || self.chunks(reader, CHUNK.max(least), first, digester, &send));
+            let read = move || self.chunks(reader, CHUNK.max(least), first, digester, &send);
+            let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
             self.transfer(&mut session, chunk, progress)?;
             for chunk in receive {
                 self.transfer(&mut session, chunk, progress)?;
@@ -605,8 +606,35 @@ fn target(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{self, BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
     use serde_json::json;
+
+    use super::*;
+    use crate::Access;
+    use crate::sandbox::tests::without_threads;
+
+    #[test]
+    fn where_no_thread_can_be_started_a_blob_is_an_error_and_no_panic() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let reference = Reference::parse(&format!("//{}/a:1", listener.local_addr().unwrap())).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let client = Client::new(&Access::default()).unwrap();
+        let upload = Upload::new(&runtime, &client, &reference, None, &Keys::default(), true, Patience::default());
+        // Two chunks, of which one is read while the other is sent. The upload is begun, and no more is asked for.
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let head = BufReader::new(client.try_clone().unwrap());
+            let first = head.lines().map_while(io::Result::ok).take_while(|line| !line.is_empty()).next();
+            client.write_all(b"HTTP/1.1 202 X\r\nLocation: /u\r\nContent-Length: 0\r\n\r\n").unwrap();
+            first.unwrap()
+        });
+        let mut reader = io::repeat(7).take(2 * CHUNK as u64);
+        let error = without_threads(|| upload.blob(&mut reader, &Progress::default())).unwrap_err();
+        assert!(error.to_string().contains("starting a thread"), "{error}");
+        assert!(server.join().unwrap().starts_with("POST /v2/a/blobs/uploads/"));
+    }
 
     #[test]
     fn errors_of_a_server_that_is_written_to_are_those_of_a_target() {

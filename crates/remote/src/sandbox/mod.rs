@@ -10,7 +10,7 @@
 
 mod filter;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
