@@ -4,7 +4,7 @@
 //! [lock](super::layout::Lock) is held: at every moment the layout has every blob that its index leads to.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,9 @@ const GRAIN: usize = 4096;
 /// Names of what is not complete begin and end with these.
 const PREFIX: &str = ".";
 const SUFFIX: &str = ".diskferry";
+
+/// How often a file is begun anew that somebody who tidies up has found before it was locked.
+const TRIES: usize = 16;
 
 /// How much of a blob is written at once.
 const BUFFER: usize = 256 * GRAIN;
@@ -220,16 +223,21 @@ fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     sync(dir)
 }
 
-/// A file that is locked as long as it is open, which tells it from one that was left behind.
+/// A file that is locked as long as it is open, which tells it from one that was left behind. Where there are no locks, nothing can be
+/// put into a layout.
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
-    let failed = |error| writing("making a file in the layout", dir, error);
-    loop {
-        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir).map_err(failed)?;
+    let failed = |doing| move |error| writing(doing, dir, error);
+    for _ in 0..TRIES {
+        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir);
+        let made = made.map_err(failed("making a file in the layout"))?;
         // Somebody who tidies up may have taken it before it was locked.
-        if made.as_file().try_lock().is_ok() && made.path().exists() {
-            return Ok(made);
+        match made.as_file().try_lock() {
+            Ok(()) if made.path().exists() => return Ok(made),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(failed("locking a file in the layout")(error)),
         }
     }
+    Err(failed("making a file in the layout")(io::Error::other("whatever is begun there is removed at once")))
 }
 
 /// Files that pushes have left behind that were killed, with their lengths. As long as one is open here, nobody who has just made it takes
@@ -290,4 +298,20 @@ pub(super) fn fill(reader: &mut (dyn Read + Send), buffer: &mut [u8]) -> io::Res
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::tests::without;
+
+    #[test]
+    fn where_there_are_no_locks_nothing_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layout");
+        let made = without(&[libc::SYS_flock], || Stow::create(&path, None).map(drop));
+        let error = made.unwrap_err();
+        assert!(error.to_string().contains("locking a file in the layout: "), "{error}");
+        assert!(names(&path).unwrap().next().is_none(), "and nothing is left");
+    }
 }
