@@ -44,9 +44,10 @@ pub struct Stow {
 /// A blob that is complete and, mostly, has not got its name yet.
 struct Staged {
     path: PathBuf,
-    /// Open because it is locked. Of a blob that was there before, it is another link to that.
+    /// Open because it is locked.
     file: (File, TempPath),
-    sent: Sent,
+    /// Of a blob that was there before, to which the file is another link.
+    before: Option<Checksum>,
 }
 
 impl Stow {
@@ -97,18 +98,22 @@ impl Stow {
                 break;
             }
         }
+        let digest = manifest::finish(digester)?;
+        // A large one that is there is not read for the sake of what is written already.
+        if size < BUFFER as u64 && self.has(&digest, size, progress)? {
+            return Ok(Sent { digest, size, uploaded: 0 });
+        }
         file.set_len(size).map_err(failed)?;
         // As any file that is made: there is nothing secret about a blob that its layout does not keep.
         file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        let digest = manifest::finish(digester)?;
-        let sent = Sent { digest: digest.clone(), size, uploaded: size };
         let place = self.dir.join(blob_path(&digest));
-        // What is there already was compared with nothing: it is used only if its length is right.
-        let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
-        let staged = Staged { path: place, file: (file, path), sent: sent.clone() };
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
-        Ok(sent)
+        self.stage(Staged { path: place, file: (file, path), before: None });
+        Ok(Sent { digest, size, uploaded: size })
+    }
+
+    fn stage(&self, blob: Staged) {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(blob);
     }
 
     /// Whether there is a blob of this length.
@@ -116,7 +121,8 @@ impl Stow {
         Ok(Layout::open(&self.dir)?.blobs()?.iter().any(|(_, _, len)| *len == size))
     }
 
-    /// Whether there is a blob of this digest and length, which the image will have then, whoever removes it meanwhile.
+    /// Whether there is a blob of this digest and length, which the image will have then, whoever removes it meanwhile. It is read for that:
+    /// one that is damaged is as good as none, and gives way to the one that is written in its place.
     pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
         let path = self.dir.join(blob_path(digest));
         if !has_len(&path, size) || !Layout::open(&self.dir)?.lock(progress)?.renew(digest)? {
@@ -131,12 +137,10 @@ impl Stow {
             return Ok(false);
         };
         let (file, link) = link.into_parts();
-        if file.try_lock_shared().is_err() || !has_len(&link, size) {
+        if file.try_lock_shared().is_err() || !is_whole(&file, digest, size, progress)? {
             return Ok(false);
         }
-        let sent = Sent { digest: digest.clone(), size, uploaded: 0 };
-        let staged = Staged { path, file: (file, link), sent };
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
+        self.stage(Staged { path, file: (file, link), before: Some(digest.clone()) });
         Ok(true)
     }
 
@@ -145,11 +149,14 @@ impl Stow {
         self.blob_of(&mut &*image.manifest, image.digest.algorithm, progress)?;
         let lock = Layout::open(&self.dir)?.lock(progress)?;
         let mut dirs = BTreeSet::new();
-        for Staged { path, file, sent } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // Nobody takes away what is there now, and is new again.
-            if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
+        for Staged { path, file, before } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Nobody takes away what is there still, and is new again.
+            if let Some(digest) = before
+                && lock.renew(&digest)?
+            {
                 continue;
             }
+            // Whatever has that name: this was compared with its digest.
             let (_locked, file) = file;
             let dir = path.parent().unwrap_or(&self.dir);
             fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
@@ -162,7 +169,7 @@ impl Stow {
         lock.update_index(|index| self.enter(index, image))
     }
 
-    /// Names the image in the index: what has the same name is replaced, everything else stays as it is.
+    /// Names the image in the index: what has the same name is replaced, or without a name the same image; everything else stays as it is.
     fn enter(&self, index: &mut Value, image: &Publication<'_>) -> Result<()> {
         let images = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| {
             let error = io::Error::new(io::ErrorKind::InvalidData, "its manifests are no list");
@@ -185,6 +192,22 @@ impl Stow {
 
 fn has_len(path: &Path, len: u64) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == len)
+}
+
+/// Whether a file has this length and this digest. One that cannot be read has not.
+fn is_whole(mut file: &File, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
+    let mut digester = Digester::new([digest.algorithm]);
+    let (mut buffer, mut len) = (vec![0; BUFFER], 0_u64);
+    while len <= size {
+        progress.check()?;
+        let Ok(got) = fill(&mut file, &mut buffer) else { return Ok(false) };
+        digester.update(buffer.get(..got).unwrap_or_default());
+        len = len.saturating_add(got as u64);
+        if got < BUFFER {
+            break;
+        }
+    }
+    Ok(len == size && manifest::finish(digester)? == *digest)
 }
 
 /// Whether there is nothing in the directory but what a push leaves that was killed before it was a layout.
