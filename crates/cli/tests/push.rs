@@ -183,6 +183,25 @@ fn a_name_that_is_there_leads_to_the_new_image_and_others_stay() {
 }
 
 #[test]
+fn an_image_without_a_name_takes_no_place_but_its_own() {
+    let lab = Lab::new();
+    let unnamed = format!("oci:{}", lab.text("layout"));
+    let (one, two) = (lab.write("one.img", &[1; 4096]), lab.write("two.qcow2", &lab.image));
+    let first = lab.pushes(&one, &unnamed, &[]);
+    let named = lab.pushes(&one, &lab.layout("v1"), &[]);
+    assert_eq!(named["manifest-digest"], first["manifest-digest"]);
+    let second = lab.pushes(&two, &unnamed, &[]);
+    lab.pushes(&one, &unnamed, &[]);
+    let index = lab.index();
+    let digests: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|image| &image["digest"]).collect();
+    assert_eq!(digests, [&first["manifest-digest"], &second["manifest-digest"], &first["manifest-digest"]], "{index}");
+    // Which of them is meant has to be said.
+    let output = diskferry(["info", "--json", &unnamed]).output().unwrap();
+    assert_eq!(json(&output)["error"]["code"], "source-several-images", "{output:?}");
+    lab.reads(&format!("{unnamed}@{}", second["manifest-digest"].as_str().unwrap()), &[]);
+}
+
+#[test]
 fn a_blob_that_is_damaged_is_mended_by_a_push() {
     let lab = Lab::new();
     let mut disk = lab.disk.clone();

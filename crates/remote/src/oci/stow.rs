@@ -176,8 +176,9 @@ impl Stow {
             writing("replacing the index of the image layout", &self.dir, error)
         })?;
         let name = |image: &Value| Some(image.get("annotations")?.get(NAME)?.as_str()?.to_owned());
-        images.retain(|image| name(image) != self.name);
         let digest = image.digest.to_string();
+        let is_same = |other: &Value| other.get("digest").and_then(Value::as_str) == Some(&digest);
+        images.retain(|image| name(image) != self.name || (self.name.is_none() && !is_same(image)));
         let mut entry = json!({ "mediaType": image.media_type, "digest": digest, "size": image.manifest.len() });
         if let (Some(platform), Some(entry)) = (image.platform, entry.as_object_mut()) {
             entry.insert("platform".into(), json!(platform));
