@@ -50,7 +50,7 @@ impl Display {
         let begin = Instant::now();
         let (ended, end) = mpsc::channel();
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let shown = move || {
                 let outcome = loop {
                     match end.recv_timeout(pause) {
                         Err(RecvTimeoutError::Timeout) => view.show(&Moment::of(progress, begin)),
@@ -58,7 +58,9 @@ impl Display {
                     }
                 };
                 view.end(&Moment::of(progress, begin), outcome == Ok(true));
-            });
+            };
+            // Where no thread can be started, the job is done all the same, or says so.
+            let _ = thread::Builder::new().name("display".into()).spawn_scoped(scope, shown);
             // In here, so that it goes with a job that panics, and the view is not waited for in vain.
             let ended = ended;
             let outcome = job();

@@ -71,7 +71,7 @@ impl<'a> Source<'a> {
         Ok(self.source.claims(progress)?)
     }
 
-    /// Of a container image the layer is what crosses the wire, and not the image in it.
+    /// Adds to the report what only the source knows.
     pub fn correct(&self, report: Report) -> Report {
         self.source.correct(report)
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::{assert_fails, diskferry, json, names, run, stderr, stdout};
 use diskferry_testkit::qcow2::Qcow2;
-use diskferry_testkit::serve::fault::{Answer, End, File, Server};
+use diskferry_testkit::serve::fault::{Answer, End, File, Framing, Ranges, Server};
+use diskferry_testkit::{container, wrap};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,6 +65,36 @@ fn converting_a_url_makes_the_disk_and_a_report_without_secrets() {
     let report = json(&output);
     assert_eq!((&report["filename"], &report["format"]), (&json!(lab.shown()), &json!("qcow2")));
     assert!(lab.server.requests().iter().all(|request| request.path == "/disk?signature=s3cr3t"));
+}
+
+#[test]
+fn a_raw_disk_whose_end_only_closing_tells_comes_with_a_warning() {
+    let lab = Lab::new([], Answer::right());
+    let disk = vec![0; 1 << 20];
+    let bare = || Answer::right().framing(Framing::Close).ranges(Ranges::Ignored);
+    let put = |path: &str, bytes: &[u8], answer| lab.server.put(path, File::new(bytes.to_vec()).gets_then([], answer));
+    put("/bare", &disk, bare());
+    put("/cut", &disk, bare().cut(100 << 10, End::Close));
+    put("/asked", &disk, Answer::right().framing(Framing::Close));
+    put("/told", &disk, Answer::right());
+    put("/packed", &wrap::gzip(&disk), bare());
+    let sum = container::digest(&disk);
+    for (path, more, is_warned) in [
+        ("/bare", &[][..], true),
+        ("/cut", &[], true),
+        ("/bare", &["--checksum", &sum], false),
+        ("/asked", &[], false),
+        ("/told", &[], false),
+        ("/packed", &[], false),
+    ] {
+        let (url, target) = (lab.server.url(path), lab.target());
+        let output = diskferry(["convert", "--json"]).args(more).args([&url, &target]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{path}: {output:?}");
+        let warnings = json(&output)["warnings"].to_string();
+        assert_eq!(warnings.contains("if the connection was cut"), is_warned, "{path}: {warnings}");
+        assert_eq!(stderr(&output).contains("if the connection was cut"), is_warned, "{path}: {output:?}");
+        fs::remove_file(lab.target()).unwrap();
+    }
 }
 
 #[test]

@@ -183,6 +183,63 @@ fn a_name_that_is_there_leads_to_the_new_image_and_others_stay() {
 }
 
 #[test]
+fn an_image_without_a_name_takes_no_place_but_its_own() {
+    let lab = Lab::new();
+    let unnamed = format!("oci:{}", lab.text("layout"));
+    let (one, two) = (lab.write("one.img", &[1; 4096]), lab.write("two.qcow2", &lab.image));
+    let first = lab.pushes(&one, &unnamed, &[]);
+    let named = lab.pushes(&one, &lab.layout("v1"), &[]);
+    assert_eq!(named["manifest-digest"], first["manifest-digest"]);
+    let second = lab.pushes(&two, &unnamed, &[]);
+    lab.pushes(&one, &unnamed, &[]);
+    let index = lab.index();
+    let digests: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|image| &image["digest"]).collect();
+    assert_eq!(digests, [&first["manifest-digest"], &second["manifest-digest"], &first["manifest-digest"]], "{index}");
+    // Which of them is meant has to be said.
+    let output = diskferry(["info", "--json", &unnamed]).output().unwrap();
+    assert_eq!(json(&output)["error"]["code"], "source-several-images", "{output:?}");
+    lab.reads(&format!("{unnamed}@{}", second["manifest-digest"].as_str().unwrap()), &[]);
+}
+
+#[test]
+fn a_blob_that_is_damaged_is_mended_by_a_push() {
+    let lab = Lab::new();
+    let mut disk = lab.disk.clone();
+    disk.resize(5 << 20, 7);
+    let source = lab.write("a.img", &disk);
+    let lab = Lab { disk, ..lab };
+    let first = lab.pushes(&source, &lab.layout("v1"), &[]);
+    let manifest = lab.document(&first["manifest-digest"]);
+    let blobs = [&first["layer-digest"], &manifest["config"]["digest"], &first["manifest-digest"]];
+    let damage = || {
+        for blob in blobs {
+            let mut bytes = fs::read(lab.blob(blob)).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(lab.blob(blob), bytes).unwrap();
+        }
+    };
+    let verified = || diskferry(["verify", &format!("oci:{}", lab.text("layout"))]).output().unwrap().status.code();
+    damage();
+    assert_eq!(verified(), Some(6));
+    let again = lab.pushes(&source, &lab.layout("v1"), &[]);
+    assert_eq!((&again["uploaded"], &again["skipped"]), (&first["uploaded"], &json!(0)));
+    assert_eq!(verified(), Some(0));
+    // The same of one whose digest is not known before it has come.
+    damage();
+    let args = ["push", "--name", "a.img", "--spool-dir", &lab.text(""), "-", &lab.layout("v1")];
+    let piped = run_with_pipe(args, &lab.disk);
+    assert_eq!((piped.status.code(), verified()), (Some(0), Some(0)), "{piped:?}");
+    damage();
+    let (copy, layout) = (format!("oci:{}:v1", lab.text("copy")), lab.layout("v1"));
+    lab.pushes(&source, &copy, &[]);
+    let output = diskferry(["copy", &copy, &layout]).output().unwrap();
+    assert_eq!((output.status.code(), verified()), (Some(0), Some(0)), "{output:?}");
+    assert_eq!(names(&lab.path("layout")), ["blobs", "index.json", "oci-layout"]);
+    lab.reads(&layout, &[]);
+}
+
+#[test]
 fn zeros_become_holes_of_the_blob() {
     let lab = Lab::new();
     let mut disk = vec![0; 8 << 20];

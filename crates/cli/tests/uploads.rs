@@ -74,12 +74,16 @@ enum Fault {
     Lose(usize),
     /// It is refused for now.
     Busy,
+    /// All of it arrives, and so many of the last bytes are lost, which the answer says.
+    Forget(usize),
 }
 
 /// A registry that goes on with uploads, says where in relative addresses that are good for once, and fails by a script.
 #[derive(Default)]
 struct Faulty {
     faults: Vec<Fault>,
+    /// How many of the last bytes are lost with the connection when a blob is to be closed.
+    closing: Vec<usize>,
     upload: Vec<u8>,
     blobs: BTreeMap<String, Vec<u8>>,
     manifest: Option<Vec<u8>>,
@@ -178,6 +182,11 @@ impl Faulty {
                             this.upload.truncate(left);
                             return None;
                         }
+                        Some(Fault::Forget(len)) => {
+                            let left = this.upload.len() - len;
+                            this.upload.truncate(left);
+                            (202, next(&mut this))
+                        }
                         _ => (202, next(&mut this)),
                     }
                 }
@@ -185,6 +194,11 @@ impl Faulty {
             "PUT" if path.contains("/manifests/") => {
                 this.manifest = Some(body);
                 (201, String::new())
+            }
+            "PUT" if !this.closing.is_empty() => {
+                let left = this.upload.len() - this.closing.remove(0);
+                this.upload.truncate(left);
+                return None;
             }
             "PUT" => {
                 let blob = std::mem::take(&mut this.upload);
@@ -232,6 +246,49 @@ fn an_upload_goes_on_at_the_registrys_own_offset() {
     let state = state.lock().unwrap();
     assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
     assert!(state.manifest.is_some());
+}
+
+#[test]
+fn a_registry_that_takes_chunks_and_has_no_more_is_not_sent_them_for_ever() {
+    let lab = Lab::new();
+    let idle = [Fault::Forget(16 << 20); 40];
+    // Two steps forward and one back, by turns.
+    let to_and_fro: Vec<_> = [Fault::Forget(0), Fault::Forget(20 << 20)].into_iter().cycle().take(40).collect();
+    for (faults, most) in [(&idle[..], 3), (&to_and_fro, 6)] {
+        let (host, state) = Faulty::start(faults);
+        let output = lab.push(&lab.source, &host, &["--plain-http", "--retries", "2"]);
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        let error = &json(&output)["error"];
+        assert_eq!(error["code"], "target-unreachable", "{error}");
+        let said = error["message"].as_str().unwrap();
+        assert!(said.contains("takes chunks from byte") && said.contains("(tried again 2 times; --retries)"), "{said}");
+        let state = state.lock().unwrap();
+        assert!(state.chunks.len() <= most && state.manifest.is_none(), "{:?}", state.chunks);
+        drop(state);
+        // Now and then it is no more than any failure.
+        let (host, _) = Faulty::start(&faults[..2]);
+        lab.pushes(&host, &["--retries", "2"]);
+    }
+}
+
+#[test]
+fn a_blob_that_lost_something_when_it_was_closed_is_complete_before_it_is_closed_again() {
+    let lab = Lab::new();
+    let chunk = Fault::Forget(0);
+    let (host, state) = Faulty::start(&[chunk, chunk, chunk, Fault::Busy, Fault::Break(10)]);
+    state.lock().unwrap().closing = vec![100_000];
+    lab.pushes(&host, &[]);
+    let state = state.lock().unwrap();
+    assert!(state.faults.is_empty() && state.manifest.is_some());
+    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 2, "layer and configuration, each once");
+
+    drop(state);
+
+    // What cannot be sent again is sent anew.
+    let (host, state) = Faulty::start(&[]);
+    state.lock().unwrap().closing = vec![39 << 20];
+    lab.pushes(&host, &[]);
+    assert_eq!(state.lock().unwrap().asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
 }
 
 #[test]

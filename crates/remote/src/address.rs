@@ -175,7 +175,8 @@ mod tests {
         assert!(contains("192.168.1.7", "192.168.1.7") && !contains("192.168.1.7", "192.168.1.6"));
         assert!(contains("192.168.1.0/24", "192.168.1.255") && !contains("192.168.1.0/24", "192.168.2.0"));
         assert!(contains("0.0.0.0/0", "8.8.8.8") && !contains("0.0.0.0/0", "::1"));
-        assert!(contains("[fd00::]/8", "fdff::1") || contains("fd00::/8", "fdff::1"));
+        assert!(contains("fd00::/8", "fdff::1") && !contains("fd00::/8", "fc00::1"));
+        assert!(contains("[fd00::]/8", "fdff::1") && !contains("[fd00::]/8", "fc00::1"), "in brackets, too");
         assert_eq!([Block::parse("10.0.0.0/33"), Block::parse("host"), Block::parse("10.0.0.0/x")], [None; 3]);
     }
 }

@@ -1,6 +1,6 @@
 //! Opens what an image is read from: what can be read at any position is handed on as a file, all else as a stream that a signal can interrupt.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
@@ -42,6 +42,8 @@ pub struct Source<'a> {
     image: OnceCell<Image>,
     /// What of it has come since its layer was opened.
     transferred: RefCell<Option<Transferred>>,
+    /// Whether only the end of the connection tells where it ends.
+    ends_by_closing: Cell<bool>,
 }
 
 /// How one gets to a place.
@@ -101,7 +103,8 @@ impl<'a> Source<'a> {
     pub fn new(location: &'a Location, reading: Reading, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let means = Means::of(location, &reading, variable)?;
         let Reading { how, wish, .. } = reading;
-        Ok(Self { location, means, how, wish, image: OnceCell::new(), transferred: RefCell::default() })
+        let (image, transferred, ends_by_closing) = (OnceCell::new(), RefCell::default(), Cell::default());
+        Ok(Self { location, means, how, wish, image, transferred, ends_by_closing })
     }
 
     /// What the labels of a container image say of the disk image in it, where they say enough and something that we know.
@@ -135,8 +138,15 @@ impl<'a> Source<'a> {
         Ok(self.image.get().map(|image| (store, image)))
     }
 
-    /// Of a container image the layer is what crosses the wire, and not the image in it.
+    /// Adds to the report what only we know. Of a container image the layer is what crosses the wire, and not the image in it. Of a raw disk
+    /// from a server that may have been cut off, nothing else tells.
     pub fn correct(&self, mut report: Report) -> Report {
+        let found = &mut report.inspection;
+        let is_bare = found.image.format == "raw" && found.wrappings.is_empty() && report.digests.is_empty();
+        if is_bare && self.ends_by_closing.get() {
+            let what = "the server said neither a length nor where the disk ends: if the connection was cut, it looks the same (--checksum tells)";
+            found.image.warnings.push(what.into());
+        }
         if let Some(transferred) = &*self.transferred.borrow() {
             report.transferred = transferred.bytes();
         }
@@ -162,7 +172,9 @@ impl<'a> Source<'a> {
             return Ok(Some(pulled.input));
         }
         if let Means::Fetch { runtime, client, url } = &self.means {
-            return http::open(runtime, client, url, &self.how, progress).map(Some);
+            let (input, ends_by_closing) = http::open_and_tell(runtime, client, url, &self.how, progress)?;
+            self.ends_by_closing.set(ends_by_closing);
+            return Ok(Some(input));
         }
         let opened = match self.location {
             Location::Path(path) => file(path),

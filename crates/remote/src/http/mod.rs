@@ -58,6 +58,17 @@ pub const MOST_CONNECTIONS: usize = 16;
 
 /// Asks for the image at `url`. Its bytes come while the input is read.
 pub fn open(runtime: &Runtime, client: &Client, url: &Url, how: &How, progress: &Progress) -> diskferry::Result<Input> {
+    Ok(open_and_tell(runtime, client, url, how, progress)?.0)
+}
+
+/// The same, and whether only the end of the connection tells where the image ends: if that was cut off, it looks the same.
+pub(crate) fn open_and_tell(
+    runtime: &Runtime,
+    client: &Client,
+    url: &Url,
+    how: &How,
+    progress: &Progress,
+) -> diskferry::Result<(Input, bool)> {
     let pace = match how.connections.min(MOST_CONNECTIONS) {
         0 | 1 => Pace::Whole,
         ahead => Pace::Parts(ahead),
@@ -74,16 +85,19 @@ pub fn open(runtime: &Runtime, client: &Client, url: &Url, how: &How, progress: 
     // Who was asked for a part has shown whether there are any; others may say so.
     let has_ranges = first.is_part() || (first_part.is_none() && resource.about.ranges != Some(false));
     let len = resource.about.total;
+    // Who has ranges is asked whether something follows.
+    let ends_by_closing = first.ends_by_closing && len.is_none() && resource.about.ranges != Some(true);
     let elsewhere = Elsewhere { runtime: runtime.clone(), resource: resource.clone() };
     let reader: Box<dyn Read + Send> = if how.look {
         Box::new(Look::new(runtime, resource, first))
     } else {
         Box::new(Reader::start(runtime, resource, first, pace).map_err(|error| Error::reading(0, error))?)
     };
-    if !has_ranges {
-        return Ok(Input::Stream { reader, len });
-    }
-    Ok(Input::Ranged { reader, len, ranges: Box::new(elsewhere) })
+    let input = match has_ranges {
+        true => Input::Ranged { reader, len, ranges: Box::new(elsewhere) },
+        false => Input::Stream { reader, len },
+    };
+    Ok((input, ends_by_closing))
 }
 
 /// What a server puts around the image is a wrapping like others, and told by its first bytes. Where the caller has stated what

@@ -49,12 +49,18 @@ fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, S
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let server = server.to_owned();
     // It may end without reading, or without closing what it writes to.
-    let writing = thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(server.as_bytes())));
-    let reading = thread::spawn(move || {
+    let write = move || stdin.map(|mut stdin| stdin.write_all(server.as_bytes()));
+    let read = move || {
         let mut answer = Vec::new();
         let read = stdout.map(|stdout| stdout.take(ANSWER).read_to_end(&mut answer));
         read.and_then(Result::ok).map(|_| answer)
-    });
+    };
+    let started = thread::Builder::new().spawn(write).and_then(|_| thread::Builder::new().spawn(read));
+    let reading = started.map_err(|error| {
+        // Its time is over.
+        wait(&mut child, Instant::now());
+        format!("{program}: {error}")
+    })?;
     let deadline = Instant::now() + patience;
     let success = wait(&mut child, deadline).ok_or_else(|| format!("{program} takes too long"))?;
     let answer = loop {
@@ -66,7 +72,6 @@ fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, S
         }
         thread::sleep(PAUSE);
     };
-    drop(writing);
     if !success {
         // It says why in words, of which only these are part of the protocol.
         let text = String::from_utf8_lossy(&answer);
@@ -110,6 +115,7 @@ fn wait(child: &mut Child, deadline: Instant) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::tests::without_threads;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -142,6 +148,14 @@ mod tests {
         }
         assert!(get("../../bin/sh", "x").is_err() && get("", "x").is_err());
         assert!(get("no-such-helper-here", "x").unwrap_err().contains("docker-credential-no-such-helper-here"));
+    }
+
+    #[test]
+    fn a_helper_that_nobody_can_listen_to_is_ended() {
+        let began = Instant::now();
+        let error = without_threads(|| outcome("exec sleep 60", Duration::from_secs(60))).unwrap_err();
+        assert!(error.contains("docker-credential-test: ") && error.contains("unavailable"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod lock;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -16,8 +17,8 @@ use serde::Deserialize;
 pub use self::lock::Lock;
 pub(super) use self::lock::writing;
 
-use super::Blob;
 use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short};
+use super::{Blob, is_attestation};
 
 const FORMAT: &str = "oci";
 
@@ -72,8 +73,9 @@ impl Layout {
             None if images.is_empty() => {
                 Err(Error::source("not-found", format!("{} has no images", self.dir.display())))
             }
-            None if names.len() > 1 => {
-                let what = format!("{} has several images, and one has to be named: {there_are}", self.dir.display());
+            None if names.len() > 1 || are_alike(&images) => {
+                let dir = self.dir.display();
+                let what = format!("{dir} has several images, and one has to be named, or its digest: {there_are}");
                 Err(Error::source("several-images", what))
             }
             _ => Ok(images),
@@ -144,6 +146,15 @@ impl Layout {
         let file = File::open(&path).map_err(|error| failed(&path, error))?;
         Ok((file, path))
     }
+}
+
+/// Whether some of `images` are for the same machine, so that nothing tells which of them is meant.
+fn are_alike(images: &[Descriptor]) -> bool {
+    let mut seen = BTreeMap::new();
+    images.iter().filter(|image| image.is_image() && !is_attestation(image)).any(|image| {
+        let platform = image.platform.as_ref().map(ToString::to_string);
+        seen.insert(platform, &image.digest).is_some_and(|other| *other != image.digest)
+    })
 }
 
 pub(super) fn blob_path(digest: &Checksum) -> PathBuf {

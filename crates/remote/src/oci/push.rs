@@ -307,7 +307,8 @@ impl Target {
         let envelope = Envelope::new(&plan.name, len);
         let (writer, mut reader, gone) = pipe();
         let (produced, sent) = thread::scope(|scope| {
-            let storing = scope.spawn(move || self.pack(&mut reader, plan.form, progress));
+            let store = move || self.pack(&mut reader, plan.form, progress);
+            let storing = thread::Builder::new().spawn_scoped(scope, store).map_err(no_thread)?;
             let writer = Arc::new(Mutex::new(writer));
             let write = |work: &dyn Fn(&mut pipe::Writer) -> io::Result<()>| {
                 let done = work(&mut writer.lock().unwrap_or_else(PoisonError::into_inner));
@@ -322,8 +323,8 @@ impl Target {
                     Ok(made)
                 });
             writer.lock().unwrap_or_else(PoisonError::into_inner).give_up();
-            (produced, storing.join())
-        });
+            Ok::<_, Error>((produced, storing.join()))
+        })?;
         let sent = sent.unwrap_or_else(|_| Err(unexpected()));
         match (produced, sent) {
             (Ok(produced), Ok(sent)) => Ok((produced, sent)),
@@ -473,7 +474,27 @@ fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress)
     }
 }
 
+pub(super) fn no_thread(error: io::Error) -> Error {
+    Error::writing("starting a thread", None, error)
+}
+
 pub(super) fn unexpected() -> Error {
     let source = io::Error::other("the thread that stores the layer has ended");
     Error::Io { side: Side::Target, doing: "storing the layer", at: None, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::tests::without_threads;
+
+    #[test]
+    fn where_no_thread_can_be_started_a_layer_is_an_error_and_no_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = Target::Layout(Box::new(Stow::create(&dir.path().join("layout"), None).unwrap()));
+        let plan = Plan::new("a.img", Platform::usual(), Form::Stored).unwrap();
+        let stored = without_threads(|| target.layer(&plan, 0, &Progress::default(), |_| Ok(())).map(|_| ()));
+        let error = stored.unwrap_err();
+        assert!(error.to_string().contains("starting a thread"), "{error}");
+    }
 }

@@ -4,7 +4,7 @@
 //! [lock](super::layout::Lock) is held: at every moment the layout has every blob that its index leads to.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,9 @@ const GRAIN: usize = 4096;
 const PREFIX: &str = ".";
 const SUFFIX: &str = ".diskferry";
 
+/// How often a file is begun anew that somebody who tidies up has found before it was locked.
+const TRIES: usize = 16;
+
 /// How much of a blob is written at once.
 const BUFFER: usize = 256 * GRAIN;
 
@@ -41,9 +44,10 @@ pub struct Stow {
 /// A blob that is complete and, mostly, has not got its name yet.
 struct Staged {
     path: PathBuf,
-    /// Open because it is locked. Of a blob that was there before, it is another link to that.
+    /// Open because it is locked.
     file: (File, TempPath),
-    sent: Sent,
+    /// Of a blob that was there before, to which the file is another link.
+    before: Option<Checksum>,
 }
 
 impl Stow {
@@ -94,18 +98,22 @@ impl Stow {
                 break;
             }
         }
+        let digest = manifest::finish(digester)?;
+        // A large one that is there is not read for the sake of what is written already.
+        if size < BUFFER as u64 && self.has(&digest, size, progress)? {
+            return Ok(Sent { digest, size, uploaded: 0 });
+        }
         file.set_len(size).map_err(failed)?;
         // As any file that is made: there is nothing secret about a blob that its layout does not keep.
         file.set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
-        let digest = manifest::finish(digester)?;
-        let sent = Sent { digest: digest.clone(), size, uploaded: size };
         let place = self.dir.join(blob_path(&digest));
-        // What is there already was compared with nothing: it is used only if its length is right.
-        let sent = if has_len(&place, size) { Sent { uploaded: 0, ..sent } } else { sent };
-        let staged = Staged { path: place, file: (file, path), sent: sent.clone() };
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
-        Ok(sent)
+        self.stage(Staged { path: place, file: (file, path), before: None });
+        Ok(Sent { digest, size, uploaded: size })
+    }
+
+    fn stage(&self, blob: Staged) {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(blob);
     }
 
     /// Whether there is a blob of this length.
@@ -113,7 +121,8 @@ impl Stow {
         Ok(Layout::open(&self.dir)?.blobs()?.iter().any(|(_, _, len)| *len == size))
     }
 
-    /// Whether there is a blob of this digest and length, which the image will have then, whoever removes it meanwhile.
+    /// Whether there is a blob of this digest and length, which the image will have then, whoever removes it meanwhile. It is read for that:
+    /// one that is damaged is as good as none, and gives way to the one that is written in its place.
     pub(super) fn has(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
         let path = self.dir.join(blob_path(digest));
         if !has_len(&path, size) || !Layout::open(&self.dir)?.lock(progress)?.renew(digest)? {
@@ -128,12 +137,10 @@ impl Stow {
             return Ok(false);
         };
         let (file, link) = link.into_parts();
-        if file.try_lock_shared().is_err() || !has_len(&link, size) {
+        if file.try_lock_shared().is_err() || !is_whole(&file, digest, size, progress)? {
             return Ok(false);
         }
-        let sent = Sent { digest: digest.clone(), size, uploaded: 0 };
-        let staged = Staged { path, file: (file, link), sent };
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).push(staged);
+        self.stage(Staged { path, file: (file, link), before: Some(digest.clone()) });
         Ok(true)
     }
 
@@ -142,11 +149,14 @@ impl Stow {
         self.blob_of(&mut &*image.manifest, image.digest.algorithm, progress)?;
         let lock = Layout::open(&self.dir)?.lock(progress)?;
         let mut dirs = BTreeSet::new();
-        for Staged { path, file, sent } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // Nobody takes away what is there now, and is new again.
-            if has_len(&path, sent.size) && lock.renew(&sent.digest)? {
+        for Staged { path, file, before } in self.staged.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Nobody takes away what is there still, and is new again.
+            if let Some(digest) = before
+                && lock.renew(&digest)?
+            {
                 continue;
             }
+            // Whatever has that name: this was compared with its digest.
             let (_locked, file) = file;
             let dir = path.parent().unwrap_or(&self.dir);
             fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
@@ -159,15 +169,16 @@ impl Stow {
         lock.update_index(|index| self.enter(index, image))
     }
 
-    /// Names the image in the index: what has the same name is replaced, everything else stays as it is.
+    /// Names the image in the index: what has the same name is replaced, or without a name the same image; everything else stays as it is.
     fn enter(&self, index: &mut Value, image: &Publication<'_>) -> Result<()> {
         let images = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| {
             let error = io::Error::new(io::ErrorKind::InvalidData, "its manifests are no list");
             writing("replacing the index of the image layout", &self.dir, error)
         })?;
         let name = |image: &Value| Some(image.get("annotations")?.get(NAME)?.as_str()?.to_owned());
-        images.retain(|image| name(image) != self.name);
         let digest = image.digest.to_string();
+        let is_same = |other: &Value| other.get("digest").and_then(Value::as_str) == Some(&digest);
+        images.retain(|image| name(image) != self.name || (self.name.is_none() && !is_same(image)));
         let mut entry = json!({ "mediaType": image.media_type, "digest": digest, "size": image.manifest.len() });
         if let (Some(platform), Some(entry)) = (image.platform, entry.as_object_mut()) {
             entry.insert("platform".into(), json!(platform));
@@ -182,6 +193,22 @@ impl Stow {
 
 fn has_len(path: &Path, len: u64) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == len)
+}
+
+/// Whether a file has this length and this digest. One that cannot be read has not.
+fn is_whole(mut file: &File, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
+    let mut digester = Digester::new([digest.algorithm]);
+    let (mut buffer, mut len) = (vec![0; BUFFER], 0_u64);
+    while len <= size {
+        progress.check()?;
+        let Ok(got) = fill(&mut file, &mut buffer) else { return Ok(false) };
+        digester.update(buffer.get(..got).unwrap_or_default());
+        len = len.saturating_add(got as u64);
+        if got < BUFFER {
+            break;
+        }
+    }
+    Ok(len == size && manifest::finish(digester)? == *digest)
 }
 
 /// Whether there is nothing in the directory but what a push leaves that was killed before it was a layout.
@@ -220,16 +247,21 @@ fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     sync(dir)
 }
 
-/// A file that is locked as long as it is open, which tells it from one that was left behind.
+/// A file that is locked as long as it is open, which tells it from one that was left behind. Where there are no locks, nothing can be
+/// put into a layout.
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
-    let failed = |error| writing("making a file in the layout", dir, error);
-    loop {
-        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir).map_err(failed)?;
+    let failed = |doing| move |error| writing(doing, dir, error);
+    for _ in 0..TRIES {
+        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(dir);
+        let made = made.map_err(failed("making a file in the layout"))?;
         // Somebody who tidies up may have taken it before it was locked.
-        if made.as_file().try_lock().is_ok() && made.path().exists() {
-            return Ok(made);
+        match made.as_file().try_lock() {
+            Ok(()) if made.path().exists() => return Ok(made),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(failed("locking a file in the layout")(error)),
         }
     }
+    Err(failed("making a file in the layout")(io::Error::other("whatever is begun there is removed at once")))
 }
 
 /// Files that pushes have left behind that were killed, with their lengths. As long as one is open here, nobody who has just made it takes
@@ -290,4 +322,20 @@ pub(super) fn fill(reader: &mut (dyn Read + Send), buffer: &mut [u8]) -> io::Res
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::tests::without;
+
+    #[test]
+    fn where_there_are_no_locks_nothing_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layout");
+        let made = without(&[libc::SYS_flock], || Stow::create(&path, None).map(drop));
+        let error = made.unwrap_err();
+        assert!(error.to_string().contains("locking a file in the layout: "), "{error}");
+        assert!(names(&path).unwrap().next().is_none(), "and nothing is left");
+    }
 }

@@ -29,7 +29,7 @@ use super::below::Below;
 use super::desk::Desk;
 use super::keys::Keys;
 use super::manifest;
-use super::push::{Publication, Sent, unexpected};
+use super::push::{Publication, Sent, no_thread, unexpected};
 use super::reference::Reference;
 use super::registry::Registry;
 use super::stow::fill;
@@ -70,8 +70,9 @@ struct Session {
     /// What is kept of the blob, and where in the blob it begins.
     tail: VecDeque<Bytes>,
     tail_at: u64,
-    /// How many bytes the registry has.
+    /// How many bytes the registry has, and the most that it ever had.
     offset: u64,
+    furthest: u64,
 }
 
 impl Upload {
@@ -137,14 +138,16 @@ impl Upload {
     /// Whether there is a blob with this digest in the repository, and of this many bytes.
     pub fn blob_exists(&self, digest: &Checksum, size: u64, progress: &Progress) -> Result<bool> {
         let url = self.url("blobs", &digest.to_string())?;
-        self.ask(progress, async |_| {
-            let answer = self.send(Method::HEAD, &url, HeaderMap::new(), None).await?;
-            match answer.status() {
-                StatusCode::OK => Ok(header(&answer, &CONTENT_LENGTH).is_none_or(|found| found == size.to_string())),
-                StatusCode::NOT_FOUND => Ok(false),
-                _ => Err(refused(answer).await),
-            }
-        })
+        self.ask(progress, async |_| self.is_there(&url, size).await)
+    }
+
+    async fn is_there(&self, url: &Url, size: u64) -> Result<bool, Failure> {
+        let answer = self.send(Method::HEAD, url, HeaderMap::new(), None).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(header(&answer, &CONTENT_LENGTH).is_none_or(|found| found == size.to_string())),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(refused(answer).await),
+        }
     }
 
     /// Has the registry take a blob from its repository `from`, and says whether it has.
@@ -206,7 +209,8 @@ impl Upload {
             // The next chunk is read while one is on its way. No more than that: each is memory.
             let (send, receive) = sync_channel(0);
             let first = chunk.len() as u64;
-            let reading = scope.spawn(move || self.chunks(reader, CHUNK.max(least), first, digester, &send));
+            let read = move || self.chunks(reader, CHUNK.max(least), first, digester, &send);
+            let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
             self.transfer(&mut session, chunk, progress)?;
             for chunk in receive {
                 self.transfer(&mut session, chunk, progress)?;
@@ -283,7 +287,7 @@ impl Upload {
                     let least = header(&answer, &HeaderName::from_static("oci-chunk-min-length"));
                     let least = least.and_then(|least| least.parse().ok()).unwrap_or(0);
                     let url = self.location(&url, &answer)?;
-                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0 }, LARGEST.min(least)))
+                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0, furthest: 0 }, LARGEST.min(least)))
                 }
                 _ => Err(refused(answer).await),
             }
@@ -293,29 +297,31 @@ impl Upload {
     /// Sends the next chunk, until the registry has all of it.
     fn transfer(&self, session: &mut Session, chunk: Bytes, progress: &Progress) -> Result<()> {
         session.keep(chunk);
-        let end = session.end();
-        self.ask(progress, async |tries| {
-            let mut sure = true;
-            while session.offset < end {
-                let sent = if sure { self.patch(session).await } else { self.locate(session).await };
-                match sent {
-                    Ok(arrived) => {
-                        tries.gain(arrived);
-                        sure = true;
-                    }
-                    // What of it has arrived is for the registry to say.
-                    Err(failure) => {
-                        sure = false;
-                        tries.pause_after(failure).await.map_err(Failure::never)?;
-                    }
-                }
-            }
-            Ok(())
-        })
+        self.ask(progress, async |tries| self.catch_up(session, tries).await)
     }
 
-    /// Sends what the registry lacks.
-    async fn patch(&self, session: &mut Session) -> Result<u64, Failure> {
+    /// Sends what the registry lacks of what was read.
+    async fn catch_up(&self, session: &mut Session, tries: &mut Tries) -> Result<(), Failure> {
+        let mut sure = true;
+        while session.offset < session.end() {
+            let sent = if sure { self.patch(session).await } else { self.locate(session).await };
+            match sent {
+                Ok(()) => {
+                    tries.gain(session.gained());
+                    sure = true;
+                }
+                // What of it has arrived is for the registry to say.
+                Err(failure) => {
+                    sure = false;
+                    tries.pause_after(failure).await.map_err(Failure::never)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the next of what the registry lacks. That it takes it and has no more then than before is a failure.
+    async fn patch(&self, session: &mut Session) -> Result<(), Failure> {
         let bytes = session.missing()?;
         let (start, len) = (session.offset, bytes.len() as u64);
         let range = format!("{start}-{}", (start + len).saturating_sub(1));
@@ -325,15 +331,20 @@ impl Upload {
         match answer.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
                 session.url = self.location(&session.url, &answer)?;
-                let offset = offset(&answer).unwrap_or(start + len);
+                // Of one byte a registry says the same as of none.
+                let offset = offset(&answer).filter(|_| start + len > 1).unwrap_or(start + len);
                 session.reach(offset, start + len)?;
-                Ok(offset.saturating_sub(start))
+                if offset > start {
+                    return Ok(());
+                }
+                let what = format!(
+                    "{} takes chunks from byte {start} on, and says then that it has {offset} bytes",
+                    Host(answer.url())
+                );
+                Err(Failure::later(Error::source("interrupted", what)))
             }
-            // A registry says the same of no byte and of one.
-            StatusCode::RANGE_NOT_SATISFIABLE if start == 0 => {
-                session.reach(1, len)?;
-                Ok(1)
-            }
+            // So it may have one.
+            StatusCode::RANGE_NOT_SATISFIABLE if start == 0 => session.reach(1, len),
             // It has another number of bytes than we think.
             StatusCode::RANGE_NOT_SATISFIABLE => Err(Failure::later(refused(answer).await.error)),
             _ => Err(given_up(answer).await),
@@ -341,15 +352,12 @@ impl Upload {
     }
 
     /// Asks how much has arrived.
-    async fn locate(&self, session: &mut Session) -> Result<u64, Failure> {
+    async fn locate(&self, session: &mut Session) -> Result<(), Failure> {
         let answer = self.send(Method::GET, &session.url, HeaderMap::new(), None).await?;
         match answer.status() {
             StatusCode::NO_CONTENT | StatusCode::ACCEPTED | StatusCode::OK => {
-                let before = session.offset;
-                let found = offset(&answer).unwrap_or(0);
                 session.url = self.location(&session.url, &answer)?;
-                session.reach(found, session.end())?;
-                Ok(found.saturating_sub(before))
+                session.reach(offset(&answer).unwrap_or(0), session.end())
             }
             _ => Err(given_up(answer).await),
         }
@@ -370,17 +378,19 @@ impl Upload {
                     Err(failure) => failure,
                 };
                 // The answer may be all that was lost.
-                let found = self.send(Method::HEAD, &place, HeaderMap::new(), None).await;
-                let is_there = |found: &Response| {
-                    found.status() == StatusCode::OK
-                        && header(found, &CONTENT_LENGTH).is_none_or(|len| len == size.to_string())
-                };
-                if found.is_ok_and(|found| is_there(&found)) {
+                if let Ok(true) = self.is_there(&place, size).await {
                     return Ok(());
                 }
                 tries.pause_after(failure).await.map_err(Failure::never)?;
-                while self.locate(session).await.is_ok() && session.offset < size {
-                    tries.gain(self.patch(session).await?);
+                // It may have lost some of it since. What is not complete is not closed.
+                match self.locate(session).await {
+                    Ok(()) => self.catch_up(session, tries).await?,
+                    Err(failure @ Failure { error: Error::Target { code: "upload-lost", .. }, .. }) => {
+                        // An upload that was closed is known no more either.
+                        let is_there = self.is_there(&place, size).await;
+                        return if let Ok(true) = is_there { Ok(()) } else { Err(failure) };
+                    }
+                    Err(_) => {}
                 }
             }
         })
@@ -489,6 +499,13 @@ impl Session {
         }
         self.offset = offset;
         Ok(())
+    }
+
+    /// How many bytes the registry has beyond those that it ever had: who loses some and gets them again makes no progress.
+    fn gained(&mut self) -> u64 {
+        let gained = self.offset.saturating_sub(self.furthest);
+        self.furthest = self.furthest.max(self.offset);
+        gained
     }
 
     fn lost(&self, offset: u64) -> Failure {
@@ -605,8 +622,35 @@ fn target(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{self, BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
     use serde_json::json;
+
+    use super::*;
+    use crate::Access;
+    use crate::sandbox::tests::without_threads;
+
+    #[test]
+    fn where_no_thread_can_be_started_a_blob_is_an_error_and_no_panic() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let reference = Reference::parse(&format!("//{}/a:1", listener.local_addr().unwrap())).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let client = Client::new(&Access::default()).unwrap();
+        let upload = Upload::new(&runtime, &client, &reference, None, &Keys::default(), true, Patience::default());
+        // Two chunks, of which one is read while the other is sent. The upload is begun, and no more is asked for.
+        let server = thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let head = BufReader::new(client.try_clone().unwrap());
+            let first = head.lines().map_while(io::Result::ok).take_while(|line| !line.is_empty()).next();
+            client.write_all(b"HTTP/1.1 202 X\r\nLocation: /u\r\nContent-Length: 0\r\n\r\n").unwrap();
+            first.unwrap()
+        });
+        let mut reader = io::repeat(7).take(2 * CHUNK as u64);
+        let error = without_threads(|| upload.blob(&mut reader, &Progress::default())).unwrap_err();
+        assert!(error.to_string().contains("starting a thread"), "{error}");
+        assert!(server.join().unwrap().starts_with("POST /v2/a/blobs/uploads/"));
+    }
 
     #[test]
     fn errors_of_a_server_that_is_written_to_are_those_of_a_target() {

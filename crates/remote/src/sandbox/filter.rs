@@ -234,8 +234,10 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does with a call of this number, whose arguments are all ones, for a program of that processor.
-    fn outcome(program: &BpfProgram, arch: u32, number: u32) -> u32 {
+    /// What the kernel does with a call of this number and with these arguments, for a program of that processor.
+    fn outcome(program: &BpfProgram, arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        // An instruction pointer lies before them, at which no program looks.
+        let halves: Vec<u64> = args.iter().flat_map(|arg| [arg & u64::from(u32::MAX), arg >> 32]).collect();
         let (mut at, mut held) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -246,7 +248,7 @@ mod tests {
                     held = match k {
                         0 => number,
                         4 => arch,
-                        _ => u32::MAX,
+                        at => u32::try_from(halves[(at as usize - 16) / 4]).unwrap(),
                     };
                 }
                 code if code == BPF_ALU | BPF_AND | BPF_K => held &= k,
@@ -256,6 +258,67 @@ mod tests {
                 code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(held >= k),
                 code if code == BPF_RET | BPF_K => return k,
                 code => panic!("{code:#x} at {at}"),
+            }
+        }
+    }
+
+    #[test]
+    fn calls_that_are_granted_in_part_are_granted_for_these_arguments_alone() {
+        const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+        const REFUSE: u32 = libc::SECCOMP_RET_ERRNO | 1;
+        let (read, code) = (libc::PROT_READ, libc::PROT_READ | libc::PROT_EXEC);
+        let thread = CLONE_VM | CLONE_THREAD | libc::CLONE_FS | libc::CLONE_FILES | libc::CLONE_SIGHAND;
+        let own = process::id().cast_signed();
+        let new = libc::O_WRONLY | libc::O_CLOEXEC | O_CREAT | O_EXCL;
+        let both = |outcome| (outcome, outcome);
+        // What decodes may do, and what publishes.
+        let cases = [
+            (libc::SYS_mmap, [0, 4096, read, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_mmap, [0, 4096, code, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_mprotect, [0, 4096, read, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_mprotect, [0, 4096, code, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_clone, [thread, 0, 0, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_clone, [thread | CLONE_NEWUSER, 0, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_clone, [CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_clone, [libc::SIGCHLD, 0, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_clone, [CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, 0, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_tgkill, [own, 7, libc::SIGABRT, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_tgkill, [1, 1, libc::SIGABRT, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_fcntl, [3, F_GETFL, 0, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_fcntl, [3, F_DUPFD_CLOEXEC, 0, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_fcntl, [3, libc::F_SETFL, libc::O_NONBLOCK, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_fcntl, [3, libc::F_SETPIPE_SZ, 1 << 20, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_prctl, [PR_SET_NAME, 0, 0, 0, 0, 0], both(ALLOW)),
+            (libc::SYS_prctl, [libc::PR_SET_DUMPABLE, 1, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_prctl, [libc::PR_SET_SECCOMP, 2, 0, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_prctl, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0], (REFUSE, ALLOW)),
+            (libc::SYS_sendto, [3, 0, 1, MSG_DONTWAIT, 0, 0], both(ALLOW)),
+            (libc::SYS_sendto, [3, 0, 1, MSG_DONTWAIT, 64, 16], both(REFUSE)),
+            (libc::SYS_recvfrom, [3, 0, 1, 0, 0, 0], (REFUSE, ALLOW)),
+            (libc::SYS_recvfrom, [3, 0, 1, 0, 64, 0], both(REFUSE)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, new, 0o600, 0, 0], (REFUSE, ALLOW)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, libc::O_RDWR | O_TMPFILE, 0o600, 0, 0], (REFUSE, ALLOW)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, libc::O_RDONLY, 0, 0, 0], both(REFUSE)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, libc::O_RDWR | O_CREAT, 0o600, 0, 0], both(REFUSE)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, libc::O_RDWR | O_EXCL, 0o600, 0, 0], both(REFUSE)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, new | O_PATH, 0o600, 0, 0], both(REFUSE)),
+            (libc::SYS_openat, [libc::AT_FDCWD, 64, O_TMPFILE | O_PATH, 0o600, 0, 0], both(REFUSE)),
+            (libc::SYS_ioctl, [1, 0x5401, 64, 0, 0, 0], (REFUSE, ALLOW)),
+            // TIOCSTI: to type at a terminal.
+            (libc::SYS_ioctl, [1, 0x5412, 64, 0, 0, 0], both(REFUSE)),
+        ];
+        let (decoding, publishing) = (decoding().unwrap(), publishing().unwrap());
+        let arch = decoding[1].k;
+        for (call, args, expected) in cases {
+            // What a call does not look at may be anything, and so may the half of a number that it does not take.
+            for above in [0, 0xffff_ffff_0000_0000] {
+                let is_address = [(libc::SYS_sendto, 4), (libc::SYS_recvfrom, 4)];
+                let mut wide = args.map(bits);
+                for (argument, value) in (0..).zip(&mut wide) {
+                    *value |= if is_address.contains(&(call, argument)) { 0 } else { above };
+                }
+                let of = |program| outcome(program, arch, u32::try_from(call).unwrap(), wide);
+                assert_eq!((of(&decoding), of(&publishing)), expected, "call {call} with {args:x?}, {above:x}");
             }
         }
     }
@@ -282,6 +345,7 @@ mod tests {
             if otherwise == allow {
                 listed.values_mut().for_each(Vec::clear);
             }
+            let ones = [u64::MAX; 6];
             for number in 0..1000 {
                 let expected = match listed.get(&number) {
                     _ if number == libc::SYS_clone3 => not_there,
@@ -290,8 +354,8 @@ mod tests {
                     _ => otherwise,
                 };
                 let number = u32::try_from(number).unwrap();
-                assert_eq!(outcome(&program, arch, number), expected, "{number} of {}", program.len());
-                assert_eq!(outcome(&program, arch ^ 1, number), libc::SECCOMP_RET_KILL_PROCESS);
+                assert_eq!(outcome(&program, arch, number, ones), expected, "{number} of {}", program.len());
+                assert_eq!(outcome(&program, arch ^ 1, number, ones), libc::SECCOMP_RET_KILL_PROCESS);
             }
         }
     }

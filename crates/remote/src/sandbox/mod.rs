@@ -10,7 +10,7 @@
 
 mod filter;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -29,7 +29,7 @@ pub enum Mode {
     /// As much as the kernel has.
     #[default]
     Auto,
-    /// All of it, or nothing is done.
+    /// Both layers, or nothing is done. Of Landlock any version counts: the newer ones only add to what the filter of calls refuses as well.
     Require,
     /// None.
     Off,
@@ -85,7 +85,7 @@ impl fmt::Debug for Sandbox {
 }
 
 impl Sandbox {
-    /// If all of it is [required](Mode::Require), it is tried whether the kernel has it, and less is an error.
+    /// If both layers are [required](Mode::Require), it is tried whether the kernel has them, and less is an error.
     pub fn new(mode: Mode) -> Result<Self, Missing> {
         if mode == Mode::Off {
             return Ok(Self::default());
@@ -133,7 +133,7 @@ impl Sandbox {
     /// there, sockets, programs and other processes. Those that decode have the same memory as the others, and could have them do it.
     ///
     /// New files can be made still, and files be renamed and removed: that is how a disk appears. If a thread cannot be had to, as one that
-    /// somebody else has confined in another way, that is an error only where all of it is [required](Mode::Require).
+    /// somebody else has confined in another way, that is an error only where the sandbox is [required](Mode::Require).
     pub fn confine_process(&self) -> Result<()> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let Some(calls) = &inner.rules.calls else { return Ok(()) };

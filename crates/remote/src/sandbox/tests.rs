@@ -19,7 +19,7 @@ use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process, pidfd_open, prlimit,
     set_dumpable_behavior,
 };
-use seccompiler::{SeccompAction, SeccompFilter};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use super::*;
 
@@ -286,17 +286,31 @@ fn within_a_confined_process() {
 }
 
 /// Runs `work` in a thread for which the kernel does not have `calls`, and neither for what it starts.
-fn without<T: Send>(calls: &[libc::c_long], work: impl FnOnce() -> T + Send) -> T {
-    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
-    let not_there = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, not_there, arch).unwrap();
-    let program = BpfProgram::try_from(filter).unwrap();
+pub(crate) fn without<T: Send>(calls: &[libc::c_long], work: impl FnOnce() -> T + Send) -> T {
     let within = || {
-        apply_filter(&program).unwrap();
+        fail(calls.iter().map(|call| (*call, Vec::new())), libc::ENOSYS);
         work()
     };
     thread::scope(|scope| scope.spawn(within).join()).unwrap()
+}
+
+/// Runs `work` in a thread that cannot start another, as where there are too many already.
+pub(crate) fn without_threads<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    // The flags of `clone3` cannot be seen.
+    without(&[libc::SYS_clone3], || {
+        let thread = u64::from(libc::CLONE_THREAD.cast_unsigned());
+        let flags = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), thread).unwrap();
+        fail([(libc::SYS_clone, vec![SeccompRule::new(vec![flags]).unwrap()])], libc::EAGAIN);
+        work()
+    })
+}
+
+/// From now on, these calls of this thread and of those that it starts fail.
+fn fail(calls: impl IntoIterator<Item = (libc::c_long, Vec<SeccompRule>)>, error: i32) {
+    let failed = SeccompAction::Errno(error.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(calls.into_iter().collect(), SeccompAction::Allow, failed, arch).unwrap();
+    apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
 }
 
 #[test]
