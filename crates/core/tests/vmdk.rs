@@ -248,6 +248,27 @@ fn a_descriptor_may_be_spelt_in_any_way() {
 }
 
 #[test]
+fn a_descriptor_may_say_what_qemu_takes_as_well() {
+    let scratch = Scratch::new();
+    let plain = || Descriptor::new("monolithicSparse", 1280, "disk.vmdk");
+    for descriptor in [
+        // Xen Orchestra writes ten decimal digits.
+        Descriptor { cid: "3984736254".into(), ..plain() },
+        Descriptor { cid: "0x0abc1234".into(), ..plain() },
+        Descriptor { parent_cid: "0xFFFFFFFF".into(), ..plain() },
+        // rPath's tools and FreeBSD's mkimg name no file.
+        Descriptor { extents: vec!["RO 1280 SPARSE".into()], ..plain() },
+        Descriptor { extents: vec!["RW 1280 SPARSE \"\"".into()], ..plain() },
+    ] {
+        let spec = Vmdk { descriptor: descriptor.text().into_bytes(), ..Vmdk::new(Style::Sparse, 1280) }.fill(19);
+        let expected = scratch.write("expected", &spec.disk());
+        let image = scratch.write("disk.vmdk", &spec.build().image);
+        assert_carried(&image, &expected, &Options::default());
+        assert_as_qemu_reads(&scratch, &image);
+    }
+}
+
+#[test]
 fn what_qemu_img_makes_of_several_files_is_refused() {
     let scratch = Scratch::new();
     let raw = sample(&scratch, MIB);
