@@ -269,6 +269,18 @@ fn a_descriptor_may_say_what_qemu_takes_as_well() {
 }
 
 #[test]
+fn one_directory_may_be_the_redundant_one_as_well() {
+    let scratch = Scratch::new();
+    let spec = Vmdk { grain: 16, ..Vmdk::new(Style::Sparse, 16 * 1100) }.fill(21);
+    let mut image = spec.build().image;
+    poke(&mut image, field::REDUNDANT_OFFSET, field::DIRECTORY_OFFSET.peek(&spec.build().image));
+    let expected = scratch.write("expected", &spec.disk());
+    let image = scratch.write("disk.vmdk", &image);
+    assert_carried(&image, &expected, &Options::default());
+    assert_as_qemu_reads(&scratch, &image);
+}
+
+#[test]
 fn what_qemu_img_makes_of_several_files_is_refused() {
     let scratch = Scratch::new();
     let raw = sample(&scratch, MIB);

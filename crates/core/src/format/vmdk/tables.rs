@@ -49,7 +49,9 @@ impl Tables {
         const ENTRIES: usize = 1024;
         self.walk.along(order);
         let header = &self.header;
-        let directories = [Some(self.directory), header.redundant].into_iter().flatten();
+        // FreeBSD's mkimg of 2014 gives the one directory that it writes for the redundant one as well.
+        let redundant = header.redundant.filter(|at| *at != self.directory);
+        let directories = [Some(self.directory), redundant].into_iter().flatten();
         let fixed: Vec<_> = [(0, SECTOR)]
             .into_iter()
             .chain(header.descriptor)
