@@ -19,7 +19,14 @@ use diskferry_testkit::vmdk::descriptor::Spelling;
 use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk, field};
 
 const MIB: u64 = 1 << 20;
-const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
+const STYLES: [Style; 6] = [
+    Style::Sparse,
+    Style::StreamQemu,
+    Style::StreamOpenVmdk,
+    Style::StreamTail,
+    Style::StreamVmdktool,
+    Style::StreamXenOrchestra,
+];
 
 fn vmdk_of(raw: &Path, options: &str) -> PathBuf {
     let image = raw.with_extension("vmdk");
@@ -86,6 +93,7 @@ fn the_layout_of_every_producer() {
             Vmdk { redundant: false, ..Vmdk::new(style, 40 * 128) }.fill(11),
             Vmdk { shuffle: Some(1), ..Vmdk::new(style, 40 * 128) }.fill(13),
             Vmdk { grain: 8, shuffle: Some(2), ..Vmdk::new(style, 2100 * 8) }.fill(15),
+            Vmdk { grain: 8, padding: 999, ..Vmdk::new(style, 2100 * 8) }.fill(17),
         ] {
             let expected = scratch.write("expected", &spec.disk());
             let image = scratch.write("disk.vmdk", &spec.build().image);
