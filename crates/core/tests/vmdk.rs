@@ -19,7 +19,14 @@ use diskferry_testkit::vmdk::descriptor::Spelling;
 use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk, field};
 
 const MIB: u64 = 1 << 20;
-const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
+const STYLES: [Style; 6] = [
+    Style::Sparse,
+    Style::StreamQemu,
+    Style::StreamOpenVmdk,
+    Style::StreamTail,
+    Style::StreamVmdktool,
+    Style::StreamXenOrchestra,
+];
 
 fn vmdk_of(raw: &Path, options: &str) -> PathBuf {
     let image = raw.with_extension("vmdk");
@@ -86,6 +93,7 @@ fn the_layout_of_every_producer() {
             Vmdk { redundant: false, ..Vmdk::new(style, 40 * 128) }.fill(11),
             Vmdk { shuffle: Some(1), ..Vmdk::new(style, 40 * 128) }.fill(13),
             Vmdk { grain: 8, shuffle: Some(2), ..Vmdk::new(style, 2100 * 8) }.fill(15),
+            Vmdk { grain: 8, padding: 999, ..Vmdk::new(style, 2100 * 8) }.fill(17),
         ] {
             let expected = scratch.write("expected", &spec.disk());
             let image = scratch.write("disk.vmdk", &spec.build().image);
@@ -245,6 +253,39 @@ fn a_descriptor_may_be_spelt_in_any_way() {
         let expected = scratch.write("expected", &spec.disk());
         assert_carried(&scratch.write("disk.vmdk", &spec.build().image), &expected, &Options::default());
     }
+}
+
+#[test]
+fn a_descriptor_may_say_what_qemu_takes_as_well() {
+    let scratch = Scratch::new();
+    let plain = || Descriptor::new("monolithicSparse", 1280, "disk.vmdk");
+    for descriptor in [
+        // Xen Orchestra writes ten decimal digits.
+        Descriptor { cid: "3984736254".into(), ..plain() },
+        Descriptor { cid: "0x0abc1234".into(), ..plain() },
+        Descriptor { parent_cid: "0xFFFFFFFF".into(), ..plain() },
+        // rPath's tools and FreeBSD's mkimg name no file.
+        Descriptor { extents: vec!["RO 1280 SPARSE".into()], ..plain() },
+        Descriptor { extents: vec!["RW 1280 SPARSE \"\"".into()], ..plain() },
+    ] {
+        let spec = Vmdk { descriptor: descriptor.text().into_bytes(), ..Vmdk::new(Style::Sparse, 1280) }.fill(19);
+        let expected = scratch.write("expected", &spec.disk());
+        let image = scratch.write("disk.vmdk", &spec.build().image);
+        assert_carried(&image, &expected, &Options::default());
+        assert_as_qemu_reads(&scratch, &image);
+    }
+}
+
+#[test]
+fn one_directory_may_be_the_redundant_one_as_well() {
+    let scratch = Scratch::new();
+    let spec = Vmdk { grain: 16, ..Vmdk::new(Style::Sparse, 16 * 1100) }.fill(21);
+    let mut image = spec.build().image;
+    poke(&mut image, field::REDUNDANT_OFFSET, field::DIRECTORY_OFFSET.peek(&spec.build().image));
+    let expected = scratch.write("expected", &spec.disk());
+    let image = scratch.write("disk.vmdk", &image);
+    assert_carried(&image, &expected, &Options::default());
+    assert_as_qemu_reads(&scratch, &image);
 }
 
 #[test]

@@ -91,6 +91,8 @@ fn vmdk() -> Vec<Seed> {
         seed("sparse", Style::Sparse, 2),
         seed("stream-qemu", Style::StreamQemu, 3),
         seed("stream-tail", Style::StreamTail, 3),
+        seed("stream-vmdktool", Style::StreamVmdktool, 3),
+        seed("stream-xen-orchestra", Style::StreamXenOrchestra, 3),
     ]
 }
 

@@ -125,6 +125,8 @@ pub fn tiny_subjects(format: &str) -> Vec<Subject> {
             vmdk("stream of QEMU", &vmdk_of(Style::StreamQemu)),
             vmdk("stream of open-vmdk", &vmdk_of(Style::StreamOpenVmdk)),
             vmdk("stream with a footer", &vmdk_of(Style::StreamTail)),
+            vmdk("stream of vmdktool", &vmdk_of(Style::StreamVmdktool)),
+            vmdk("stream of Xen Orchestra", &Vmdk { padding: 3, ..vmdk_of(Style::StreamXenOrchestra) }),
         ],
         _ => panic!("no writer for {format}"),
     }
@@ -182,6 +184,8 @@ fn vmdks() -> Vec<Subject> {
         vmdk("stream of QEMU", &of(Style::StreamQemu)),
         vmdk("stream of open-vmdk", &of(Style::StreamOpenVmdk)),
         vmdk("stream with a footer", &of(Style::StreamTail)),
+        vmdk("stream of vmdktool", &of(Style::StreamVmdktool)),
+        vmdk("stream of Xen Orchestra", &Vmdk { padding: 3, ..of(Style::StreamXenOrchestra) }),
     ]
 }
 

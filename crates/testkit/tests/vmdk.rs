@@ -4,7 +4,14 @@ use diskferry_testkit::vmdk::descriptor::Spelling;
 use diskferry_testkit::vmdk::{Descriptor, SECTOR, Style, Vmdk};
 use diskferry_testkit::{Scratch, raw_of};
 
-const STYLES: [Style; 4] = [Style::Sparse, Style::StreamQemu, Style::StreamOpenVmdk, Style::StreamTail];
+const STYLES: [Style; 6] = [
+    Style::Sparse,
+    Style::StreamQemu,
+    Style::StreamOpenVmdk,
+    Style::StreamTail,
+    Style::StreamVmdktool,
+    Style::StreamXenOrchestra,
+];
 
 fn assert_accepted(name: &str, spec: &Vmdk) {
     let scratch = Scratch::new();

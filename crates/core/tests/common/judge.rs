@@ -26,6 +26,9 @@ const NOT_AS_QEMU: &[(&str, &str, &str)] = &[
     ("footer: overhead", "File truncated", "packed grains are found by their markers, wherever the first one lies"),
 ];
 
+/// The code of what can be read from a file and not from a pipe.
+const FILE_ONLY: &str = "vmdk-uncounted-marker";
+
 /// What a complaint begins with that has nothing to do with qemu-img.
 const OF_OURS: &str = "file and pipe";
 
@@ -64,6 +67,8 @@ impl Judge {
             (Ok(_), Ok(_)) => same_disk(&of_file, &of_pipe)
                 .map_err(|why| format!("{OF_OURS}: {why}"))
                 .and_then(|()| self.as_qemu_reads(format, &of_file)),
+            // From a pipe, what is found by the end of the image only may be refused.
+            (Ok(_), Err(error)) if error.code() == FILE_ONLY => self.as_qemu_reads(format, &of_file),
             // Not always with the same words: a pipe meets the parts of an image in another order.
             (Err(one), Err(other)) if one.kind() == Kind::Image && other.kind() == Kind::Image => {
                 Ok(Verdict::Refused { code: one.code() })

@@ -28,10 +28,10 @@ const MARKER_FOOTER: u64 = 3;
 
 pub(super) fn build(spec: &Vmdk) -> Built {
     let mut layout = Layout { spec, built: Built::default(), entries: BTreeMap::new() };
-    if spec.style == Style::StreamTail {
-        layout.tables_behind();
-    } else {
-        layout.tables_in_front();
+    match spec.style {
+        Style::StreamTail | Style::StreamVmdktool => layout.tables_behind(),
+        Style::StreamXenOrchestra => layout.tables_in_one_piece(),
+        _ => layout.tables_in_front(),
     }
     layout.built
 }
@@ -95,7 +95,33 @@ impl Layout<'_> {
         self.built.footer = self.reserve(1) * SECTOR;
         self.write_header(self.built.footer as usize, directory, overhead);
         self.built.end_of_stream = self.marker(MARKER_END_OF_STREAM, 0);
+        let told = if self.spec.style == Style::StreamVmdktool { directory } else { AT_END };
+        self.write_header(0, told, overhead);
+    }
+
+    fn tables_in_one_piece(&mut self) {
+        self.reserve(1);
+        self.write_descriptor(2);
+        let overhead = self.reserve(0);
         self.write_header(0, AT_END, overhead);
+        for index in self.order() {
+            self.store(index);
+        }
+        self.reserve(self.spec.padding);
+        let [redundant, directory] = [(); 2].map(|()| {
+            self.marker(MARKER_TABLE, 0);
+            let tables = self.reserve(self.table_count() * TABLE_SECTORS);
+            self.marker(MARKER_DIRECTORY, 0);
+            let directory = self.reserve((self.table_count() * 4).div_ceil(SECTOR));
+            self.write_directory(directory, tables);
+            self.built.tables = (0..self.table_count()).map(|n| (n, (tables + n * TABLE_SECTORS) * SECTOR)).collect();
+            directory
+        });
+        (self.built.redundant, self.built.directory) = (redundant * SECTOR, directory * SECTOR);
+        self.marker(MARKER_FOOTER, 0);
+        self.built.footer = self.reserve(1) * SECTOR;
+        self.write_header(self.built.footer as usize, directory, overhead);
+        self.built.end_of_stream = self.marker(MARKER_END_OF_STREAM, 0);
     }
 
     /// The named grains in the order in which they are to lie in the file.
@@ -105,7 +131,7 @@ impl Layout<'_> {
             let random = &mut Random::new(seed);
             match self.spec.style {
                 // A table follows its own grains.
-                Style::StreamTail => order
+                Style::StreamTail | Style::StreamVmdktool => order
                     .chunk_by_mut(|this, next| this / TABLE_ENTRIES == next / TABLE_ENTRIES)
                     .for_each(|grains| random.shuffle(grains)),
                 _ => random.shuffle(&mut order),
@@ -209,7 +235,7 @@ impl Layout<'_> {
             (is_stream, FLAG_PACKED | FLAG_MARKERS),
         ];
         let descriptor_sectors = (spec.descriptor.len() as u64).div_ceil(SECTOR);
-        let least = if spec.style == Style::StreamTail { 2 } else { 20 };
+        let least = if spec.style.has_footer() { 2 } else { 20 };
         let numbers = [
             (field::MAGIC, MAGIC),
             (field::VERSION, spec.version.into()),

@@ -1,4 +1,4 @@
-//! VMDK images in one file: the growing disk, and the stream as its three producers write it.
+//! VMDK images in one file: the growing disk, and the stream as its producers write it.
 //! Layout: VMware's "Virtual Disk Format 5.0".
 
 pub mod descriptor;
@@ -31,6 +31,8 @@ pub struct Vmdk {
     pub descriptor: Vec<u8>,
     /// Stores the grains in a random order; where the tables are behind them, those of each table.
     pub shuffle: Option<u64>,
+    /// Sectors of zeroes that Xen Orchestra puts between the grains and their tables.
+    pub padding: u64,
     /// What the disk holds; grains that are not named are holes.
     pub grains: BTreeMap<u64, Grain>,
 }
@@ -46,6 +48,18 @@ pub enum Style {
     StreamOpenVmdk,
     /// streamOptimized of VirtualBox and ESXi: tables behind their grains, found through the footer.
     StreamTail,
+    /// streamOptimized of vmdktool: as the one before, but the header in front is written once more when it is known where the
+    /// directory is.
+    StreamVmdktool,
+    /// streamOptimized of Xen Orchestra: tables behind all grains in one piece, twice, behind markers that count no sectors.
+    StreamXenOrchestra,
+}
+
+impl Style {
+    /// Whether the tables are behind their grains, with a footer.
+    pub fn has_footer(self) -> bool {
+        matches!(self, Self::StreamTail | Self::StreamVmdktool | Self::StreamXenOrchestra)
+    }
 }
 
 /// What one grain of the virtual disk holds.
@@ -85,9 +99,10 @@ impl Vmdk {
             version: if style == Style::Sparse { 1 } else { 3 },
             capacity,
             grain: 128,
-            redundant: matches!(style, Style::Sparse | Style::StreamQemu),
+            redundant: matches!(style, Style::Sparse | Style::StreamQemu | Style::StreamXenOrchestra),
             descriptor: Descriptor::new(create_type, capacity, "disk.vmdk").text().into_bytes(),
             shuffle: None,
+            padding: 0,
             grains: BTreeMap::new(),
         }
     }

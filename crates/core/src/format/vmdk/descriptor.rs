@@ -5,8 +5,8 @@
 
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
-use crate::format::Refusal;
 use crate::format::detect::NEAR;
+use crate::format::{Detail, Refusal};
 
 /// What an image without a parent has as its parent's content id.
 const NO_PARENT: u32 = u32::MAX;
@@ -17,7 +17,6 @@ pub(super) struct Descriptor {
     /// Key in lower case, and value without quotes.
     entries: Vec<(String, String)>,
     extents: Vec<ExtentLine>,
-    pub(super) cid: Option<u32>,
     pub(super) parent_cid: Option<u32>,
 }
 
@@ -42,12 +41,13 @@ impl Descriptor {
     /// Reads the text stored at `at`, up to its NUL padding, and checks what an image with data cannot do without.
     pub(super) fn parse(bytes: &[u8], at: u64) -> Result<Self> {
         let descriptor = Self::read(bytes);
-        descriptor.check_content_id("cid", at)?;
-        descriptor.check_content_id("parentcid", at)?;
-        if descriptor.parent_cid.is_none() && !descriptor.is_empty() {
+        let is_decided = descriptor.is_empty() || descriptor.refuse_parent().is_some();
+        if descriptor.parent_cid.is_none() && !is_decided {
             // qemu needs it as well: a line that is damaged may hide a parent.
-            let what =
-                format!("the descriptor has no parentCID, which says whether there is a parent ({NO_PARENT:x}: none)");
+            let found = descriptor.value("parentcid").map_or("missing".to_owned(), |found| format!("{found:?}"));
+            let what = format!(
+                "parentCID in the descriptor is {found}; a hexadecimal number of 32 bits says whether there is a parent ({NO_PARENT:x}: none)"
+            );
             return Err(Error::corrupt(FORMAT, "content-id", at, what));
         }
         Ok(descriptor)
@@ -66,8 +66,7 @@ impl Descriptor {
                 descriptor.entries.push((key.trim().to_ascii_lowercase(), unquoted(value).to_owned()));
             }
         }
-        let id = |key| descriptor.value(key).and_then(content_id);
-        (descriptor.cid, descriptor.parent_cid) = (id("cid"), id("parentcid"));
+        descriptor.parent_cid = descriptor.value("parentcid").and_then(content_id);
         descriptor
     }
 
@@ -78,6 +77,12 @@ impl Descriptor {
 
     pub(super) fn create_type(&self) -> Option<&str> {
         self.value("createtype")
+    }
+
+    /// The content id. Nothing hangs on it, so what is no number, as Xen Orchestra's ten decimal digits, is shown as it stands there.
+    pub(super) fn cid(&self) -> Option<Detail> {
+        let found = self.value("cid")?;
+        Some(content_id(found).map_or_else(|| Detail::Text(found.to_owned()), |cid| Detail::Number(cid.into())))
     }
 
     /// The name of the parent, where one is given.
@@ -140,7 +145,7 @@ impl Descriptor {
         };
         let ExtentLine { access, kind, name, .. } = extent;
         if !kind.eq_ignore_ascii_case("SPARSE") || access.eq_ignore_ascii_case("NOACCESS") || extent.sectors.is_none() {
-            let what = format!("the extent {name:?} is {access} {kind}; carried is RW or RDONLY SPARSE");
+            let what = format!("the extent {name:?} is {access} {kind}; carried is RW, RO or RDONLY SPARSE");
             return Some(Refusal { code: "extent-kind", what });
         }
         if name.contains(['/', '\\']) {
@@ -166,23 +171,14 @@ impl Descriptor {
     fn value(&self, key: &str) -> Option<&str> {
         self.entries.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
-
-    fn check_content_id(&self, key: &str, at: u64) -> Result<()> {
-        match self.value(key) {
-            Some(value) if content_id(value).is_none() => {
-                let what = format!("{key} in the descriptor is {value:?}, not a hexadecimal number of 32 bits");
-                Err(Error::corrupt(FORMAT, "content-id", at, what))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl ExtentLine {
-    /// Reads `RW 4192256 SPARSE "disk-s001.vmdk" 0`; `None` if the line is something else.
+    /// Reads `RW 4192256 SPARSE "disk-s001.vmdk" 0`, with or without what follows the kind; `None` if the line is something else.
     fn parse(line: &str) -> Option<Self> {
         let (access, rest) = line.split_once([' ', '\t'])?;
-        let is_access = ["RW", "RDONLY", "NOACCESS"].iter().any(|known| access.eq_ignore_ascii_case(known));
+        // rPath's tools write RO.
+        let is_access = ["RW", "RDONLY", "RO", "NOACCESS"].iter().any(|known| access.eq_ignore_ascii_case(known));
         if !is_access {
             return None;
         }
@@ -208,8 +204,11 @@ fn unquoted(value: &str) -> &str {
     value.trim().trim_matches('"').trim()
 }
 
+/// A hexadecimal number as qemu takes it: with or without 0x, and whatever stands behind it.
 fn content_id(value: &str) -> Option<u32> {
-    u32::from_str_radix(value, 16).ok()
+    let word = value.split_whitespace().next()?;
+    let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
+    u32::from_str_radix(digits, 16).ok()
 }
 
 fn is_nil(uuid: &str) -> bool {
@@ -231,7 +230,7 @@ mod tests {
     #[test]
     fn a_plain_descriptor_is_read() {
         let descriptor = Descriptor::parse(PLAIN.as_bytes(), 512).unwrap();
-        assert_eq!((descriptor.cid, descriptor.parent_cid), (Some(0xabcd), Some(NO_PARENT)));
+        assert_eq!((descriptor.cid(), descriptor.parent_cid), (Some(Detail::Number(0xabcd)), Some(NO_PARENT)));
         assert_eq!((descriptor.create_type(), descriptor.size()), (Some("monolithicSparse"), Some(2048 * 512)));
         assert_eq!(codes(PLAIN), [""; 0]);
     }
@@ -281,10 +280,35 @@ mod tests {
     }
 
     #[test]
-    fn a_content_id_that_is_no_number_or_missing_is_corrupt() {
-        for (from, to) in [("0000abcd", "xyz"), ("ffffffff", "fffffffff"), ("parentCID", "qarentCID")] {
-            let error = Descriptor::parse(PLAIN.replace(from, to).as_bytes(), 512).unwrap_err();
-            assert_eq!(error.code(), "vmdk-content-id", "{to}");
+    fn a_content_id_is_shown_whatever_it_is() {
+        let shown = |cid| Descriptor::parse(PLAIN.replace("0000abcd", cid).as_bytes(), 512).unwrap().cid();
+        for cid in ["0xabcd", "0XABCD", "00000000abcd"] {
+            assert_eq!(shown(cid), Some(Detail::Number(0xabcd)), "{cid}");
+        }
+        for cid in ["3984736254", "none"] {
+            assert_eq!(shown(cid), Some(Detail::Text(cid.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_content_id_of_the_parent_that_is_no_number_or_missing_is_corrupt() {
+        let parsed = |from, to: &str| Descriptor::parse(PLAIN.replace(from, to).as_bytes(), 512);
+        for (from, to) in [("ffffffff", "fffffffff"), ("ffffffff", "4294967295"), ("parentCID", "qarentCID")] {
+            assert_eq!(parsed(from, to).unwrap_err().code(), "vmdk-content-id", "{to}");
+        }
+        for none in ["0xffffffff", "FFFFFFFF", "0000ffffffff", "ffffffff  # no parent"] {
+            assert_eq!(parsed("ffffffff", none).unwrap().parent_cid, Some(NO_PARENT), "{none}");
+        }
+        // Where something else says that there is a parent, it decides nothing.
+        assert_eq!(codes(&PLAIN.replace("ffffffff", "xyz\nparentFileNameHint=\"base.vmdk\"")), ["parent"]);
+    }
+
+    #[test]
+    fn an_extent_line_may_do_without_a_name() {
+        for line in ["RO 2048 SPARSE", "RW 2048 SPARSE \"\"", "ro\t2048\tsparse "] {
+            let text = PLAIN.replace("RW 2048 SPARSE \"a b.vmdk\"", line);
+            assert_eq!(codes(&text), [""; 0], "{line}");
+            assert_eq!(Descriptor::read(text.as_bytes()).size(), Some(2048 * 512), "{line}");
         }
     }
 

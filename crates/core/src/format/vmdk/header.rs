@@ -65,7 +65,7 @@ pub(super) struct Header {
     pub(super) table_entries: NonZero<u32>,
     /// Where the redundant grain directory is.
     pub(super) redundant: Option<u64>,
-    /// Where the grain directory is. `None`: the footer says it.
+    /// Where the grain directory is, in front of the grains or behind. `None`: the footer says it.
     pub(super) directory: Option<u64>,
     /// What lies in front of the grains.
     pub(super) overhead: u64,
@@ -151,7 +151,17 @@ impl Header {
             let what = "the footer is no copy of the header: one of them, or what lies between, is damaged";
             return Err(Error::corrupt(FORMAT, "footer", at, what));
         }
+        if let Some(in_front) = self.directory.filter(|in_front| *in_front != directory) {
+            let what =
+                format!("the footer has the grain directory at byte {directory}, the header in front at {in_front}");
+            return Err(Error::corrupt(FORMAT, "footer", at, what));
+        }
         Ok(directory)
+    }
+
+    /// Whether the grain directory is said to be in front of the grains, where all tables then have to be.
+    pub(super) fn tables_in_front(&self) -> bool {
+        self.directory.is_some_and(|at| at < self.overhead)
     }
 
     /// Grain tables that the disk takes, stored or not.

@@ -104,7 +104,7 @@ fn details_of(descriptor: &Descriptor, matter: bool) -> Vec<(&'static str, Detai
     let names: Vec<_> = descriptor.extent_names().map(str::to_owned).collect();
     let details = [
         descriptor.create_type().map(|name| ("create-type", Detail::Text(name.to_owned()))),
-        descriptor.cid.map(|cid| ("cid", Detail::Number(cid.into()))),
+        descriptor.cid().map(|cid| ("cid", cid)),
         descriptor.parent_cid.map(|cid| ("parent-cid", Detail::Number(cid.into()))),
         (matter && !names.is_empty()).then_some(("extents", Detail::List(names))),
     ];

@@ -4,7 +4,8 @@
 //! lost or repeats a grain is told from a whole one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
+use std::iter::repeat;
 
 use super::FORMAT;
 use super::header::Header;
@@ -46,6 +47,45 @@ impl Ledger {
         }
         if *balance != 0 {
             let what = format!("the grain tables and the markers of the {found} grains name different places");
+            return Err(Error::corrupt(FORMAT, "table-disagrees", at, what));
+        }
+        Ok(())
+    }
+}
+
+/// Proof that two copies of the same tables are the same, of which none is kept.
+pub(super) struct Copies {
+    key: RandomState,
+    hasher: DefaultHasher,
+    first: Option<u64>,
+}
+
+impl Copies {
+    pub(super) fn new() -> Self {
+        let key = RandomState::new();
+        Self { hasher: key.build_hasher(), key, first: None }
+    }
+
+    /// Takes what stands in the copy, piece by piece.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        self.hasher.write(bytes);
+    }
+
+    /// Goes on to the second copy.
+    pub(super) fn again(&mut self) {
+        self.first = Some(self.hasher.finish());
+        self.hasher = self.key.build_hasher();
+    }
+
+    /// Whether this is the second copy.
+    pub(super) fn is_second(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Checks that the copy that ends before byte `at` is no other than the first one.
+    pub(super) fn settle(&self, at: u64) -> Result<()> {
+        if self.first.is_some_and(|first| first != self.hasher.finish()) {
+            let what = "the grain tables come a second time, and say something else";
             return Err(Error::corrupt(FORMAT, "table-disagrees", at, what));
         }
         Ok(())
@@ -113,17 +153,23 @@ impl Behind {
             let what = format!("a grain table names sector {first}, where no grain without a table begins");
             return Err(Error::corrupt(FORMAT, "table-disagrees", at, what));
         };
-        for (place, (found, expected)) in entries.iter().zip(&expected).enumerate() {
-            let found = found.unwrap_or(0);
-            if found != *expected {
-                let what = format!(
-                    "entry {place} of grain table {index} says sector {found}, but the markers say {expected} (0: hole)"
-                );
-                return Err(Error::corrupt(FORMAT, "table-disagrees", at, what));
-            }
-        }
+        compare(index, entries, expected.into_iter(), at)?;
         self.closed.insert(index, sector);
         Ok(Some(index))
+    }
+
+    /// Whether no table has come.
+    pub(super) fn is_without_tables(&self) -> bool {
+        self.closed.is_empty() && self.empty.is_empty()
+    }
+
+    /// Checks the grain table at byte `at` that can only be the one at place `index` of the directory.
+    pub(super) fn table_of(&mut self, index: u64, entries: &[Option<u32>], at: u64) -> Result<()> {
+        let expected = self.open.remove(&index).unwrap_or_default();
+        if let Some(first) = expected.iter().filter(|sector| **sector != 0).min() {
+            self.by_first.remove(first);
+        }
+        compare(index, entries, expected.iter().copied().chain(repeat(0)), at)
     }
 
     /// Checks entry `index` of the grain directory at byte `at`. Returns whether the table there names no grain.
@@ -164,4 +210,18 @@ impl Behind {
         }
         Ok(())
     }
+}
+
+/// Compares what stands in grain table `index` at byte `at` with what the markers say.
+fn compare(index: u64, entries: &[Option<u32>], expected: impl Iterator<Item = u32>, at: u64) -> Result<()> {
+    for (place, (found, expected)) in entries.iter().zip(expected).enumerate() {
+        let found = found.unwrap_or(0);
+        if found != expected {
+            let what = format!(
+                "entry {place} of grain table {index} says sector {found}, but the markers say {expected} (0: hole)"
+            );
+            return Err(Error::corrupt(FORMAT, "table-disagrees", at, what));
+        }
+    }
+    Ok(())
 }

@@ -41,7 +41,7 @@ impl Image for Sparse {
     }
 
     fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<()> {
-        self.reached = self.tables.plan(source, order)?;
+        self.reached = self.tables.plan(source, order)?.end;
         Ok(())
     }
 

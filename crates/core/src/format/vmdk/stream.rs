@@ -3,14 +3,14 @@
 //! The markers are followed from the first to the last, so grains come in the order of the image from any source.
 //! What is no grain is a hole, and holes are named as early as they are certain:
 //! - tables in front (qemu, open-vmdk): the tables are read first and name all holes before the first grain;
-//! - tables behind their grains, with a footer (VirtualBox, ESXi): a seekable source reads the tables first as well.
-//!   From a pipe, a table names its holes when it passes, and the grain directory those of tables that are not stored.
+//! - tables behind their grains, with a footer (VirtualBox, ESXi, vmdktool, Xen Orchestra): a seekable source reads the tables
+//!   first as well. From a pipe, a table names its holes when it passes, and the grain directory those of tables that are not stored.
 //!
 //! With the tables read first, holes come before all grains, or each before the grains behind it if
 //! [`Order::Virtual`] is asked for. Grains come as the producer wrote them, which is in virtual order with all known ones.
 
 use super::header::Header;
-use super::markers::{FOOTER, Markers};
+use super::markers::{FOOTER, Markers, Proof};
 use super::tables::{Tables, entries_of, prove_overhead};
 use super::{FORMAT, SECTOR, SECTOR_LEN};
 use crate::error::{Error, Result};
@@ -20,7 +20,8 @@ use crate::limits::Limits;
 use crate::source::{Source, look_exact};
 
 /// The footer's marker, the footer and the end-of-stream marker: the last sectors of a stream with tables behind.
-const TAIL_LEN: usize = 3 * SECTOR_LEN;
+const TAIL_SECTORS: usize = 3;
+const TAIL_LEN: u64 = TAIL_SECTORS as u64 * SECTOR;
 
 pub(super) struct Stream {
     info: ImageInfo,
@@ -51,15 +52,24 @@ impl Stream {
         source: &mut dyn Source,
         how: &Opening,
     ) -> Result<Self> {
-        let directory = match header.directory {
-            Some(at) => Some(at),
-            None => directory_of_footer(source, header, how.limits)?,
+        let whole = source.len().filter(|_| source.seekable());
+        let (directory, proof) = match (header.directory, whole) {
+            (Some(at), _) if header.tables_in_front() => (Some(at), Proof::in_front()),
+            // vmdktool puts it into the header when the grains have been written.
+            (Some(at), Some(_)) => (Some(at), Proof::behind(header, how.limits)),
+            (None, Some(len)) => {
+                let footer = Footer::read(source, len, header, how.limits)?;
+                let proof =
+                    if footer.is_counted { Proof::behind(header, how.limits) } else { Proof::by_tables(footer.at) };
+                (Some(footer.directory), proof)
+            }
+            (_, None) => (None, Proof::behind(header, how.limits)),
         };
         Ok(Self {
             info,
             header: header.clone(),
             tables: directory.map(|at| Tables::new(header, at, virtual_size, how)),
-            markers: Markers::new(header, virtual_size, directory.is_none(), how.limits),
+            markers: Markers::new(header, virtual_size, proof, directory.is_none(), how.limits),
             hole: None,
             ahead: None,
             interleaved: false,
@@ -70,8 +80,11 @@ impl Stream {
     /// Reads the grain directory, if it can be read now, and returns where the metadata in front of the grains ends.
     fn read_directory(&mut self, source: &mut dyn Source, order: Order) -> Result<u64> {
         let descriptor_end = self.header.descriptor.map_or(SECTOR, |(at, len)| at.saturating_add(len));
-        let tables_end = self.tables.as_mut().map(|tables| tables.plan(source, order)).transpose()?;
-        let in_front = self.header.directory.and(tables_end).unwrap_or(descriptor_end);
+        let tables = self.tables.as_mut().map(|tables| tables.plan(source, order)).transpose()?;
+        if let Some(tables) = &tables {
+            self.markers.place_tables(tables)?;
+        }
+        let in_front = tables.filter(|_| self.header.tables_in_front()).map_or(descriptor_end, |tables| tables.end);
         if in_front > self.header.overhead {
             let what =
                 format!("the grains are said to begin at byte {}, in the midst of the metadata", self.header.overhead);
@@ -93,7 +106,7 @@ impl Stream {
     fn look_ahead(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
         if let State::Planned(in_front) = self.state {
             self.state = State::Following;
-            if self.header.directory.is_some() {
+            if self.header.tables_in_front() {
                 prove_overhead(source, in_front, self.header.overhead)?;
             }
             // From here on a stream is read forward only.
@@ -134,19 +147,30 @@ impl Image for Stream {
     }
 }
 
-/// Where the footer says that the grain directory is; `None` if the footer cannot be read yet.
-fn directory_of_footer(source: &mut dyn Source, header: &Header, limits: &Limits) -> Result<Option<u64>> {
-    let Some(len) = source.len().filter(|_| source.seekable()) else { return Ok(None) };
-    let mut tail = [0; TAIL_LEN];
-    let at = len.saturating_sub(TAIL_LEN as u64);
-    look_exact(source, &mut tail, at, FORMAT, "the footer")?;
-    let ([marker, footer, end], _) = tail.as_chunks::<SECTOR_LEN>() else {
-        return Ok(None);
-    };
-    let marker_is_right = entries_of(marker).take(4).eq([1, 0, 0, FOOTER]);
-    if len % SECTOR != 0 || !marker_is_right || entries_of(end).take(4).any(|number| number != 0) {
-        let what = "the image does not end with a footer and an end-of-stream marker: it is cut short or damaged";
-        return Err(Error::corrupt(FORMAT, "ends-early", at, what));
+/// What stands at the end of a stream with its tables behind.
+struct Footer {
+    /// Where its marker is.
+    at: u64,
+    /// Where it says that the grain directory is.
+    directory: u64,
+    /// Whether its marker says how many sectors it takes. Xen Orchestra's markers have 0 there, in front of tables as well.
+    is_counted: bool,
+}
+
+impl Footer {
+    /// Reads the last sectors of an image of `len` bytes.
+    fn read(source: &mut dyn Source, len: u64, header: &Header, limits: &Limits) -> Result<Self> {
+        let mut tail = [[0; SECTOR_LEN]; TAIL_SECTORS];
+        let at = len.saturating_sub(TAIL_LEN);
+        look_exact(source, tail.as_flattened_mut(), at, FORMAT, "the footer")?;
+        let [marker, footer, end] = &tail;
+        let is_counted = entries_of(marker).take(4).eq([1, 0, 0, FOOTER]);
+        let is_marker = is_counted || entries_of(marker).take(4).eq([0, 0, 0, FOOTER]);
+        if !len.is_multiple_of(SECTOR) || !is_marker || entries_of(end).take(4).any(|number| number != 0) {
+            let what = "the image does not end with a footer and an end-of-stream marker: it is cut short or damaged";
+            return Err(Error::corrupt(FORMAT, "ends-early", at, what));
+        }
+        let directory = header.check_footer(footer, at.saturating_add(SECTOR), limits)?;
+        Ok(Self { at, directory, is_counted })
     }
-    header.check_footer(footer, at.saturating_add(SECTOR), limits).map(Some)
 }

@@ -43,13 +43,18 @@ impl Tables {
         }
     }
 
-    /// Reads the grain directory and returns where the last of all tables ends. Needed once, before [`next`](Self::next).
-    pub(super) fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<u64> {
+    /// Reads the grain directory. Needed once, before [`next`](Self::next). Returns where the first of it and the tables begins,
+    /// and where the last of all metadata ends.
+    pub(super) fn plan(&mut self, source: &mut dyn Source, order: Order) -> Result<Range<u64>> {
         /// Entries of the directory that are read at once.
         const ENTRIES: usize = 1024;
         self.walk.along(order);
         let header = &self.header;
-        let directories = [Some(self.directory), header.redundant].into_iter().flatten();
+        // FreeBSD's mkimg of 2014 gives the one directory that it writes for the redundant one as well.
+        // Behind the grains of a stream, the markers lead to both.
+        let is_in_front = !header.is_stream || header.tables_in_front();
+        let redundant = header.redundant.filter(|at| is_in_front && *at != self.directory);
+        let directories = [Some(self.directory), redundant].into_iter().flatten();
         let fixed: Vec<_> = [(0, SECTOR)]
             .into_iter()
             .chain(header.descriptor)
@@ -74,10 +79,11 @@ impl Tables {
             }
             self.walk.charge(tables.len())?;
         }
+        let begin = tables.iter().map(|table| table.at).fold(self.directory, u64::min);
         let table_ends = tables.iter().map(|table| table.at.saturating_add(header.table_len()));
         self.end = fixed.iter().map(|(at, len)| at.saturating_add(*len)).chain(table_ends).max().unwrap_or(0);
         self.walk.plan(tables, header.table_len(), &fixed)?;
-        Ok(self.end)
+        Ok(begin..self.end)
     }
 
     /// The next extent. Grains that read as zero are named here, `allocated` is told the others: the walk, the sector

@@ -99,7 +99,7 @@ fn what_a_text_does_not_say_is_not_known() {
     let found = info(odd.as_bytes());
     assert_eq!(
         (names(&found), detail(&found, "cid"), codes(&found)),
-        (vec!["a".into()], None, vec!["descriptor-only"])
+        (vec!["a".into()], Some(Detail::Text("xyz".into())), vec!["descriptor-only"])
     );
 }
 

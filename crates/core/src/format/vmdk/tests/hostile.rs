@@ -58,7 +58,6 @@ fn each_field_of_the_header() {
         (Sparse, field::DIRECTORY_OFFSET, 0, "vmdk-tables-overlap"),
         (Sparse, field::DIRECTORY_OFFSET, 1 << 55, "vmdk-offset-range"),
         (Sparse, field::DIRECTORY_OFFSET, ONES, "vmdk-directory-at-end"),
-        (StreamQemu, field::DIRECTORY_OFFSET, 1 << 30, "vmdk-ends-early"),
         (Sparse, field::OVERHEAD, ONES, "vmdk-offset-range"),
         (Sparse, field::OVERHEAD, 1 << 40, "vmdk-ends-early"),
         (StreamQemu, field::OVERHEAD, 0, "vmdk-overhead"),
@@ -223,6 +222,154 @@ fn a_directory_behind_that_disagrees_with_its_tables() {
             }
         }
     }
+}
+
+#[test]
+fn a_directory_said_to_be_behind_the_grains() {
+    let [of_file, of_pipe] = bent(&several_tables(Style::StreamQemu), |built| {
+        poke(&mut built.image, field::DIRECTORY_OFFSET, 1 << 30);
+    });
+    assert_eq!([of_file, of_pipe], ["vmdk-ends-early", "vmdk-no-footer"]);
+    let spec = several_tables(Style::StreamVmdktool);
+    let built = spec.build();
+    // In turn: where its marker is, a grain, all ones.
+    for (directory, code) in
+        [(built.directory / SECTOR - 1, "vmdk-footer"), (built.grains[&0] / SECTOR, "vmdk-footer"), (ONES, "carried")]
+    {
+        let [of_file, of_pipe] = bent(&spec, |built| poke(&mut built.image, field::DIRECTORY_OFFSET, directory));
+        assert_eq!(of_pipe, code, "{directory}");
+        assert_eq!(of_file == "carried", code == "carried", "{directory}: {of_file}");
+    }
+}
+
+fn xen_orchestra() -> Vmdk {
+    Vmdk { padding: 5, ..several_tables(Style::StreamXenOrchestra) }
+}
+
+/// Where the first copy of the tables begins, which is the redundant one.
+fn first_copy(built: &Built) -> u64 {
+    field::entry(built.redundant, 0).peek(&built.image) * SECTOR
+}
+
+#[test]
+fn tables_whose_markers_count_nothing_have_to_agree_with_all_grains() {
+    let spec = xen_orchestra();
+    assert_eq!(bent(&spec, |_| ()), ["carried"; 2]);
+    let hole = (0..512).find(|index| !spec.grains.contains_key(index)).unwrap();
+    let grain = *spec.grains.keys().next().unwrap();
+    for (entry, value, code) in [
+        (grain, 0, "vmdk-grain-count"),
+        (grain, 1, "vmdk-table-disagrees"),
+        (hole, 77, "vmdk-grain-count"),
+        (hole, u64::from(u32::MAX), "vmdk-grain-count"),
+    ] {
+        let found = bent(&spec, |built| poke(&mut built.image, field::entry(built.tables[&0], entry), value));
+        assert_eq!(found, [code, "vmdk-uncounted-marker"], "{value} in entry {entry}");
+        // From a file, the other copy is not needed.
+        let found = bent(&spec, |built| {
+            let entry = field::entry(first_copy(built), entry);
+            poke(&mut built.image, entry, value);
+        });
+        assert_eq!(found, ["carried", "vmdk-uncounted-marker"], "{value} in entry {entry} of the first copy");
+    }
+    for (field, value, code) in [
+        (field::MARKER_VALUE, 8, "vmdk-table-disagrees"),
+        (field::MARKER_VALUE, 4, "vmdk-marker-grid"),
+        (field::MARKER_VALUE, ONES, "vmdk-marker-range"),
+        (field::MARKER_SIZE, 8193, "vmdk-marker-size"),
+    ] {
+        let [of_file, of_pipe] = bent(&spec, |built| {
+            let marker = *built.grains.values().next().unwrap() as usize;
+            poke(&mut built.image, field.after(marker), value);
+        });
+        assert_eq!(of_file, code, "{value:#x} in {field:?}");
+        assert_ne!(of_pipe, "carried", "{value:#x} in {field:?}");
+    }
+}
+
+#[test]
+fn tables_that_are_found_by_the_footer_alone() {
+    let spec = xen_orchestra();
+    let built = spec.build();
+    let first = first_copy(&built) - SECTOR;
+    let second = built.tables[&0] - SECTOR;
+    for (at, field, value, codes) in [
+        // The marker behind the zeroes, of the second copy, and of its directory.
+        (first, field::MARKER_TYPE, 2, ["carried", "vmdk-uncounted-marker"]),
+        (first, field::MARKER_VALUE, 4, ["carried", "vmdk-uncounted-marker"]),
+        (first, field::MARKER_TYPE, 77, ["carried", "vmdk-uncounted-marker"]),
+        (second, field::MARKER_VALUE, 4, ["carried", "vmdk-uncounted-marker"]),
+        (second, field::MARKER_TYPE, 0, ["carried", "vmdk-uncounted-marker"]),
+        (second, field::MARKER_SIZE, 512, ["carried", "vmdk-uncounted-marker"]),
+        (built.directory - SECTOR, field::MARKER_TYPE, 3, ["carried", "vmdk-uncounted-marker"]),
+        // Of no consequence: it is known how many follow.
+        (built.footer - SECTOR, field::MARKER_VALUE, 1, ["carried", "carried"]),
+        (built.directory - SECTOR, field::MARKER_VALUE, 1, ["carried", "carried"]),
+    ] {
+        let found = bent(&spec, |built| poke(&mut built.image, field.after(at as usize), value));
+        assert_eq!(found, codes, "{value} in {field:?} at {at}");
+    }
+    // No zeroes in front: a marker that cannot follow the grains.
+    let spec = Vmdk { padding: 0, ..spec };
+    let first = first_copy(&spec.build()) - SECTOR;
+    for (field, value, code) in [
+        (field::MARKER_TYPE, 2, "vmdk-marker-order"),
+        (field::MARKER_TYPE, 77, "vmdk-marker-type"),
+        (field::MARKER_VALUE, 4, "vmdk-marker-length"),
+    ] {
+        let [of_file, of_pipe] = bent(&spec, |built| poke(&mut built.image, field.after(first as usize), value));
+        assert_eq!(of_file, code, "{value} in {field:?}");
+        assert_ne!(of_pipe, "carried", "{value} in {field:?}");
+    }
+}
+
+#[test]
+fn tables_that_are_found_by_the_footer_overlap_nothing() {
+    let spec = xen_orchestra();
+    let built = spec.build();
+    let last_grain = built.grains.values().max().unwrap() / SECTOR;
+    for (entry, value) in [
+        (field::entry(built.directory, 0), 1),
+        (field::entry(built.directory, 0), last_grain),
+        (field::entry(built.directory, 0), built.directory / SECTOR),
+        (field::entry(built.directory, 0), built.tables[&1] / SECTOR),
+        (field::entry(built.directory, 4), built.footer / SECTOR - 4),
+        (field::entry(built.directory, 0), u64::from(u32::MAX)),
+        (field::DIRECTORY_OFFSET.after(built.footer as usize), last_grain),
+        (field::DIRECTORY_OFFSET.after(built.footer as usize), built.footer / SECTOR),
+        (field::DIRECTORY_OFFSET.after(built.footer as usize), 1),
+    ] {
+        let found = bent(&spec, |built| poke(&mut built.image, entry, value));
+        assert!(!found.contains(&"carried".to_owned()), "{value} in {entry:?}: {found:?}");
+    }
+    let found = bent(&spec, |built| poke(&mut built.image, field::entry(built.directory, 0), last_grain));
+    assert_eq!(found, ["vmdk-data-in-metadata", "vmdk-uncounted-marker"]);
+    // Zeroes over the last grain's own marker: the tables promise more than comes.
+    let found = bent(&spec, |built| built.image[(last_grain * SECTOR) as usize..][..512].fill(0));
+    assert_eq!(found[0], "vmdk-grain-count");
+    assert_ne!(found[1], "carried");
+}
+
+#[test]
+fn zeroes_without_an_end_are_no_padding() {
+    let spec = Vmdk { padding: 2 * 30 * 8 + 2, ..small(Style::StreamXenOrchestra) };
+    assert_eq!(bent(&spec, |_| ()), ["carried", "vmdk-uncounted-marker"]);
+    let spec = Vmdk { padding: 2 * 30 * 8 + 1, ..small(Style::StreamXenOrchestra) };
+    assert_eq!(bent(&spec, |_| ()), ["carried"; 2]);
+    let [_, of_pipe] = bent(&spec, |built| built.image.truncate(first_copy(built) as usize - 512));
+    assert_eq!(of_pipe, "vmdk-no-footer");
+}
+
+#[test]
+fn one_copy_of_tables_whose_markers_count_nothing_is_enough() {
+    // As Xen Orchestra wrote it before it wrote two.
+    let found = bent(&xen_orchestra(), |built| {
+        let second = (built.tables[&0] - SECTOR) as usize..(built.footer - SECTOR) as usize;
+        let (footer, directory) = (built.footer as usize - second.len(), built.redundant / SECTOR);
+        built.image.drain(second);
+        poke(&mut built.image, field::DIRECTORY_OFFSET.after(footer), directory);
+    });
+    assert_eq!(found, ["carried"; 2]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Invariant: file and pipe give the same extents, in the order that was asked for where that is possible.
 
+use diskferry_testkit::vmdk::Grain;
+
 use super::*;
 
 fn shapes(source: &mut dyn Source, order: Order) -> Vec<Extent> {
@@ -80,4 +82,23 @@ fn a_table_behind_the_end_of_a_file_is_no_hole() {
     let mut source = Bytes::file(&built.image[..cut]);
     source.holes.push(built.tables[&0]..u64::MAX);
     assert_eq!(code_of(&mut source), "vmdk-ends-early");
+}
+
+#[test]
+fn holes_that_a_directory_names_are_handed_out_while_it_is_read() {
+    // Every other table is stored, so that no two holes are one.
+    let mut spec = Vmdk { grain: 8, ..Vmdk::new(Style::StreamTail, 2000 * 512 * 8) };
+    spec.grains = (0..1000).map(|table| (table * 2 * 512, Grain::Data(vec![1]))).collect();
+    let image = spec.build().image;
+    let source = &mut Bytes::pipe(&image);
+    let mut opened = open(source).unwrap();
+    opened.plan(source, Order::Source).unwrap();
+    let (mut named, mut since, mut most, mut read) = (0, 0, 0, 0);
+    while let Some(extent) = opened.next_extent(source).unwrap() {
+        since = if source.read == read { since + 1 } else { 1 };
+        (named, most, read) = (named + extent.len, most.max(since), source.read);
+    }
+    assert_eq!(named, 2000 * 512 * 4096);
+    // As many as a sector of the directory, or a table, can name.
+    assert!(most <= 256, "{most} extents wait");
 }
