@@ -88,7 +88,7 @@ impl Options {
 /// An image names the bytes of its disk always in the same order. So one number says what has been carried: how many of them were named.
 pub struct Course<'a> {
     /// How many bytes of the disk were named, and carried, before; 0 for none. The sink must have them, see
-    /// [`Sink::is_resumable`](crate::sink::Sink::is_resumable).
+    /// [`Sink::is_resumable`].
     pub from: u64,
     /// After how many stored bytes a mark is set.
     pub every: u64,
