@@ -11,8 +11,7 @@ use crate::args::{ConvertArgs, When};
 use crate::exit::Failure;
 use crate::progress::Display;
 use crate::source::{Reading, Source};
-use crate::target::{self, Target};
-use crate::{deadline, human, json, output, signals};
+use crate::{deadline, human, json, output, signals, target};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
@@ -48,6 +47,10 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
 }
 
 fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Report, Failure> {
+    if (args.preallocate || args.no_sparse) && !target::may_be_file(&args.target) {
+        let what = "--preallocate and --no-sparse are for a TARGET that is a file, and not for devices, pipes and -";
+        return Err(Failure::Usage(what.into()));
+    }
     let reading = Reading::new(&args.fetch, &args.job, &args.limits, false).within(sandbox);
     let source = Source::new(&args.source, reading)?;
     let mut checksums = args.checksum;
@@ -57,10 +60,6 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let input = source.open(progress)?;
     let target = target::find(&args.target, progress)?;
     target.refuse_source(&input)?;
-    if (args.preallocate || args.no_sparse) && !matches!(target, Target::File(_)) {
-        let what = "--preallocate and --no-sparse are for a TARGET that is a file, and not for devices, pipes and -";
-        return Err(Failure::Usage(what.into()));
-    }
     let options = sandbox.options(args.job.options(args.limits, checksums, target.dir()));
     let how = FileOptions {
         sparse: !args.no_sparse,
@@ -71,7 +70,7 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let sink = target.sink(how, &options, progress)?;
     source.confine_process(sandbox)?;
     let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;
-    // The time may have passed meanwhile.
+    // The time may have passed meanwhile, or a signal come that has stopped who has written to us.
     progress.check()?;
     Ok(source.correct(complete.publish(&*sink)?))
 }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::args::When;
+use crate::escape::{for_json, for_people};
 use crate::output;
 use crate::size::iec;
 
@@ -171,7 +172,7 @@ impl Bar {
             self.0.set_length(total);
         }
         if let Some(retrying) = &now.retrying {
-            self.0.set_message(waiting(retrying));
+            self.0.set_message(for_people(&waiting(retrying)));
         }
         let shown = now.total.map_or(now.source, |total| now.source.min(short_of(total)));
         self.0.set_position(shown);
@@ -227,7 +228,7 @@ impl Json {
                 json!({ "attempt": attempt, "seconds": seconds, "why": **why })
             }),
         }});
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        let _ = writeln!(io::stderr().lock(), "{}", for_json(&line.to_string()));
     }
 }
 

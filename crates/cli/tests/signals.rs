@@ -268,3 +268,20 @@ fn wait_until(mut done: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// Ctrl-C ends a whole pipeline: who feeds the job goes away at the same moment, and leaves what looks like a shorter disk.
+#[test]
+fn a_pipe_that_ends_with_a_signal_has_not_come_to_its_end() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)].repeat(10) {
+        let lab = Lab::new();
+        let mut child =
+            diskferry(["convert", "-f", "raw", "-", &lab.path("disk.raw")]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&lab.disk[..2 << 20]).unwrap();
+        wait_until(|| lab.holds_a_temporary());
+        kill(&child, signal);
+        drop(stdin);
+        assert_fails(&child.wait_with_output().unwrap(), code);
+        lab.assert_untouched();
+    }
+}

@@ -420,6 +420,11 @@ fn a_disk_that_qemu_has_open_is_neither_replaced_nor_read_while_it_is_written() 
         assert!(qemu.wait().unwrap().success());
         assert_eq!(code(from, to), "carried");
     }
+    // A lock of all of it is somebody else's.
+    let file = fs::File::open(&image).unwrap();
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::LockShared).unwrap();
+    assert_eq!(code(&image, &other), "carried");
+    drop(file);
     // Who hands it over has decided.
     let mut qemu = Command::new("qemu-io");
     let mut qemu = qemu.args(["-f", "raw", &image]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -16,7 +16,7 @@ struct State {
     source: AtomicU64,
     total: AtomicU64,
     written: AtomicU64,
-    stop: AtomicBool,
+    stop: Arc<AtomicBool>,
     activity: Mutex<Activity>,
 }
 
@@ -67,6 +67,11 @@ impl Progress {
     /// Ends the job with [`Error::Stopped`]; nothing is published then.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// What says so: to be set where nothing can be called, as by the handler of a signal.
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.stop)
     }
 
     /// Whether somebody asked the job to end.

@@ -109,7 +109,8 @@ fn image(dir: &Path, disk: &[u8], args: &[&str]) -> Vec<u8> {
     fs::read(to).unwrap()
 }
 
-const ISO: &[&str] = &["an", "iso"];
+/// What `qemu-img` does not make: a disc.
+const ISO: &[&str] = &["-O", "iso"];
 
 /// A disc with `data` on it.
 fn disc(dir: &Path, data: &[u8]) -> Vec<u8> {

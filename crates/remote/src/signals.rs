@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,23 +23,26 @@ pub const GRACE: Duration = Duration::from_secs(3);
 /// How often a second signal is looked for during that time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The signal that asked the job to stop. Signals are the process's, and so is this.
-static FIRST: AtomicI32 = AtomicI32::new(SIGINT);
+/// The signal that asked the job to stop, once it was seen. Signals are the process's, and so is this.
+static FIRST: AtomicI32 = AtomicI32::new(0);
 
 /// The file that must not outlive the job.
 static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Whether there was one.
-static ASKED: AtomicBool = AtomicBool::new(false);
+/// The same, or a later one, from the moment that it came: whoever feeds us may have been stopped by it, and must not be taken for one
+/// that has come to an end.
+static LAST: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
 /// Whether a signal has asked the job to stop. What fails then may do so because others have been stopped with it.
 pub fn asked() -> bool {
-    ASKED.load(Ordering::Relaxed)
+    LAST.load(Ordering::Relaxed) > 0
 }
 
 /// The exit code, as shells give it, for the signal that asked the job to stop.
 pub fn exit_code() -> u8 {
-    u8::try_from(128 + FIRST.load(Ordering::Relaxed)).unwrap_or(u8::MAX)
+    let last = i32::try_from(LAST.load(Ordering::Relaxed)).unwrap_or_default();
+    let signal = [FIRST.load(Ordering::Relaxed), last].into_iter().find(|signal| *signal > 0).unwrap_or(SIGINT);
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 /// From now on a signal sets [`Progress::stop`], and ends the process when the job has not ended after `grace`, or when another signal
@@ -47,15 +50,16 @@ pub fn exit_code() -> u8 {
 pub fn watch(progress: &Progress, grace: Duration) -> io::Result<()> {
     let ignored = ignored();
     let wanted = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    for signal in wanted.clone() {
+        flag::register_usize(signal, Arc::clone(&LAST), usize::try_from(signal).unwrap_or_default())?;
+        flag::register(signal, progress.stop_flag())?;
+    }
     let mut signals = Signals::new(wanted)?;
     // A file that may not become larger (`ulimit -f`) is an error of the write, and not the end of the process.
     flag::register(SIGXFSZ, Arc::default())?;
-    let progress = progress.clone();
     let work = move || {
         let Some(signal) = signals.forever().next() else { return };
         FIRST.store(signal, Ordering::Relaxed);
-        ASKED.store(true, Ordering::Relaxed);
-        progress.stop();
         let patience = Instant::now() + grace;
         while signals.pending().next().is_none() && Instant::now() < patience {
             thread::sleep(PAUSE);

@@ -139,6 +139,7 @@ fn misnamed(path: &Path) -> Option<String> {
         "docker" | "oci" => {
             Some(format!("{shown} is no file: `diskferry push` makes container images (of a file say ./{shown})"))
         }
+        "file" => Some(format!("{shown}: a TARGET is named without file: (of a file of that name say ./{shown})")),
         "http" | "https" | "s3" => Some(format!("{shown} is no file: nothing is sent there (of a file say ./{shown})")),
         _ => None,
     }
@@ -148,7 +149,11 @@ fn misnamed(path: &Path) -> Option<String> {
 fn is_among_devices(path: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|metadata| metadata.dev());
     let dev = device(Path::new("/dev"));
-    dev.is_some() && dev != device(Path::new("/")) && path.parent().is_some_and(|parent| device(parent) == dev)
+    let parent = path.parent().map(|parent| if parent == Path::new("") { Path::new(".") } else { parent });
+    let parent = parent.and_then(|parent| fs::canonicalize(parent).ok());
+    // Shared memory is for everybody, and need not be a filesystem of its own.
+    let is_among = |parent: &PathBuf| device(parent) == dev && !parent.starts_with("/dev/shm");
+    dev.is_some() && dev != device(Path::new("/")) && parent.as_ref().is_some_and(is_among)
 }
 
 fn stdout() -> io::Result<File> {

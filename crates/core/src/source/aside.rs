@@ -41,6 +41,8 @@ const MOST: usize = 1 << 20;
 pub(super) const NEAR: u64 = 1 << 20;
 /// After so many requests a stream is read forward: what is spread over the whole image is cheaper in passing.
 const REQUESTS: usize = 256;
+/// The same where what lies between has been carried before: tables of 32 TiB in usual clusters. Each takes memory until it is proved.
+const PASSING: usize = 64 << 10;
 
 /// See the [module](self).
 pub(crate) struct Aside {
@@ -96,7 +98,9 @@ impl Aside {
 
     /// Fetches a piece from `at` on, larger than `wanted` if that is little. False if it cannot be had.
     fn fetch(&mut self, at: u64, wanted: usize) -> Result<bool> {
-        let Some(ranges) = self.ranges.as_mut().filter(|_| self.is_passing || self.requests < REQUESTS) else {
+        let Some(ranges) =
+            self.ranges.as_mut().filter(|_| self.requests < if self.is_passing { PASSING } else { REQUESTS })
+        else {
             return Ok(false);
         };
         let left = self.len.map_or(u64::MAX, |len| len.saturating_sub(at));
@@ -121,9 +125,9 @@ impl Aside {
         Ok(true)
     }
 
-    /// Until the stream [begins anew](Self::forward), any number of requests is cheaper than to read, and spool, what lies between.
-    pub(super) fn pass(&mut self) {
-        self.is_passing = true;
+    /// Whether requests are cheaper from now on than to read, and spool, what lies between.
+    pub(super) fn pass(&mut self, is_passing: bool) {
+        (self.requests, self.is_passing) = (0, is_passing);
     }
 
     /// How far ahead metadata are waited for.
@@ -143,7 +147,6 @@ impl Aside {
         let Some(ranges) = self.ranges.as_mut() else { return Ok(None) };
         let Some(reader) = ranges.forward(at).map_err(|error| Error::reading(at, error))? else { return Ok(None) };
         self.unproved.retain(|piece| piece.range.start >= at);
-        (self.requests, self.is_passing) = (0, false);
         Ok(Some(Box::new(Tap::new(reader, self.len, Arc::clone(&self.meter), Digests::default()).from(at))))
     }
 

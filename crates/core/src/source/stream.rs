@@ -196,7 +196,9 @@ impl Source for Stream {
             return file.look_at(buf, at);
         }
         let ahead = at.saturating_sub(self.window.end());
-        if let Some(aside) = self.aside.as_mut().filter(|aside| ahead > aside.near())
+        // What is not put aside may as well pass.
+        let near = |aside: &Aside| if self.settled { NEAR } else { aside.near() };
+        if let Some(aside) = self.aside.as_mut().filter(|aside| ahead > near(aside))
             && let Some(got) = aside.try_read_at(buf, at)?
         {
             return Ok(got);
@@ -222,11 +224,14 @@ impl Source for Stream {
 
     fn pass(&mut self) {
         if let Some(aside) = &mut self.aside {
-            aside.pass();
+            aside.pass(true);
         }
     }
 
     fn begin_at(&mut self, at: u64) -> Result<()> {
+        if let Some(aside) = &mut self.aside {
+            aside.pass(false);
+        }
         if at <= self.window.end().saturating_add(NEAR) {
             return self.jump_to(at).map(drop);
         }

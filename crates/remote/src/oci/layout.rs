@@ -18,7 +18,7 @@ pub use self::lock::Lock;
 pub(super) use self::lock::writing;
 
 use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short};
-use super::{Blob, is_attestation};
+use super::{Blob, Platform, is_attestation};
 
 const FORMAT: &str = "oci";
 
@@ -48,8 +48,8 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The images called `name`, or all if there is only one name.
-    pub(super) fn images(&self, name: Option<&str>) -> Result<Vec<Descriptor>> {
+    /// The images called `name`, or all if there is only one name, and one for the machine that is `wanted`.
+    pub(super) fn images(&self, name: Option<&str>, wanted: Option<&Platform>) -> Result<Vec<Descriptor>> {
         let all = self.all()?;
         let mut names: Vec<_> = all.iter().filter_map(Descriptor::name).collect();
         names.sort_unstable();
@@ -73,7 +73,7 @@ impl Layout {
             None if images.is_empty() => {
                 Err(Error::source("not-found", format!("{} has no images", self.dir.display())))
             }
-            None if names.len() > 1 || are_alike(&images) => {
+            None if names.len() > 1 || are_alike(&images, wanted) => {
                 let dir = self.dir.display();
                 let what = format!("{dir} has several images, and one has to be named, or its digest: {there_are}");
                 Err(Error::source("several-images", what))
@@ -148,10 +148,14 @@ impl Layout {
     }
 }
 
-/// Whether some of `images` are for the same machine, so that nothing tells which of them is meant.
-fn are_alike(images: &[Descriptor]) -> bool {
+/// Whether some of `images` are for the same machine, if not another is `wanted`, so that nothing tells which of them is meant.
+fn are_alike(images: &[Descriptor], wanted: Option<&Platform>) -> bool {
+    let may_be_wanted = |image: &&Descriptor| match (wanted, &image.platform) {
+        (Some(wanted), Some(own)) => wanted.takes(own),
+        _ => true,
+    };
     let mut seen = BTreeMap::new();
-    images.iter().filter(|image| image.is_image() && !is_attestation(image)).any(|image| {
+    images.iter().filter(may_be_wanted).filter(|image| image.is_image() && !is_attestation(image)).any(|image| {
         let platform = image.platform.as_ref().map(ToString::to_string);
         seen.insert(platform, &image.digest).is_some_and(|other| *other != image.digest)
     })

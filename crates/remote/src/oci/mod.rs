@@ -139,7 +139,10 @@ impl Store {
     fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
         match self {
             Self::Layout(layout, name) => {
-                let descriptor = choose(&layout.images(name.as_deref())?, wish.platform.as_ref())?.clone();
+                let descriptor = {
+                    let wanted = wish.platform.as_ref();
+                    choose(&layout.images(name.as_deref(), wanted)?, wanted)?.clone()
+                };
                 let bytes = self.document(&descriptor, "manifest", wish, progress)?;
                 Ok((descriptor, bytes))
             }

@@ -30,7 +30,9 @@ fn mbr(head: &[u8]) -> Option<u64> {
     let (entries, _) = table.as_chunks::<16>();
     let is_table =
         bytes(head, 510) == Some(*b"\x55\xaa") && entries.iter().all(|[state, ..]| matches!(state, 0 | 0x80));
-    let ends = entries.iter().filter(|[_, _, _, _, kind, ..]| is_table && *kind != 0).map(|entry| {
+    // The entry of a disk that has a GPT covers all that it can.
+    let is_partition = |kind: &u8| !matches!(kind, 0 | 0xee);
+    let ends = entries.iter().filter(|[_, _, _, _, kind, ..]| is_table && is_partition(kind)).map(|entry| {
         let [start, sectors] = [bytes(entry, 8)?, bytes(entry, 12)?].map(u32::from_le_bytes);
         u64::from(start).checked_add(sectors.into())?.checked_mul(SECTOR)
     });
