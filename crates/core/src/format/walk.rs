@@ -330,7 +330,12 @@ impl Walk {
             Order::Source => (at, start),
             Order::Virtual => (start, at),
         };
+        debug_assert!(
+            len.is_multiple_of(SECTOR) || start.saturating_add(len) >= self.virtual_size,
+            "only the disk's end is within a sector"
+        );
         let sectors = u32::try_from(len.div_ceil(SECTOR)).unwrap_or(u32::MAX);
+        debug_assert!(sectors < u32::MAX, "what is longer is parted");
         let run = Run { key, other, sectors, stored };
         match &mut self.open {
             Some(open) if continues(open, &run, self.order) => {
@@ -352,6 +357,7 @@ impl Walk {
             Order::Source => (run.key, run.other),
             Order::Virtual => (run.other, run.key),
         };
+        debug_assert!(start < self.virtual_size, "what is named lies on the disk");
         let whole = u64::from(run.sectors) * SECTOR;
         let clipped = whole.min(self.virtual_size.saturating_sub(start));
         match run.stored {

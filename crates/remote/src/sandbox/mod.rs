@@ -4,7 +4,7 @@
 //! is where that happens: a thread of its own, which the kernel grants no more than that, by [Landlock] no name of a file, and by a
 //! filter of system calls no file at all, no socket, no program and no other process. Both are given up for good and are
 //! inherited, so that whatever has to be opened, made or named while an image is decoded, as the spool's file, is
-//! [done outside](Sandbox::outside), by a thread that only waits for it.
+//! [done outside](Sandbox::outside), by the thread that waits for the decoder.
 //!
 //! [Landlock]: https://docs.kernel.org/userspace-api/landlock.html
 
@@ -15,8 +15,8 @@ pub(crate) mod tests;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::{self, Builder};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::thread::{self, Builder, ThreadId};
 use std::time::Duration;
 
 use diskferry::{Error, MakeFile, Options, Result, Side};
@@ -71,11 +71,17 @@ struct Inner {
     mode: Mode,
     rules: Rules,
     in_force: OnceLock<Vec<&'static str>>,
-    errands: mpsc::Sender<Errand>,
+    waiting: Mutex<Vec<Waiting>>,
 }
 
 /// Something that is done outside.
 type Errand = Box<dyn FnOnce() + Send>;
+
+/// A thread that waits for one that decodes, and does its errands meanwhile.
+struct Waiting {
+    decoder: ThreadId,
+    errands: mpsc::Sender<Errand>,
+}
 
 impl fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,15 +107,7 @@ impl Sandbox {
         if rules.is_empty() {
             return Ok(Self::default());
         }
-        let (errands, to_do) = mpsc::channel::<Errand>();
-        // Before anybody has given something up: threads have what those had that have started them.
-        let started =
-            Builder::new().name("errands".into()).spawn(move || to_do.into_iter().for_each(|errand| errand()));
-        match started {
-            Ok(_) => Ok(Self(Some(Arc::new(Inner { mode, rules, in_force: OnceLock::new(), errands })))),
-            Err(_) if mode == Mode::Auto => Ok(Self::default()),
-            Err(error) => Err(Missing(format!("--sandbox require cannot be had here: {error}"))),
-        }
+        Ok(Self(Some(Arc::new(Inner { mode, rules, in_force: OnceLock::new(), waiting: Mutex::default() }))))
     }
 
     /// What is in force within: what was when something was done there, or, before that, what a thread finds that tries it.
@@ -122,8 +120,14 @@ impl Sandbox {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let Some(inner) = &self.0 else { return Ok(work()) };
         let done = thread::scope(|scope| {
-            let within = || inner.enter().map(|()| work());
+            let (errands, to_do) = mpsc::channel();
+            let within = || {
+                let _end = inner.expect(errands);
+                inner.enter().map(|()| work())
+            };
             let decoder = Builder::new().name("decoder".into()).spawn_scoped(scope, within)?;
+            // Until nobody can have any.
+            to_do.into_iter().for_each(|errand: Errand| errand());
             decoder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         done.map_err(entering)
@@ -182,15 +186,39 @@ impl Inner {
         Ok(())
     }
 
+    /// Has the errands of the calling thread, and of all others that decode, done by the one at the other end, until what is returned is dropped.
+    fn expect(&self, errands: mpsc::Sender<Errand>) -> impl Drop {
+        let decoder = thread::current().id();
+        self.waiting().push(Waiting { decoder, errands });
+        End(self, decoder)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        // Who has waited longest has given up nothing: only those within could have given up something before.
+        let Some(errands) = self.waiting().first().map(|waiting| waiting.errands.clone()) else { return Ok(work()) };
         let ended = || io::Error::other("the thread that does what a decoder cannot has ended");
         let (answer, answered) = mpsc::channel();
         let errand = move || {
             // Whoever has asked may be gone by now.
             let _ = answer.send(work());
         };
-        self.errands.send(Box::new(errand)).map_err(|_| ended())?;
+        errands.send(Box::new(errand)).map_err(|_| ended())?;
+        drop(errands);
         answered.recv().map_err(|_| ended())
+    }
+}
+
+/// The end of what this thread decodes.
+struct End<'a>(&'a Inner, ThreadId);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let Self(inner, decoder) = self;
+        inner.waiting().retain(|waiting| waiting.decoder != *decoder);
     }
 }
 

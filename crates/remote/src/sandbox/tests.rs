@@ -39,7 +39,7 @@ fn landlock() -> Option<Sandbox> {
         mode: inner.mode,
         rules,
         in_force: OnceLock::new(),
-        errands: inner.errands.clone(),
+        waiting: Mutex::default(),
     }))))
 }
 
