@@ -19,15 +19,6 @@ use diskferry_testkit::vmdk::descriptor::Spelling;
 use diskferry_testkit::vmdk::{Descriptor, Grain, Style, Vmdk, field};
 
 const MIB: u64 = 1 << 20;
-const STYLES: [Style; 6] = [
-    Style::Sparse,
-    Style::StreamQemu,
-    Style::StreamOpenVmdk,
-    Style::StreamTail,
-    Style::StreamVmdktool,
-    Style::StreamXenOrchestra,
-];
-
 fn vmdk_of(raw: &Path, options: &str) -> PathBuf {
     let image = raw.with_extension("vmdk");
     let path = |path: &Path| path.to_str().unwrap().to_owned();
@@ -84,7 +75,7 @@ fn an_empty_disk_and_one_written_in_any_order() {
 #[test]
 fn the_layout_of_every_producer() {
     let scratch = Scratch::new();
-    for style in STYLES {
+    for style in Style::ALL {
         for spec in [
             Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8 - 3) }.fill(3),
             Vmdk::new(style, 10 * 128 + 5).fill(5),
@@ -106,7 +97,7 @@ fn the_layout_of_every_producer() {
 #[test]
 fn one_byte_at_a_time() {
     let scratch = Scratch::new();
-    for style in STYLES {
+    for style in Style::ALL {
         let spec = Vmdk { grain: 8, ..Vmdk::new(style, 60 * 8) }.fill(3);
         let (target, image) = (scratch.path("disk.raw"), scratch.write("disk.vmdk", &spec.build().image));
         carry(by_bytes(&image), &target, &Options::default()).unwrap();
@@ -118,7 +109,7 @@ fn one_byte_at_a_time() {
 #[test]
 fn a_stream_spools_no_data() {
     let scratch = Scratch::new();
-    for style in STYLES {
+    for style in Style::ALL {
         let image = scratch.write("disk.vmdk", &Vmdk::new(style, 400 * 128).fill(3).build().image);
         let report = carry(from_pipe(&image), &scratch.path("disk.raw"), &Options::default()).unwrap();
         // The redundant tables, which are jumped over.
@@ -136,7 +127,7 @@ fn carry_forward(input: Input, target: &Path) -> Result<Report, Error> {
 #[test]
 fn a_file_goes_to_a_pipe_without_spooling() {
     let scratch = Scratch::new();
-    for style in STYLES {
+    for style in Style::ALL {
         let spec = Vmdk { grain: 8, ..Vmdk::new(style, 2100 * 8) }.fill(3);
         let image = scratch.write("disk.vmdk", &spec.build().image);
         let expected = scratch.write("expected", &spec.disk());
@@ -152,7 +143,7 @@ fn a_file_goes_to_a_pipe_without_spooling() {
 #[test]
 fn grains_in_any_order_go_to_a_pipe() {
     let scratch = Scratch::new();
-    for style in STYLES {
+    for style in Style::ALL {
         for seed in 1..5 {
             let spec = Vmdk { grain: 8, shuffle: Some(seed), ..Vmdk::new(style, 2100 * 8) }.fill(seed);
             let image = scratch.write("disk.vmdk", &spec.build().image);

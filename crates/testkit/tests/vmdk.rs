@@ -4,15 +4,6 @@ use diskferry_testkit::vmdk::descriptor::Spelling;
 use diskferry_testkit::vmdk::{Descriptor, SECTOR, Style, Vmdk};
 use diskferry_testkit::{Scratch, raw_of};
 
-const STYLES: [Style; 6] = [
-    Style::Sparse,
-    Style::StreamQemu,
-    Style::StreamOpenVmdk,
-    Style::StreamTail,
-    Style::StreamVmdktool,
-    Style::StreamXenOrchestra,
-];
-
 fn assert_accepted(name: &str, spec: &Vmdk) {
     let scratch = Scratch::new();
     let path = scratch.write("disk.vmdk", &spec.build().image);
@@ -24,7 +15,7 @@ fn assert_accepted(name: &str, spec: &Vmdk) {
 
 #[test]
 fn every_style_with_several_tables() {
-    for style in STYLES {
+    for style in Style::ALL {
         // Grains of 4 KiB, so that there are several grain tables.
         let spec = Vmdk { grain: 8, ..Vmdk::new(style, 1500 * 8) }.fill(3);
         assert_eq!(spec.build().tables.len(), 3);
@@ -34,7 +25,7 @@ fn every_style_with_several_tables() {
 
 #[test]
 fn a_capacity_that_is_no_multiple_of_the_grain() {
-    for style in STYLES {
+    for style in Style::ALL {
         assert_accepted(&format!("{style:?}"), &Vmdk::new(style, 10 * 128 + 5).fill(5));
     }
 }

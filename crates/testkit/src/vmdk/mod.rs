@@ -56,6 +56,16 @@ pub enum Style {
 }
 
 impl Style {
+    /// Each of them.
+    pub const ALL: [Self; 6] = [
+        Self::Sparse,
+        Self::StreamQemu,
+        Self::StreamOpenVmdk,
+        Self::StreamTail,
+        Self::StreamVmdktool,
+        Self::StreamXenOrchestra,
+    ];
+
     /// Whether the tables are behind their grains, with a footer.
     pub fn has_footer(self) -> bool {
         matches!(self, Self::StreamTail | Self::StreamVmdktool | Self::StreamXenOrchestra)

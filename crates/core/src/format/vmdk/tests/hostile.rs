@@ -454,7 +454,7 @@ fn a_huge_disk_is_a_matter_of_limits() {
 #[test]
 fn changed_bytes_never_panic() {
     let random = &mut Random::new(17);
-    for style in STYLES {
+    for style in Style::ALL {
         let mut spec = small(style);
         spec.grains.insert(7, Grain::Data(vec![7; 4096]));
         let built = spec.build();

@@ -20,15 +20,6 @@ use crate::format::{Image, Opening, Order};
 use crate::limits::Limits;
 use crate::source::{Source, look_exact};
 
-const STYLES: [Style; 6] = [
-    Style::Sparse,
-    Style::StreamQemu,
-    Style::StreamOpenVmdk,
-    Style::StreamTail,
-    Style::StreamVmdktool,
-    Style::StreamXenOrchestra,
-];
-
 /// An image in memory, as a file or as a pipe that forgets what it has given.
 struct Bytes<'a> {
     image: &'a [u8],

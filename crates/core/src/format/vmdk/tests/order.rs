@@ -14,7 +14,7 @@ fn is_zero(extent: &Extent) -> bool {
 
 #[test]
 fn file_and_pipe_name_the_same_grains_in_the_order_of_the_image() {
-    for style in STYLES {
+    for style in Style::ALL {
         let image = several_tables(style).build().image;
         let [file, pipe] = Bytes::both(&image).map(|mut source| {
             let mut all = shapes(&mut source, Order::Source);
@@ -27,7 +27,7 @@ fn file_and_pipe_name_the_same_grains_in_the_order_of_the_image() {
 
 #[test]
 fn a_file_is_named_in_virtual_order_when_asked() {
-    for style in STYLES {
+    for style in Style::ALL {
         // Producers write the grains of a stream in order.
         let shuffle = (style == Style::Sparse).then_some(1);
         let image = Vmdk { shuffle, ..several_tables(style) }.build().image;

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn every_cut_is_an_error() {
-    for style in STYLES {
+    for style in Style::ALL {
         let spec = small(style);
         let built = spec.build();
         // qemu writes no end-of-stream marker but may leave zeroes that look like one; the tables in front prove that all came.
