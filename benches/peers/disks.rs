@@ -1,6 +1,7 @@
 //! The disks that everybody has to bring forth, and the images of them.
 
 use std::collections::hash_map::DefaultHasher;
+use std::env;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
@@ -176,7 +177,11 @@ impl Store<'_> {
                 let status = (self.shell)(command).env("disk", &disk).env("image", path).status().unwrap();
                 assert!(status.success(), "{command}: {status}");
             }
-            Make::Shuffled => shuffled(&disk, path).unwrap(),
+            Make::Shuffled => {
+                let program = env::current_exe().unwrap();
+                let status = Command::new(program).arg("--shuffle").arg(&disk).arg(path).status().unwrap();
+                assert!(status.success(), "shuffling {}: {status}", disk.display());
+            }
         })
     }
 
@@ -274,7 +279,7 @@ fn noise(disk: &Path, size: u64) -> io::Result<()> {
 }
 
 /// `disk` as a qcow2 whose clusters were written in no order.
-fn shuffled(disk: &Path, image: &Path) -> io::Result<()> {
+pub fn shuffled(disk: &Path, image: &Path) -> io::Result<()> {
     let disk = fs::read(disk)?;
     let mut qcow2 = Qcow2 { shuffle: Some(1), ..Qcow2::new(disk.len() as u64) };
     let size = usize::try_from(qcow2.cluster_size()).unwrap();

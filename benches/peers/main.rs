@@ -68,6 +68,10 @@ struct Args {
     #[arg(long)]
     write: Option<PathBuf>,
 
+    /// Write a disk as a qcow2 whose clusters are in no order. In a process of its own: what that takes would be counted with everybody's memory
+    #[arg(long, hide = true, num_args = 2, value_names = ["DISK", "IMAGE"])]
+    shuffle: Option<Vec<PathBuf>>,
+
     /// What cargo says to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -104,6 +108,10 @@ impl Outcome {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some([disk, image]) = args.shuffle.as_deref() {
+        disks::shuffled(disk, image).unwrap();
+        return ExitCode::SUCCESS;
+    }
     // In one line, as it is said again at the end.
     panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     // Without `--bench` it is `cargo test` that calls.

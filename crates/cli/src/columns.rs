@@ -1,6 +1,6 @@
 //! Tables for people.
 
-use crate::escape;
+use diskferry_remote::escape;
 
 /// Cells under each other, two spaces between columns. What stands in them may be anybody's words.
 pub fn text(lines: &[Vec<String>]) -> String {

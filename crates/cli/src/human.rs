@@ -4,9 +4,9 @@ use std::fmt::Display;
 
 use diskferry::format::Detail;
 use diskferry::{Inspection, Report};
+use diskferry_remote::escape;
 use diskferry_remote::oci::{Copied, Pushed};
 
-use crate::escape;
 use crate::size::iec;
 
 /// Names and values under each other, values aligned.

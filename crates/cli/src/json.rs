@@ -5,10 +5,10 @@ use std::ffi::OsStr;
 use diskferry::format::{Detail, ImageInfo};
 use diskferry::{Error, Inspection, Report};
 use diskferry_remote::Sandbox;
+use diskferry_remote::escape;
 use diskferry_remote::oci::{Copied, Pushed};
 use serde_json::{Map, Value, json};
 
-use crate::escape;
 use crate::exit::Failure;
 
 /// `value` as it is printed.

@@ -6,7 +6,6 @@ mod columns;
 mod convert;
 mod copy;
 mod deadline;
-mod escape;
 mod exit;
 mod gc;
 mod generate;

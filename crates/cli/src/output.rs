@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use crate::escape;
+use diskferry_remote::escape;
+
 use crate::exit::Failure;
 
 /// Writes a result. Somebody who stopped listening, as `head` does, has what they wanted.

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diskferry::{Activity, Progress};
+use diskferry_remote::escape::{for_json, for_people};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::args::When;
-use crate::escape::{for_json, for_people};
 use crate::output;
 use crate::size::iec;
 

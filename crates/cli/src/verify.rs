@@ -1,13 +1,14 @@
 //! `diskferry verify`.
 
 use diskferry::{Error, Kind, Progress};
+use diskferry_remote::escape;
 use diskferry_remote::oci::stock::Verdict;
 use serde_json::json;
 
 use crate::args::VerifyArgs;
 use crate::exit::Failure;
 use crate::size::iec;
-use crate::{escape, json, output, signals};
+use crate::{json, output, signals};
 
 /// Reads the images of a store, and says which are not whole.
 pub fn run(args: VerifyArgs) -> Result<(), Failure> {

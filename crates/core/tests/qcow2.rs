@@ -317,6 +317,26 @@ fn what_versions_and_clusters_rule_out_gives_its_error() {
         };
         assert_eq!(refused(small.clone(), &extension), "qcow2-extension-length", "{kind}, {len}");
     }
+    // Those that QEMU knows have a length of their own.
+    let known = |kind, len: u64| {
+        let image = Qcow2 { crypt_method: 2, ..small.clone() };
+        let mut image = image.fill(1).build().image;
+        poke(&mut image, Field::be(112, 4), kind);
+        poke(&mut image, Field::be(116, 4), len);
+        image
+    };
+    for (kind, lengths) in [(0xe279_2aca, 0..16), (0x2385_2875, 24..25), (0x0537_be77, 16..17)] {
+        for len in [0, 1, 15, 16, 17, 23, 24, 25] {
+            let code = refusal(&known(kind, len), &Options::default()).code();
+            let expected = if lengths.contains(&len) { "qcow2-encrypted" } else { "qcow2-extension-length" };
+            assert_eq!(code, expected, "{kind:#x}, {len}");
+        }
+    }
+    let luks_of_a_plain_disk = |built: &mut Built| {
+        poke(&mut built.image, Field::be(112, 4), 0x0537_be77);
+        poke(&mut built.image, Field::be(116, 4), 16);
+    };
+    assert_eq!(refused(small.clone(), &luks_of_a_plain_disk), "qcow2-encryption-extension");
     // Four bytes of the first cluster are left for it.
     let long_header = |built: &mut Built| poke(&mut built.image, field::HEADER_LENGTH, 508);
     let smallest = Qcow2 { cluster_bits: 9, ..Qcow2::new(64 << 10) };

@@ -7,6 +7,7 @@ mod access;
 mod address;
 mod checksum_file;
 mod client;
+pub mod escape;
 mod failure;
 mod guard;
 pub mod http;

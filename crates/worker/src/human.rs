@@ -1,8 +1,17 @@
-//! Sizes and times as people read them.
+//! What people read: lines on stderr, sizes, times.
 
+use std::io::{self, Write};
 use std::time::SystemTime;
 
+use diskferry_remote::escape;
+
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+/// Tells people something, on one line of stderr. A log is shown in terminals, and what is told may be the text of a server or of an image.
+pub fn say(text: &str) {
+    // Where stderr is closed there is nobody to tell that it is.
+    let _ = writeln!(io::stderr().lock(), "diskferry-worker: {}", escape::for_people(text));
+}
 
 /// `bytes` with one decimal, in binary units: `2.2 GiB`.
 pub fn iec(bytes: u64) -> String {

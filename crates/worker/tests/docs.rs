@@ -78,6 +78,7 @@ fn every_key_of_the_termination_message_is_on_the_page() {
         cdrom: Some(false),
         digest: Some("sha256:0".into()),
         preallocated: Some(false),
+        warnings: Vec::new(),
     };
     board.ready(facts, "").unwrap();
     let failed = Board::new("", Outlets::none(Work::Import));

@@ -87,6 +87,54 @@ fn an_image_goes_to_a_registry_and_from_there_to_a_volume() {
 }
 
 #[test]
+fn what_is_odd_about_an_image_is_told_to_people_and_to_programs() {
+    // One partition, of half a GiB, on a disk of a MiB.
+    let mut disk = vec![7; MIB];
+    disk[446..510].fill(0);
+    disk[450] = 0x83;
+    disk[454..462].copy_from_slice(&[0, 8, 0, 0, 0, 0, 16, 0]);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let nginx = nginx(&[("cut.raw", &disk)]);
+    let pod = from_url(&nginx.url(Origin::Plain, "/cut.raw"));
+    let ended = pod.import();
+    ended.assert_good();
+    let status = pod.status();
+    let [warning] = &**status["warnings"].as_array().unwrap() else { panic!("{status}") };
+    let warning = warning.as_str().unwrap();
+    assert!(warning.contains("partition table"), "{warning}");
+    let stderr = String::from_utf8(ended.output.stderr).unwrap();
+    assert!(stderr.contains(&format!("diskferry-worker: warning: {warning}\n")), "{stderr}");
+}
+
+#[test]
+fn what_a_server_says_moves_no_terminal_that_shows_the_log() {
+    let (image, _) = qcow2();
+    let (nginx, registry) = (nginx(&[("a.qcow2", &image)]), Server::start());
+    let said = r#"{"errors":[{"code":"DENIED","message":"no\u001b[2J\u009b1m\u202e"}]}"#;
+    let head = format!("HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}", said.len());
+    let answer = Answer::raw(format!("{head}\r\n\r\n{said}"));
+    registry.put("/v2/vi/a/blobs/uploads/", File::new(vec![]).posts(answer));
+    let endpoint = format!("{}/vi/a:1", registry.address());
+    let pod = Pod::new(&[
+        ("IMPORTER_SOURCE", "http"),
+        ("IMPORTER_ENDPOINT", &nginx.url(Origin::Plain, "/a.qcow2")),
+        ("IMPORTER_DESTINATION_ENDPOINT", &endpoint),
+        ("DISKFERRY_DESTINATION_PLAIN_HTTP", "true"),
+    ]);
+    let ended = pod.import();
+    ended.assert_bad(5, "target-denied");
+    let meant = "no\u{1b}[2J\u{9b}1m\u{202e}";
+    assert!(ended.termination["error-message"].as_str().unwrap().contains(meant), "{:?}", ended.termination);
+    assert!(ended.events.last().unwrap()["message"].as_str().unwrap().contains(meant));
+    let [log, events] = [ended.output.stderr, ended.output.stdout].map(|text| String::from_utf8(text).unwrap());
+    let [left, status] = ["termination", "status"].map(|name| fs::read_to_string(pod.path(name)).unwrap());
+    assert!(log.contains(r"no\u{1b}[2J\u{9b}1m\u{202e}"), "{log}");
+    for text in [&log, &events, &left, &status] {
+        assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text}");
+    }
+}
+
+#[test]
 fn a_container_image_is_copied_from_registry_to_registry_as_it_is() {
     let (image, _) = qcow2();
     let (nginx, registry, other) =

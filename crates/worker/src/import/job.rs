@@ -58,7 +58,7 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
         cdrom: Some(format == "iso"),
         format: Some(format),
         digest: Some(copied.digest.to_string()),
-        preallocated: None,
+        ..Facts::default()
     })
 }
 
@@ -243,6 +243,7 @@ fn found_out(found: &Inspection) -> Facts {
         unpacked_size: found.unpacked_size,
         format: Some(found.image.format.to_owned()),
         cdrom: Some(found.image.cdrom),
+        warnings: found.image.warnings.clone(),
         ..Facts::default()
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{Order, Volume};
 use super::volume::{TEMPORARY, dir};
+use crate::human::say;
 
 /// What a journal begins with, so that others are not misunderstood.
 const VERSION: u32 = 1;
@@ -72,7 +73,7 @@ impl Journal {
         let text = fs::read(&self.path).ok()?;
         let begun = self.read(&text);
         if let Err(why) = &begun {
-            eprintln!("diskferry-worker: the disk that was begun cannot be gone on with: {why}");
+            say(&format!("the disk that was begun cannot be gone on with: {why}"));
         }
         begun.ok()
     }

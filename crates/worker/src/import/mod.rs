@@ -19,6 +19,7 @@ use diskferry_remote::signals;
 
 use self::clock::Clock;
 use self::order::{Environment, Order};
+use crate::human::say;
 use crate::serve::{self, Server};
 use crate::settings::{Unusable, Values, parse};
 use crate::status::{Board, Facts, Outlets, Phase, Reason, Work};
@@ -99,6 +100,9 @@ pub fn serve(values: &Values, board: &Board) -> Result<Option<Server>, Unusable>
 pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_pull: bool, is_zero: bool) -> u8 {
     match outcome {
         Ok(facts) => {
+            for warning in &facts.warnings {
+                say(&format!("warning: {warning}"));
+            }
             // Only a signal can have been faster, and the image is there all the same.
             let _ = board.ready(facts, "the image is there");
             0
@@ -108,7 +112,7 @@ pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_pull: bool, is_z
             signals::exit_code()
         }
         Err(verdict) => {
-            eprintln!("diskferry-worker: {}", verdict.message);
+            say(&verdict.message);
             let reason =
                 if is_pull && verdict.kind == Some(Kind::Source) { Reason::ImagePullFailed } else { verdict.reason() };
             let _ = board.fail_for(reason, &verdict);

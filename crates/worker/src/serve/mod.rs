@@ -56,7 +56,7 @@ pub fn answer(board: &Board, method: &Method, path: &str) -> Option<Response<Bod
             _ => text(StatusCode::OK, TEXT, "ok\n"),
         }),
         "/status" => {
-            let status = serde_json::to_string(&board.snapshot()).unwrap_or_default() + "\n";
+            let status = board.snapshot().json() + "\n";
             Some(text(StatusCode::OK, "application/json", status))
         }
         _ => None,

@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use diskferry_remote::escape::for_json;
 use serde::Serialize;
 
 use self::meter::Meter;
 use self::termination::Ending;
-use crate::human::{iec, rfc3339};
+use crate::human::{iec, rfc3339, say};
 use crate::verdict::Verdict;
 
 pub use self::phase::{Condition, Phase, Reason};
@@ -256,11 +257,11 @@ impl Board {
         }
         let snapshot = state.snapshot();
         if let Some(path) = status_file {
-            let text = serde_json::to_string(&snapshot).unwrap_or_default();
+            let text = snapshot.json();
             complain("status file", termination::replace(path, &text));
         }
         if *events {
-            let line = serde_json::to_string(&Event { event, snapshot: &snapshot }).unwrap_or_default();
+            let line = for_json(&serde_json::to_string(&Event { event, snapshot: &snapshot }).unwrap_or_default());
             // A log that nobody reads is no reason to lose an image.
             let _ = writeln!(io::stdout().lock(), "{line}");
         }
@@ -283,6 +284,7 @@ impl State {
             format: facts.format.clone(),
             cdrom: facts.cdrom,
             digest: facts.digest.clone(),
+            warnings: facts.warnings.clone(),
             passed: self.meter.passed(),
             average_speed: self.meter.average(now),
             current_speed: self.meter.current(now),
@@ -330,7 +332,7 @@ fn whole(percent: f64) -> u32 {
 /// Says that somebody could not be told; that alone does not end the work.
 fn complain(what: &str, written: io::Result<()>) {
     if let Err(error) = written {
-        let _ = writeln!(io::stderr().lock(), "diskferry-worker: the {what} cannot be written: {error}");
+        say(&format!("the {what} cannot be written: {error}"));
     }
 }
 
@@ -398,12 +400,14 @@ mod tests {
     fn what_is_known_stays_known() {
         let board = board();
         board.learn(Facts { stored_size: Some(1 << 20), cdrom: Some(true), ..Facts::default() });
+        board.learn(Facts { warnings: vec!["odd".into()], ..Facts::default() });
         board.learn(Facts { unpacked_size: Some(5 << 30), ..Facts::default() });
         let found = serde_json::to_value(board.snapshot()).unwrap();
         assert_eq!(found["stored-size"], 1 << 20);
         assert_eq!(found["stored-size-human"], "1 MiB");
         assert_eq!(found["unpacked-size-human"], "5 GiB");
         assert_eq!(found["cdrom"], true);
+        assert_eq!(found["warnings"], serde_json::json!(["odd"]));
         assert!(found.get("digest").is_none());
         assert_eq!(found["conditions"][0]["type"], "DatasourceReady");
         assert_eq!(found["conditions"][0]["status"], "Unknown");

@@ -1,5 +1,6 @@
 //! What is known at one moment, as programs read it: at `GET /status`, in the status file and in the events.
 
+use diskferry_remote::escape::for_json;
 use serde::Serialize;
 
 use super::phase::{Condition, Phase, Reason};
@@ -20,19 +21,24 @@ pub struct Facts {
     pub digest: Option<String>,
     /// Whether room was reserved for the whole disk.
     pub preallocated: Option<bool>,
+    /// What people should know of the image, and what does not keep it from being carried.
+    pub warnings: Vec<String>,
 }
 
 impl Facts {
     /// Takes over what `news` knows, and says whether that was anything new.
     pub(super) fn learn(&mut self, news: Self) -> bool {
         let before = self.clone();
-        let Self { stored_size, unpacked_size, format, cdrom, digest, preallocated } = news;
+        let Self { stored_size, unpacked_size, format, cdrom, digest, preallocated, warnings } = news;
         self.stored_size = stored_size.or(self.stored_size);
         self.unpacked_size = unpacked_size.or(self.unpacked_size);
         self.format = format.or(self.format.take());
         self.cdrom = cdrom.or(self.cdrom);
         self.digest = digest.or(self.digest.take());
         self.preallocated = preallocated.or(self.preallocated);
+        if !warnings.is_empty() {
+            self.warnings = warnings;
+        }
         *self != before
     }
 }
@@ -72,6 +78,8 @@ pub struct Snapshot {
     /// Digest of the container image or of the source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What people should know of the image.
+    pub warnings: Vec<String>,
     /// Bytes of the source that have passed, those of earlier attempts included.
     pub passed: u64,
     /// Bytes a second since the work has begun.
@@ -89,4 +97,11 @@ pub struct Snapshot {
     /// How it ended, if it ended badly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Verdict>,
+}
+
+impl Snapshot {
+    /// As one line of JSON, with nothing that a terminal would obey.
+    pub fn json(&self) -> String {
+        for_json(&serde_json::to_string(self).unwrap_or_default())
+    }
 }

@@ -54,7 +54,13 @@ struct RawExtension {
 }
 
 const EXTENSION_END: u32 = 0;
+const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
+const EXTENSION_BITMAPS: u32 = 0x2385_2875;
+const EXTENSION_ENCRYPTION: u32 = 0x0537_be77;
 const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
+
+/// The encryption method of what begins with a header of LUKS.
+const LUKS: u32 = 2;
 
 const DIRTY: u64 = 1 << 0;
 const CORRUPT: u64 = 1 << 1;
@@ -310,7 +316,7 @@ fn describe(source: &mut dyn Source, header: &Header, raw: &RawHeader, v3: Optio
     match raw.crypt_method.get() {
         0 => {}
         1 => refuse("encrypted", "the image is encrypted with AES: decrypt it first".into()),
-        2 => refuse("encrypted", "the image is encrypted with LUKS: decrypt it first".into()),
+        LUKS => refuse("encrypted", "the image is encrypted with LUKS: decrypt it first".into()),
         method => refuse("encryption-method", format!("unknown encryption method {method}")),
     }
     Ok(ImageInfo {
@@ -350,6 +356,7 @@ fn read_extensions(
         if kind == EXTENSION_END {
             break;
         }
+        check_extension(kind, len, raw.crypt_method.get(), at)?;
         at = at.saturating_add(head);
         if kind == EXTENSION_DATA_FILE {
             data_file = Some(read_name(source, at, len.min(u64::from(MAX_BACKING_NAME)), "the data file's name")?);
@@ -357,6 +364,27 @@ fn read_extensions(
         at = at.saturating_add(len.next_multiple_of(8));
     }
     Ok(data_file)
+}
+
+/// Extensions that are not needed to read the disk, and that QEMU takes at these lengths only.
+fn check_extension(kind: u32, len: u64, crypt_method: u32, at: u64) -> Result<()> {
+    let (name, lengths) = match kind {
+        EXTENSION_BACKING_FORMAT => ("the backing file's format", 0..=15_u64),
+        EXTENSION_BITMAPS => ("the bitmaps", 24..=24),
+        EXTENSION_ENCRYPTION => ("the encryption header", 16..=16),
+        _ => return Ok(()),
+    };
+    if !lengths.contains(&len) {
+        let most = lengths.end();
+        let allowed = if lengths.contains(&0) { format!("up to {most}") } else { most.to_string() };
+        let what = format!("the header extension of {name} has {len} bytes, allowed are {allowed}");
+        return Err(Error::corrupt(FORMAT, "extension-length", at, what));
+    }
+    if kind == EXTENSION_ENCRYPTION && crypt_method != LUKS {
+        let what = format!("there is a header of LUKS, and the encryption method is {crypt_method}, not {LUKS}");
+        return Err(Error::corrupt(FORMAT, "encryption-extension", at, what));
+    }
+    Ok(())
 }
 
 fn read_backing_name(source: &mut dyn Source, header: &Header, raw: &RawHeader) -> Result<Option<String>> {

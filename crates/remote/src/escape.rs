@@ -1,4 +1,4 @@
-//! Text from an image or a file name, made safe to print: a backing file's name can hold terminal commands.
+//! Text from an image, a server or a file name, made safe to print: a backing file's name can hold terminal commands.
 
 use std::fmt::Write;
 
