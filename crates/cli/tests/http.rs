@@ -5,6 +5,8 @@ mod common;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::iter;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -109,6 +111,20 @@ fn looking_at_a_url_says_what_it_is_and_no_secrets() {
     assert_silent_about_secrets(&output);
     let output = run(["info", "--full", &lab.url()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_waited_for_half_a_minute() {
+    // Linux lets nobody in where as many are waiting as may.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+    let waiting: Vec<_> = iter::from_fn(connect).take(20_000).collect();
+    let began = Instant::now();
+    let output = run(["info", "--json", "--retries", "0", "--stall-timeout", "300", &format!("http://{address}/a")]);
+    let took = began.elapsed();
+    assert_eq!((output.status.code(), &json(&output)["error"]["code"]), (Some(4), &json!("source-unreachable")));
+    assert!((30..45).contains(&took.as_secs()), "{took:?} with {} in front", waiting.len());
 }
 
 #[test]

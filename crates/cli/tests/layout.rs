@@ -241,6 +241,39 @@ fn indexes_without_end_are_refused() {
 }
 
 #[test]
+fn the_documents_of_an_image_may_have_64_mib_together() {
+    const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    const LARGEST: usize = 4 << 20;
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", &lab.image)], "");
+    let text = fs::read(lab.layout.path(&image.digest)).unwrap();
+    // The same manifest sixteen times, each padded in its own way. What is behind it in the index is as long whatever the last one's size.
+    let mut index = |last: usize| {
+        let sizes = (0..16).map(|at| (at, if at == 15 { last } else { LARGEST }));
+        let padded = sizes.map(|(at, size)| {
+            let mut bytes = [&vec![b' '; at][..], &text].concat();
+            bytes.resize(size, b' ');
+            lab.layout.blob(MANIFEST, &bytes)
+        });
+        let index = lab.layout.index(&padded.collect::<Vec<_>>());
+        lab.layout.name(&index, &format!("last-{last}"));
+        index.size
+    };
+    let just_enough = LARGEST - index(LARGEST);
+    index(just_enough);
+    index(just_enough + 1);
+    let copy = |last: usize| {
+        let to = format!("oci:{}:a", lab.dir.path().join(format!("copy-{last}")).display());
+        run(["copy", "--json", &lab.source(&format!("last-{last}")), &to])
+    };
+    let copied = copy(just_enough);
+    assert!(copied.status.success(), "{copied:?}");
+    let refused = copy(just_enough + 1);
+    assert_fails(&refused, 3);
+    assert_eq!(json(&refused)["error"]["code"], "oci-document-size");
+}
+
+#[test]
 fn names_that_are_not_there_are_said_so() {
     let mut lab = Lab::new();
     assert_fails(&run(["info", &lab.source("v1")]), 4);

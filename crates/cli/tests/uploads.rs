@@ -87,6 +87,8 @@ struct Faulty {
     upload: Vec<u8>,
     blobs: BTreeMap<String, Vec<u8>>,
     manifest: Option<Vec<u8>>,
+    /// What it says is the digest of a manifest.
+    claimed: Option<String>,
     turn: u32,
     asked: Vec<String>,
     /// Fewest bytes of a chunk that is not the last, which is said.
@@ -193,7 +195,8 @@ impl Faulty {
             }
             "PUT" if path.contains("/manifests/") => {
                 this.manifest = Some(body);
-                (201, String::new())
+                let claimed = this.claimed.as_ref().map(|digest| format!("Docker-Content-Digest: {digest}\r\n"));
+                (201, claimed.unwrap_or_default())
             }
             "PUT" if !this.closing.is_empty() => {
                 let left = this.upload.len() - this.closing.remove(0);
@@ -289,6 +292,22 @@ fn a_blob_that_lost_something_when_it_was_closed_is_complete_before_it_is_closed
     state.lock().unwrap().closing = vec![39 << 20];
     lab.pushes(&host, &[]);
     assert_eq!(state.lock().unwrap().asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
+}
+
+#[test]
+fn a_manifest_that_the_registry_has_another_digest_for_is_a_mismatch() {
+    let lab = Lab::new();
+    let manifest = lab.stored()["manifest-digest"].as_str().unwrap().to_owned();
+    let (host, state) = Faulty::start(&[]);
+    state.lock().unwrap().claimed = Some(manifest.clone());
+    lab.pushes(&host, &[]);
+    let other = format!("sha256:{}", "0".repeat(64));
+    state.lock().unwrap().claimed = Some(other.clone());
+    let output = lab.push(&lab.source, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let error = &json(&output)["error"];
+    let said = error["message"].as_str().unwrap();
+    assert!(error["code"] == "mismatch" && said.contains(&manifest) && said.contains(&other), "{error}");
 }
 
 #[test]
