@@ -58,6 +58,29 @@ fn a_stream_of_noise_ends_without_what_looks_like_an_end() {
 }
 
 #[test]
+fn a_marker_of_vsphere_that_no_specification_knows_is_passed_over() {
+    let scratch = Scratch::new();
+    let raw = scratch.write("raw", &[Random::new(1).bytes(300 << 10), vec![7; 200 << 10]].concat());
+    let image = vmdk_of(&raw, "subformat=streamOptimized");
+    let mut bytes = fs::read(&image).unwrap();
+    let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    // Directories of one table each, which name the grains by sector.
+    let tables = [48, 56].map(|at| number(&bytes, number(&bytes, at) as usize * 512) as usize * 512);
+    let second = number(&bytes, tables[0] + 4) as usize;
+    let mut marker = vec![0; 512];
+    marker[12] = 4;
+    bytes.splice(second * 512..second * 512, marker);
+    for entry in tables.into_iter().flat_map(|table| (table..).step_by(4).take(512)) {
+        let sector = number(&bytes, entry);
+        if sector as usize >= second {
+            bytes[entry..entry + 4].copy_from_slice(&(sector + 1).to_le_bytes());
+        }
+    }
+    let bent = scratch.write("bent.vmdk", &bytes);
+    assert_as_qemu_reads(&scratch, &bent);
+}
+
+#[test]
 fn an_empty_disk_and_one_written_in_any_order() {
     let scratch = Scratch::new();
     for options in ["subformat=monolithicSparse,zeroed_grain=on", "subformat=streamOptimized"] {

@@ -18,6 +18,8 @@ const END_OF_STREAM: u32 = 0;
 const TABLE: u32 = 1;
 const DIRECTORY: u32 = 2;
 pub(super) const FOOTER: u32 = 3;
+/// Of vSphere, among grains and rarely; in no specification. Nothing follows it.
+const UNSPECIFIED: u32 = 4;
 
 /// Names the grains as they come, and what lies between them where tables come that say so.
 pub(super) struct Markers {
@@ -239,8 +241,12 @@ impl Markers {
             TABLE => self.header.table_len().div_ceil(SECTOR),
             DIRECTORY => self.header.directory_len().div_ceil(SECTOR),
             FOOTER => 1,
+            UNSPECIFIED if self.is_among_grains() => {
+                self.advance(SECTOR)?;
+                return self.forbid_tables(at);
+            }
             _ => {
-                let what = format!("a marker of type {kind}; known are 0 to 3");
+                let what = format!("a marker of type {kind}; known are 0 to 3, and 4 among grains");
                 return Err(Error::corrupt(FORMAT, "marker-type", at, what));
             }
         };
@@ -275,6 +281,11 @@ impl Markers {
             (Proof::Behind(_, Passed::Directory(_)), Some(place), TABLE) => !place.copies.is_second(),
             _ => false,
         }
+    }
+
+    /// Whether nothing has come that follows all grains.
+    fn is_among_grains(&self) -> bool {
+        !matches!(&self.proof, Proof::Behind(_, passed) if *passed != Passed::Grains)
     }
 
     /// Whether a sector of zeroes may be what Xen Orchestra puts between grains and tables, and no end of the stream.

@@ -55,6 +55,7 @@ fn each_field_of_the_header() {
         (Sparse, field::TABLE_ENTRIES, 0, "vmdk-table-entries"),
         (Sparse, field::TABLE_ENTRIES, 513, "vmdk-table-entries"),
         (Sparse, field::REDUNDANT_OFFSET, 1 << 55, "vmdk-offset-range"),
+        (Sparse, field::REDUNDANT_OFFSET, (1 << 54) - 1, "vmdk-offset-range"),
         (Sparse, field::DIRECTORY_OFFSET, 0, "vmdk-tables-overlap"),
         (Sparse, field::DIRECTORY_OFFSET, 1 << 55, "vmdk-offset-range"),
         (Sparse, field::DIRECTORY_OFFSET, ONES, "vmdk-directory-at-end"),
@@ -160,7 +161,8 @@ fn markers_that_are_no_grains() {
     let spec = several_tables(Style::StreamTail);
     for (marker, field, value, code) in [
         (1, field::MARKER_VALUE, 5, "vmdk-marker-length"),
-        (1, field::MARKER_TYPE, 4, "vmdk-marker-type"),
+        (1, field::MARKER_TYPE, 5, "vmdk-marker-type"),
+        (2, field::MARKER_TYPE, 5, "vmdk-marker-type"),
         (1, field::MARKER_TYPE, 2, "vmdk-marker-length"),
         (2, field::MARKER_VALUE, 0, "vmdk-marker-length"),
         (2, field::MARKER_TYPE, 3, "vmdk-not-this-format"),
