@@ -119,7 +119,12 @@ async fn accept(
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let room = Arc::new(Semaphore::new(MOST));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let permit = tokio::select! {
+            permit = Arc::clone(&room).acquire_owned() => permit,
+            // Whoever takes all the places does not keep us from ending.
+            _ = stopped.changed() => return,
+        };
+        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
@@ -154,12 +159,14 @@ async fn connection(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + 
         let nothing = || text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "nothing is here\n");
         async move { Ok::<_, Infallible>(found.unwrap_or_else(nothing)) }
     });
-    // A client that goes away is none of our trouble.
-    let _ = http1::Builder::new()
+    // One answer for each connection, and so long for it: places are few, and probes want one of them.
+    let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away is none of our trouble.
+    let _ = timeout(PATIENCE * 2, conversation).await;
 }
 
 #[cfg(test)]
@@ -206,6 +213,33 @@ mod tests {
         let began = std::time::Instant::now();
         drop(server);
         assert!(began.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn clients_who_take_all_the_places_do_not_keep_the_server_from_ending() {
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), None, &board()).unwrap();
+        let connect = |_| TcpStream::connect(server.address()).unwrap();
+        let silent: Vec<_> = (0..MOST + 6).map(connect).collect();
+        // Until they have their places.
+        std::thread::sleep(Duration::from_millis(300));
+        let began = std::time::Instant::now();
+        drop(server);
+        assert!(began.elapsed() < Duration::from_secs(5), "{} clients", silent.len());
+    }
+
+    #[test]
+    fn who_has_been_answered_gives_the_place_back() {
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), None, &board()).unwrap();
+        let ask = |_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream
+        };
+        let began = std::time::Instant::now();
+        // Nobody of them goes away.
+        let asking: Vec<_> = (0..MOST * 2).map(ask).collect();
+        assert!(get(server.address(), "GET /healthz").starts_with("HTTP/1.1 200"), "{} clients", asking.len());
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
     }
 
     #[test]

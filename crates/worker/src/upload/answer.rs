@@ -1,9 +1,10 @@
 //! What whoever sends an image is told: one line of JSON that a person can read as it stands.
 
 use diskferry::Kind;
+use diskferry_remote::escape::for_json;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::intake::{Outcome, Place, Refusal};
 use crate::serve::{Body, text};
@@ -27,13 +28,18 @@ const AGAIN: HeaderValue = HeaderValue::from_static("5");
 /// An answer with an error in it.
 pub fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let object = json!({ "error": { "code": code, "message": message } });
-    let mut answer = text(status, JSON, format!("{object}\n"));
+    let mut answer = text(status, JSON, line(&object));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(RETRY_AFTER, AGAIN);
     }
     // What is left of the body is read for a while and then no more.
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
+}
+
+/// `object` on a line. It may have the words of a registry in it, and whoever has sent the image may be at a terminal.
+fn line(object: &Value) -> String {
+    for_json(&object.to_string()) + "\n"
 }
 
 /// What is known of the image.
@@ -44,7 +50,7 @@ pub fn status(board: &Board, place: Place) -> Response<Body> {
         object.insert("upload-length".into(), json!(place.total));
         object.insert("upload-busy".into(), json!(place.is_busy));
     }
-    placed(text(StatusCode::OK, JSON, format!("{object}\n")), place)
+    placed(text(StatusCode::OK, JSON, line(&object)), place)
 }
 
 /// The same, with where to go on in the headers.
@@ -75,7 +81,7 @@ fn refused(verdict: &Verdict) -> Response<Body> {
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let object = json!({ "error": verdict });
-    let mut answer = text(status, JSON, format!("{object}\n"));
+    let mut answer = text(status, JSON, line(&object));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
