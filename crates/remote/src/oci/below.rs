@@ -1,8 +1,12 @@
 //! What a document of a store names, whether it is understood or not: something has to stay whole, or to be copied, as well if it is no disk
 //! image.
 
+use std::fmt;
+
 use diskferry::{Error, Result};
-use serde_json::Value;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::DEPTH;
 use super::manifest::{Descriptor, json};
@@ -29,26 +33,112 @@ impl Below {
             let what = format!("indexes lie in one another, more than {DEPTH} deep");
             return Err(Error::corrupt(FORMAT, "index-depth", 0, what));
         }
-        let value: Value = json(bytes, "manifest")?;
-        let list = |name: &str| -> Result<Vec<Descriptor>> {
-            let Some(found) = value.get(name).filter(|found| !found.is_null()) else { return Ok(Vec::new()) };
-            let found = if found.is_array() { found.clone() } else { Value::Array(vec![found.clone()]) };
-            let found: Option<Vec<Descriptor>> = serde_json::from_value(found).ok();
-            let found = found.filter(|found: &Vec<Descriptor>| found.len() <= DESCRIPTORS);
-            found.ok_or_else(|| {
-                Error::corrupt(FORMAT, "manifest", 0, format!("{name:?} of the manifest has no descriptors"))
-            })
-        };
-        let documents = list("manifests")?;
-        let mut blobs = list("config")?;
-        blobs.extend(list("layers")?);
-        // Of artifact manifests that were in a draft of the specification.
-        blobs.extend(list("blobs")?);
-        if documents.is_empty() && blobs.is_empty() && value.get("manifests").is_none() {
+        let Document { manifests, config, layers, blobs, subject } = json(bytes, "manifest")?;
+        // The last ones are of artifact manifests that were in a draft of the specification.
+        let named: Vec<_> = [config, layers, blobs].into_iter().filter_map(|Named(named)| named).flatten().collect();
+        if manifests.0.is_none() && named.is_empty() {
             let what = "a manifest names neither layers nor other manifests";
             return Err(Error::corrupt(FORMAT, "manifest", 0, what));
         }
-        let subject = value.get("subject").and_then(|subject| subject.get("digest")).and_then(Value::as_str);
-        Ok(Self { documents, blobs, subject: subject.map(str::to_owned) })
+        let documents = manifests.0.unwrap_or_default();
+        Ok(Self { documents, blobs: named, subject: subject.map(|subject| subject.digest) })
+    }
+}
+
+/// An index, a manifest or an artifact. Read at once into what is needed: a tree of whatever stands there takes a hundred times its text.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    manifests: Named,
+    #[serde(default)]
+    config: Named,
+    #[serde(default)]
+    layers: Named,
+    #[serde(default)]
+    blobs: Named,
+    subject: Option<Subject>,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    digest: String,
+}
+
+/// What a field names: descriptors in a list, or one by itself.
+#[derive(Default)]
+struct Named(Option<Vec<Descriptor>>);
+
+impl<'de> Deserialize<'de> for Named {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(Names)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Named;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("descriptors")
+    }
+
+    fn visit_unit<E>(self) -> std::result::Result<Named, E> {
+        Ok(Named(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Named, A::Error> {
+        Ok(Named(Some(vec![Descriptor::deserialize(MapAccessDeserializer::new(map))?])))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Named, A::Error> {
+        let mut named = Vec::new();
+        while let Some(descriptor) = list.next_element()? {
+            if named.len() == DESCRIPTORS {
+                return Err(A::Error::custom("more descriptors than a document has room for"));
+            }
+            named.push(descriptor);
+        }
+        Ok(Named(Some(named)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUM: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn found(text: &str) -> std::result::Result<[usize; 2], String> {
+        let text = text.replace("ONE", &format!(r#"{{"digest":"{SUM}","size":3}}"#));
+        let below = Below::of(text.as_bytes(), 0).map_err(|error| error.code())?;
+        Ok([below.documents.len(), below.blobs.len()])
+    }
+
+    #[test]
+    fn whatever_names_something_is_understood() {
+        for (text, expected) in [
+            (r#"{"manifests":[ONE,ONE]}"#, [2, 0]),
+            (r#"{"manifests":[]}"#, [0, 0]),
+            (r#"{"config":ONE,"layers":[ONE,ONE],"subject":ONE}"#, [0, 3]),
+            (r#"{"config":null,"blobs":[ONE],"other":[[{}]]}"#, [0, 1]),
+        ] {
+            assert_eq!(found(text), Ok(expected), "{text}");
+        }
+        for (text, code) in [
+            (r#"{"layers":[]}"#, "oci-manifest"),
+            (r#"{"manifests":null}"#, "oci-manifest"),
+            (r#"{"layers":[{"":0}]}"#, "oci-document"),
+            (r#"{"layers":7}"#, "oci-document"),
+        ] {
+            assert_eq!(found(text), Err(code.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_document_names_more_than_it_may() {
+        let list = |count: usize| format!(r#"{{"layers":[{}]}}"#, vec!["ONE"; count].join(","));
+        assert_eq!(found(&list(DESCRIPTORS)), Ok([0, DESCRIPTORS]));
+        assert_eq!(found(&list(DESCRIPTORS + 1)), Err("oci-document".into()));
     }
 }
