@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use diskferry::{Activity, Progress};
-use diskferry_remote::escape::{for_json, for_people};
+use diskferry_remote::escape::{for_people, json_line};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -228,7 +228,7 @@ impl Json {
                 json!({ "attempt": attempt, "seconds": seconds, "why": **why })
             }),
         }});
-        let _ = writeln!(io::stderr().lock(), "{}", for_json(&line.to_string()));
+        let _ = writeln!(io::stderr().lock(), "{}", json_line(&line));
     }
 }
 

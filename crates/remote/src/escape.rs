@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 /// `text` on one line, with everything that a terminal would obey shown as an escape.
 pub fn for_people(text: &str) -> String {
     replace(text, |c, out| out.extend(c.escape_default()))
@@ -16,6 +18,11 @@ pub fn for_json(text: &str) -> String {
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         }
     })
+}
+
+/// `value` as one line of JSON, with the same escapes. What cannot be JSON is an empty line.
+pub fn json_line(value: &impl Serialize) -> String {
+    for_json(&serde_json::to_string(value).unwrap_or_default())
 }
 
 fn replace(text: &str, mut escape: impl FnMut(char, &mut String)) -> String {

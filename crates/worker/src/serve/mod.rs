@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use diskferry_remote::escape::json_line;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -56,7 +57,7 @@ pub fn answer(board: &Board, method: &Method, path: &str) -> Option<Response<Bod
             _ => text(StatusCode::OK, TEXT, "ok\n"),
         }),
         "/status" => {
-            let status = board.snapshot().json() + "\n";
+            let status = json_line(&board.snapshot()) + "\n";
             Some(text(StatusCode::OK, "application/json", status))
         }
         _ => None,
@@ -86,10 +87,18 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = watch::channel(());
+        let (stop, mut stopped) = watch::channel(());
         let board = board.clone();
         let acceptor = tls.map(TlsAcceptor::from);
-        let serve = move || runtime.block_on(accept(listener, acceptor, board, stopped));
+        let serve = move || {
+            runtime.block_on(async {
+                // Whatever it waits for: whoever takes all the places does not keep us from ending.
+                tokio::select! {
+                    () = accept(listener, acceptor, board) => {}
+                    _ = stopped.changed() => {}
+                }
+            });
+        };
         let thread = thread::Builder::new().name("metrics".into()).spawn(serve)?;
         Ok(Self { address, stop, thread: Some(thread) })
     }
@@ -110,26 +119,13 @@ impl Drop for Server {
     }
 }
 
-async fn accept(
-    listener: std::net::TcpListener,
-    acceptor: Option<TlsAcceptor>,
-    board: Board,
-    mut stopped: watch::Receiver<()>,
-) {
+/// Serves connections until the runtime ends.
+async fn accept(listener: std::net::TcpListener, acceptor: Option<TlsAcceptor>, board: Board) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let room = Arc::new(Semaphore::new(MOST));
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&room).acquire_owned() => permit,
-            // Whoever takes all the places does not keep us from ending.
-            _ = stopped.changed() => return,
-        };
-        let Ok(permit) = permit else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
-        };
-        let Ok((stream, _)) = accepted else {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, or of memory: asking again at once would only burn the processor.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;

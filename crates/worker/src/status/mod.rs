@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use diskferry_remote::escape::for_json;
+use diskferry_remote::escape::json_line;
 use serde::Serialize;
 
 use self::meter::Meter;
@@ -257,11 +257,10 @@ impl Board {
         }
         let snapshot = state.snapshot();
         if let Some(path) = status_file {
-            let text = snapshot.json();
-            complain("status file", termination::replace(path, &text));
+            complain("status file", termination::replace(path, &json_line(&snapshot)));
         }
         if *events {
-            let line = for_json(&serde_json::to_string(&Event { event, snapshot: &snapshot }).unwrap_or_default());
+            let line = json_line(&Event { event, snapshot: &snapshot });
             // A log that nobody reads is no reason to lose an image.
             let _ = writeln!(io::stdout().lock(), "{line}");
         }

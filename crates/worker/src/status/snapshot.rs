@@ -1,6 +1,5 @@
 //! What is known at one moment, as programs read it: at `GET /status`, in the status file and in the events.
 
-use diskferry_remote::escape::for_json;
 use serde::Serialize;
 
 use super::phase::{Condition, Phase, Reason};
@@ -97,11 +96,4 @@ pub struct Snapshot {
     /// How it ended, if it ended badly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Verdict>,
-}
-
-impl Snapshot {
-    /// As one line of JSON, with nothing that a terminal would obey.
-    pub fn json(&self) -> String {
-        for_json(&serde_json::to_string(self).unwrap_or_default())
-    }
 }

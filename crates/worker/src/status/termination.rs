@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use diskferry_remote::escape::for_json;
+use diskferry_remote::escape::json_line;
 use serde_json::{Map, Value, json};
 
 use super::phase::Phase;
@@ -98,7 +98,7 @@ impl Ending<'_> {
             }
         }
         put("duration", json!(nanoseconds));
-        for_json(&Value::Object(map).to_string())
+        json_line(&map)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What whoever sends an image is told: one line of JSON that a person can read as it stands.
 
 use diskferry::Kind;
-use diskferry_remote::escape::for_json;
+use diskferry_remote::escape::json_line;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> Response<Body> {
 
 /// `object` on a line. It may have the words of a registry in it, and whoever has sent the image may be at a terminal.
 fn line(object: &Value) -> String {
-    for_json(&object.to_string()) + "\n"
+    json_line(object) + "\n"
 }
 
 /// What is known of the image.

@@ -50,8 +50,8 @@ const GRAINS: std::ops::RangeInclusive<u64> = (4 << 10)..=(64 << 20);
 const MOST_TABLE_ENTRIES: u32 = 512;
 /// qemu's limit as well; 64 TiB at 4 KiB grains.
 const MOST_TABLES: u64 = 32 << 20;
-/// More bytes than anything has that the header names.
-const LONGEST: u64 = 1 << 40;
+/// What the header names begins in front of this byte: it is read at once, is shorter than 1 TiB, and ends where a file can end.
+const FARTHEST: u64 = (1 << 63) - (1 << 40);
 const LONGEST_DESCRIPTOR: u64 = (1 << 20) - 1;
 
 /// The checked header. Offsets and sizes are in bytes.
@@ -278,9 +278,7 @@ fn check_descriptor(raw: &Raw, at: u64) -> Result<Option<(u64, u64)>> {
 }
 
 fn bytes_of(sectors: u64, at: u64, what: &str) -> Result<u64> {
-    // What begins there is read at once, and ends at a byte that a file can have.
-    let most = i64::MAX.unsigned_abs().saturating_sub(LONGEST);
-    sectors.checked_mul(SECTOR).filter(|bytes| *bytes <= most).ok_or_else(|| {
+    sectors.checked_mul(SECTOR).filter(|bytes| *bytes < FARTHEST).ok_or_else(|| {
         Error::corrupt(FORMAT, "offset-range", at, format!("{what} is sector {sectors}, which no file can have"))
     })
 }
