@@ -57,27 +57,66 @@ fn a_stream_of_noise_ends_without_what_looks_like_an_end() {
     assert_carried(&vmdk_of(&raw, "subformat=streamOptimized"), &raw, &Options::default());
 }
 
+/// A number of a table, or of a marker.
+fn number(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
+}
+
+/// Where the entries are that name grains, in each of the two tables of a stream made by qemu-img.
+fn entries(bytes: &[u8]) -> [Vec<usize>; 2] {
+    [48, 56].map(|at| {
+        // The directories have one table each.
+        let table = number(bytes, number(bytes, at) * 512) * 512;
+        (table..).step_by(4).take(512).filter(|entry| number(bytes, *entry) > 0).collect()
+    })
+}
+
+/// Lays the grains of a stream made by qemu-img where `place` says: the next place of a grain that ends up to there.
+fn lay(image: &[u8], place: impl Fn(usize, usize) -> usize) -> Vec<u8> {
+    let [first, second] = entries(image);
+    let mut bent = image[..number(image, first[0]) * 512].to_vec();
+    for (index, (a, b)) in first.into_iter().zip(second).enumerate() {
+        let from = number(image, a) * 512;
+        let to = place(index, bent.len());
+        bent.resize(to, 0);
+        bent.extend_from_slice(&image[from..from + 12 + number(image, from + 8)]);
+        for entry in [a, b] {
+            bent[entry..entry + 4].copy_from_slice(&((to / 512) as u32).to_le_bytes());
+        }
+    }
+    bent
+}
+
 #[test]
 fn a_marker_of_vsphere_that_no_specification_knows_is_passed_over() {
     let scratch = Scratch::new();
     let raw = scratch.write("raw", &[Random::new(1).bytes(300 << 10), vec![7; 200 << 10]].concat());
-    let image = vmdk_of(&raw, "subformat=streamOptimized");
-    let mut bytes = fs::read(&image).unwrap();
-    let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
-    // Directories of one table each, which name the grains by sector.
-    let tables = [48, 56].map(|at| number(&bytes, number(&bytes, at) as usize * 512) as usize * 512);
-    let second = number(&bytes, tables[0] + 4) as usize;
-    let mut marker = vec![0; 512];
-    marker[12] = 4;
-    bytes.splice(second * 512..second * 512, marker);
-    for entry in tables.into_iter().flat_map(|table| (table..).step_by(4).take(512)) {
-        let sector = number(&bytes, entry);
-        if sector as usize >= second {
-            bytes[entry..entry + 4].copy_from_slice(&(sector + 1).to_le_bytes());
+    let image = fs::read(vmdk_of(&raw, "subformat=streamOptimized")).unwrap();
+    let mut bent = lay(&image, |index, end| end.next_multiple_of(512) + if index == 2 { 512 } else { 0 });
+    let third = number(&bent, entries(&bent)[0][2]) * 512;
+    bent[third - 512 + 12] = 4;
+    bent.resize(bent.len().next_multiple_of(512), 0);
+    assert_as_qemu_reads(&scratch, &scratch.write("bent.vmdk", &bent));
+}
+
+#[test]
+fn streams_of_older_qemu_have_zeroes_between_their_grains_and_end_with_the_last_one() {
+    let scratch = Scratch::new();
+    // The last grain of noise takes more than its size.
+    let raw = scratch
+        .write("raw", &[Random::new(1).bytes(200 << 10), vec![7; 300 << 10], Random::new(2).bytes(64 << 10)].concat());
+    let image = fs::read(vmdk_of(&raw, "subformat=streamOptimized")).unwrap();
+    for grid in [512, 64 << 10] {
+        let mut bent = lay(&image, |_, end| end.next_multiple_of(grid));
+        for len in [bent.len(), bent.len().next_multiple_of(grid)] {
+            bent.resize(len, 0);
+            assert_as_qemu_reads(&scratch, &scratch.write(&format!("{grid}-{len}.vmdk"), &bent));
         }
+        let whole = lay(&image, |_, end| end.next_multiple_of(grid));
+        assert_eq!(codes(&scratch, &whole[..whole.len() - 1]), ["vmdk-packed-data"; 4].map(str::to_owned), "{grid}");
     }
-    let bent = scratch.write("bent.vmdk", &bytes);
-    assert_as_qemu_reads(&scratch, &bent);
+    let far = lay(&image, |index, end| end.next_multiple_of(512) + if index == 2 { (64 << 10) + 1024 } else { 0 });
+    assert_eq!(codes(&scratch, &far), ["vmdk-trailing-data"; 4].map(str::to_owned));
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(super) struct Markers {
     /// Where the last thing that was needed ends; up to the next marker there is padding.
     read: u64,
     proof: Proof,
+    /// Where zeroes began that came last.
+    zeroes_from: Option<u64>,
     /// Whether holes are named as tables pass.
     names_holes: bool,
     /// Holes of what passed, which wait to be handed out.
@@ -109,6 +111,7 @@ impl Markers {
             at: header.overhead,
             read: header.overhead,
             proof,
+            zeroes_from: None,
             names_holes,
             holes: VecDeque::new(),
             passing: None,
@@ -182,9 +185,10 @@ impl Markers {
         debug_assert!(padding < SECTOR_LEN, "markers begin at the next sector");
         let wanted = bytes.get_mut(..padding.saturating_add(GRAIN_HEAD)).unwrap_or_default();
         let got = look_full(source, wanted, self.read)?;
-        if got == padding && matches!(self.proof, Proof::Front(_)) {
-            // qemu writes no end-of-stream marker: what looks like one is the rest of a grain's space, if there is a rest.
-            return self.end(source).map(|()| None);
+        if got < wanted.len() && self.is_end(wanted.get(padding..got).unwrap_or_default()) {
+            // qemu writes no end-of-stream marker, and before version 3.1 no padding behind the last grain.
+            self.ended = true;
+            return Ok(None);
         }
         if let (0, Proof::Behind(_, Passed::Padding(_))) = (got, &self.proof) {
             return self.end(source).map(|()| None);
@@ -220,6 +224,7 @@ impl Markers {
             return Err(Error::corrupt(FORMAT, "marker-size", at, what));
         }
         let sector = sector_of(at)?;
+        self.zeroes_from = None;
         match &mut self.proof {
             Proof::Front(ledger) | Proof::Read(ledger, _) => ledger.find(start, sector),
             Proof::Behind(behind, _) => behind.grain(start, sector, at)?,
@@ -234,7 +239,13 @@ impl Markers {
     fn special(&mut self, source: &mut dyn Source, value: u64) -> Result<()> {
         let mut rest = [0; SECTOR_LEN - GRAIN_HEAD];
         let at = self.at;
-        look_exact(source, &mut rest, at.saturating_add(GRAIN_HEAD as u64), FORMAT, "a marker")?;
+        let behind = at.saturating_add(GRAIN_HEAD as u64);
+        let got = look_full(source, &mut rest, behind)?;
+        if got < rest.len() {
+            self.ended = value == 0 && self.is_end(rest.get(..got).unwrap_or_default());
+            let early = || ends_early(FORMAT, "a marker", behind, rest.len() as u64, got as u64);
+            return if self.ended { Ok(()) } else { Err(early()) };
+        }
         let kind = entries_of(&rest).next().unwrap_or_default();
         let expected = match kind {
             END_OF_STREAM => 0,
@@ -256,6 +267,9 @@ impl Markers {
         if value != expected && !is_uncounted {
             let what = format!("a marker of type {kind} is followed by {value} sectors, not {expected}");
             return Err(Error::corrupt(FORMAT, "marker-length", at, what));
+        }
+        if let (END_OF_STREAM, Proof::Front(_)) = (kind, &self.proof) {
+            return self.pass_zeroes();
         }
         self.advance(SECTOR)?;
         if let Proof::Read(..) = self.proof {
@@ -286,6 +300,11 @@ impl Markers {
     /// Whether nothing has come that follows all grains.
     fn is_among_grains(&self) -> bool {
         !matches!(&self.proof, Proof::Behind(_, passed) if *passed != Passed::Grains)
+    }
+
+    /// Whether a stream may end with these bytes in the place of a marker.
+    fn is_end(&self, bytes: &[u8]) -> bool {
+        matches!(self.proof, Proof::Front(_)) && bytes.iter().all(|byte| *byte == 0)
     }
 
     /// Whether a sector of zeroes may be what Xen Orchestra puts between grains and tables, and no end of the stream.
@@ -459,17 +478,30 @@ impl Markers {
         Ok(SECTOR)
     }
 
-    /// The end of the stream, with nothing but padding behind it.
+    /// Passes a sector of zeroes of a stream with its tables in front: qemu enlarges the file by whole grains, and some of its
+    /// versions (2.1 to 2.5) begin a grain nowhere else.
+    fn pass_zeroes(&mut self) -> Result<()> {
+        let from = *self.zeroes_from.get_or_insert(self.at);
+        self.advance(SECTOR)?;
+        if self.at.saturating_sub(from).saturating_sub(SECTOR) > self.header.grain {
+            let what = format!("more than {} bytes of zeroes follow a grain, from byte {from} on", self.header.grain);
+            return Err(Error::corrupt(FORMAT, "trailing-data", self.at, what));
+        }
+        Ok(())
+    }
+
+    /// The end of a stream with its tables behind, with nothing behind it.
     fn end(&mut self, source: &mut dyn Source) -> Result<()> {
-        let padding = match self.proof {
-            // qemu enlarges the file by whole grains.
-            Proof::Front(_) => self.header.grain,
-            Proof::Behind(_, Passed::Footer) => 0,
+        match self.proof {
+            Proof::Behind(_, Passed::Footer) => {}
             Proof::Behind(_, Passed::Padding(from)) => return Err(no_footer(from)),
-            Proof::Behind(..) | Proof::Read(..) => return Err(no_footer(self.at)),
-        };
+            _ => return Err(no_footer(self.at)),
+        }
         self.ended = true;
-        check_padding(source, self.at, padding)
+        if look_full(source, &mut [0], self.at)? > 0 {
+            return Err(Error::corrupt(FORMAT, "trailing-data", self.at, "the stream has ended, but more follows"));
+        }
+        Ok(())
     }
 
     fn name_hole(&mut self, start: u64, len: u64) {
@@ -552,22 +584,4 @@ fn check_place(index: u64, found: u32, expected: u32, at: u64) -> Result<()> {
     }
     let what = format!("entry {index} of the grain directory says sector {found}, the table was at {expected}");
     Err(Error::corrupt(FORMAT, "directory-disagrees", at, what))
-}
-
-/// Reads to the end of the image: behind the end of the stream there may be `allowed` bytes, all of them zero.
-fn check_padding(source: &mut dyn Source, at: u64, allowed: u64) -> Result<()> {
-    let mut chunk = [0; 4096];
-    let mut read = 0;
-    loop {
-        let here = at.saturating_add(read);
-        let got = source.read_at(&mut chunk, here)?;
-        read = read.saturating_add(got as u64);
-        if got == 0 {
-            return Ok(());
-        }
-        if read > allowed || chunk.iter().take(got).any(|byte| *byte != 0) {
-            let what = format!("the stream has ended, but more follows; allowed are {allowed} bytes of zeroes");
-            return Err(Error::corrupt(FORMAT, "trailing-data", here, what));
-        }
-    }
 }
