@@ -71,6 +71,7 @@ mod spans;
 mod spool;
 mod stated;
 pub mod store;
+mod zero;
 
 pub use convert::{Course, Input, Options, convert};
 #[doc(hidden)]

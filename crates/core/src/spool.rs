@@ -17,6 +17,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::error::{Error, Result};
 use crate::spans::Spans;
+use crate::zero::is_zero;
 
 /// Memory is taken, and given back, in pieces of up to this size: small puts side by side share one, and cutting
 /// one moves no more than this.
@@ -81,6 +82,7 @@ pub(crate) struct Spool {
     pieces: BTreeMap<u64, Vec<u8>>,
     piece_bytes: u64,
     file: Option<File>,
+    file_end: u64,
     filed: Spans,
     filed_bytes: u64,
     peak: u64,
@@ -97,6 +99,7 @@ impl Spool {
             pieces: BTreeMap::new(),
             piece_bytes: 0,
             file: None,
+            file_end: 0,
             filed: Spans::default(),
             filed_bytes: 0,
             peak: 0,
@@ -185,7 +188,14 @@ impl Spool {
             self.file = Some(self.place.file().map_err(|e| Error::writing("creating the spool's file", None, e))?);
         }
         if let Some(file) = &self.file {
-            file.write_all_at(data, at).map_err(failed)?;
+            let end = at.saturating_add(data.len() as u64);
+            if at >= self.file_end && is_zero(data) {
+                // A hole: what was taken, and is put again, lies further in front.
+                file.set_len(end).map_err(failed)?;
+            } else {
+                file.write_all_at(data, at).map_err(failed)?;
+            }
+            self.file_end = self.file_end.max(end);
         }
         self.filed.insert(at..at.saturating_add(data.len() as u64));
         self.filed_bytes += data.len() as u64;
@@ -325,6 +335,23 @@ mod tests {
         assert!(stored(&spool) <= 2 * MIB, "{} bytes left", stored(&spool));
         assert_eq!(read_all(&spool, 15 * MIB + 4096, 2 * EACH_MIB), vec![1; EACH_MIB - 4096]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "the file has no name");
+    }
+
+    #[test]
+    fn zeroes_take_no_room_on_the_filesystem() {
+        let mut spool = Spool::new(None, 0, 64 * MIB);
+        let zeroes = vec![0; EACH_MIB];
+        spool.put(&vec![7; EACH_MIB], 3 * MIB).unwrap();
+        spool.put(&zeroes, 0).unwrap();
+        spool.take(3 * MIB..3 * MIB + 10);
+        spool.put(&zeroes[..10], 3 * MIB).unwrap();
+        (4..64).step_by(2).for_each(|at| spool.put(&zeroes, at * MIB).unwrap());
+        let stored = spool.file.as_ref().unwrap().metadata().unwrap().blocks() * 512;
+        assert!(stored <= 2 * MIB + 65_536, "{stored}");
+        let first = [vec![0; 10], vec![7; EACH_MIB - 10], zeroes.clone()].concat();
+        assert!(read_all(&spool, 3 * MIB, 5 * EACH_MIB) == first, "what was there before is not seen again");
+        assert!(read_all(&spool, 62 * MIB, EACH_MIB) == zeroes && read_all(&spool, 0, EACH_MIB) == zeroes);
+        assert_eq!(spool.peak(), 32 * MIB, "they count as any other bytes");
     }
 
     #[test]

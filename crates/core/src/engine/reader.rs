@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
 use super::batch::{Batch, LENT, Piece, What};
-use super::{Job, STEP, Shared, grain};
+use super::{Job, STEP, Shared};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
 use crate::format::Image;
 use crate::source::{BEHIND, Loan, Source, ends_early, read_full};
+use crate::zero::is_zero;
 
 /// Takes extents from the image and reads what they store.
 pub(super) struct Reader<'a> {
@@ -224,7 +225,7 @@ impl<'a> Reader<'a> {
         let Some(Loan { bytes, place: stored }) = source.share(range)? else { return Ok(None) };
         let len = stored.len() as u64;
         // Mostly this thread has just unpacked them: zeroes need not travel to another core to be seen.
-        if bytes.get(stored.clone()).is_some_and(grain::is_zero) {
+        if bytes.get(stored.clone()).is_some_and(is_zero) {
             self.batch.pass(len);
             self.zero(start, len);
         } else {
