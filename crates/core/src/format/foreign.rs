@@ -77,6 +77,8 @@ const DMG: Foreign = Foreign { format: "dmg", name: "an Apple disk image (DMG)",
 const DMG_ENCRYPTED: Foreign =
     Foreign { format: "dmg-encrypted", name: "an encrypted Apple disk image", remedy: DECRYPT };
 const PARALLELS: Foreign = Foreign { format: "parallels", name: "a Parallels disk image", remedy: QEMU };
+const CISO: Foreign = Foreign { format: "ciso", name: "a compact ISO image (CISO)", remedy: UNPACK };
+const NRG: Foreign = Foreign { format: "nrg", name: "a CD image of Nero (NRG)", remedy: "convert it with `nrg2iso`" };
 const ZIP: Foreign = Foreign { format: "zip", name: "a zip archive", remedy: UNPACK };
 const TAR: Foreign = Foreign { format: "tar", name: "a tar archive, as OVA files are", remedy: UNPACK };
 const CPIO: Foreign = Foreign { format: "cpio", name: "a cpio archive", remedy: UNPACK };
@@ -106,6 +108,9 @@ const SIGNATURES: &[(usize, &[u8], Foreign)] = &[
     (0, b"EVF\x09\x0d\x0a\xff\0", Foreign { format: "ewf", name: "a forensic image (EWF)", remedy: "convert it with `ewfexport`" }),
     (0, b"MSWIM\0\0\0", Foreign { format: "wim", name: "a Windows image of files (WIM)", remedy: NO_DISK }),
     (0, b"\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0", Foreign { format: "cd-sectors", name: "a CD in whole sectors (BIN)", remedy: "convert it with `bchunk`" }),
+    (0, b"IsZ!", Foreign { format: "isz", name: "a zipped ISO image (ISZ)", remedy: UNPACK }),
+    (0, b"CISO\0", CISO),
+    (0, b"CISO\x18\0\0\0", CISO),
     // Archives, and packings that are not taken off.
     (0, b"PK\x03\x04", ZIP),
     (0, b"PK\x05\x06", ZIP),
@@ -124,6 +129,9 @@ const SIGNATURES: &[(usize, &[u8], Foreign)] = &[
     (0, b"\x1f\x9d\x90", Foreign { format: "compress", name: "packed with compress (.Z)", remedy: UNPACK }),
     (0, b"LZIP\x01", Foreign { format: "lzip", name: "packed with lzip", remedy: UNPACK }),
     (0, b"\x89LZO\0\x0d\x0a\x1a\x0a", Foreign { format: "lzop", name: "packed with lzop", remedy: UNPACK }),
+    (0, b"LRZI\0", Foreign { format: "lrzip", name: "packed with lrzip", remedy: UNPACK }),
+    (0, b"BZ3v1", Foreign { format: "bzip3", name: "packed with bzip3", remedy: UNPACK }),
+    (0, b"\xff\x06\0\0sNaPpY", Foreign { format: "snappy", name: "packed with snappy", remedy: UNPACK }),
     (0, b"Salted__", Foreign { format: "openssl", name: "encrypted with openssl", remedy: DECRYPT }),
     // Other files that are taken for disk images by mistake.
     (0, b"\xff\xfe<\0", HTML),
@@ -139,6 +147,8 @@ const TRAILERS: &[(usize, &[u8], Foreign)] = &[
     (511, b"conectix", VHD),
     (512, b"koly\0\0\0\x04\0\0\x02\0", DMG),
     (8, b"cdsaencr", DMG_ENCRYPTED),
+    (12, b"NER5", NRG),
+    (8, b"NERO", NRG),
 ];
 
 /// What a text begins with, in lower case. The last line takes any.
