@@ -566,6 +566,15 @@ fn what_takes_too_long_ends() {
     let mut door = Door::open(&[("DEADLINE", "2s")]);
     let _stream = begin(&door);
     assert_eq!(door.end().code, Some(75));
+    // All bytes have come, and stand for 1 TiB.
+    let mut door = Door::open(&[("DEADLINE", "3s")]);
+    let image = wrap::bzip2(&wrap::bzip2(&vec![0; 64 << 20]).repeat(1 << 14));
+    let file = door.pod.write("zeroes.raw.bz2.bz2", &image);
+    let (status, said) = door.curl(&["-T", &file], "/upload");
+    assert!(status == 408 && said.contains("not carried after 3 s"), "{status} {said}");
+    let ended = door.end();
+    assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
+    assert!(names(&door.pod.path("data")).is_empty());
     let late = Pod::new(&[("DEADLINE", "2020-01-01T00:00:00Z")]);
     late.end(late.command(&["upload"]).spawn().unwrap()).assert_bad(2, "usage");
 }

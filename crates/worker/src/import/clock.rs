@@ -75,6 +75,11 @@ impl Clock {
         progress
     }
 
+    /// Stops the attempt that runs.
+    pub fn end_attempt(&self) {
+        self.lock().progress.stop();
+    }
+
     /// When bytes last passed.
     pub fn moved(&self) -> Option<Instant> {
         self.lock().moved

@@ -57,6 +57,8 @@ struct State {
     stage: Stage,
     /// How often it was begun. What belongs to an earlier beginning is over.
     round: u64,
+    /// Whether it takes too long, or has been stopped: then it ends, whoever comes.
+    given_up: bool,
 }
 
 enum Stage {
@@ -142,7 +144,7 @@ impl Intake {
     /// Takes an image, with `jobs` for whoever carries it.
     pub fn new(times: Times) -> (Self, std::sync::mpsc::Receiver<Job>) {
         let (jobs, next) = std::sync::mpsc::sync_channel(1);
-        let state = Mutex::new(State { stage: Stage::Waiting, round: 0 });
+        let state = Mutex::new(State { stage: Stage::Waiting, round: 0, given_up: false });
         let shared = Shared { state, jobs, changed: watch::channel(0).0, times, began: Instant::now() };
         (Self(Arc::new(shared)), next)
     }
@@ -231,7 +233,7 @@ impl Intake {
                 let state = self.lock();
                 match &state.stage {
                     Stage::Ended(outcome) => return Some(outcome.clone()),
-                    _ if state.round != round => return None,
+                    _ if state.round != round && !state.given_up => return None,
                     _ => {}
                 }
             }
@@ -247,7 +249,8 @@ impl Intake {
         self.tell();
     }
 
-    /// Gives up what takes too long, or what has been stopped, and says why. To be called now and then.
+    /// Gives up what takes too long, or what has been stopped, and says why. To be called now and then. A job that has all of its
+    /// bytes does not hear of it.
     pub fn look(&self, is_stopped: bool) -> Option<Error> {
         let mut state = self.lock();
         let late = |what: &str, time: Duration| {
@@ -256,7 +259,10 @@ impl Intake {
         let Times { first, resume, whole, .. } = self.0.times;
         let whole = whole.filter(|whole| self.0.began.elapsed() > *whole);
         let why = || match &state.stage {
-            Stage::Ended(_) | Stage::Working { .. } => None,
+            Stage::Ended(_) => None,
+            Stage::Working { .. } => {
+                whole.and_then(|whole| late("the image had come, but was not carried after", whole))
+            }
             _ if is_stopped => Some(Error::Stopped),
             _ if whole.is_some() => late("all of the image was not there after", whole.unwrap_or_default()),
             Stage::Waiting if self.0.began.elapsed() > first => late("nobody has sent an image for", first),
@@ -266,6 +272,7 @@ impl Intake {
             _ => None,
         };
         let (why, told) = (why()?, why());
+        state.given_up = true;
         if let Stage::Taking(taking) = &mut state.stage {
             taking.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
             // Nobody sends any more, and the job hears of it.
@@ -274,6 +281,11 @@ impl Intake {
             self.tell();
         }
         told
+    }
+
+    /// Whether all bytes are there.
+    pub fn is_working(&self) -> bool {
+        matches!(self.lock().stage, Stage::Working { .. })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

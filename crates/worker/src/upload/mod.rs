@@ -104,15 +104,17 @@ impl Open {
         let master = Progress::default();
         signals::watch(&master, grace)
             .map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
-        let ticking = (intake.clone(), master.clone());
+        let clock = Clock::new(board, &master, grace, true);
+        let ticking = (intake.clone(), master.clone(), clock.clone());
         runtime.spawn(async move {
-            let (intake, master) = ticking;
+            let (intake, master, clock) = ticking;
             loop {
                 tokio::time::sleep(PAUSE).await;
-                intake.look(master.is_stopped());
+                if intake.look(master.is_stopped()).is_some() && intake.is_working() {
+                    clock.end_attempt();
+                }
             }
         });
-        let clock = Clock::new(board, &master, grace, true);
         board
             .enter(Reason::WaitForUserUpload, "waiting for an image")
             .map_err(|error| Verdict::unexpected(error.to_string()))?;
@@ -145,6 +147,7 @@ impl Open {
             let how = How { options: &self.order.options, sandbox: &self.order.sandbox };
             match job::deliver(input, &self.order.destination, &how, board, &progress) {
                 Ok(facts) => return Ok(facts),
+                // Begun anew, or too late, which shows when nobody comes.
                 Err(Error::Stopped) if !self.master.is_stopped() => {}
                 Err(error) => return Err(Verdict::of(&error)),
             }

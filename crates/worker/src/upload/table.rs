@@ -76,7 +76,7 @@ const DOOR: Group = Group {
             &["DEADLINE", "DISKFERRY_DEADLINE"],
             "TIME",
             "",
-            "When the whole image must be there: as 2026-11-24T12:00:00Z, or as 2h from the start",
+            "When the whole image must be carried: as 2026-11-24T12:00:00Z, or as 2h from the start",
         ),
         open(
             "linger",
