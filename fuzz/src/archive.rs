@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read};
 
-use diskferry::archive::{Found, Hidden, Pick, find};
+use diskferry::archive::{Found, Hidden, Pick, Room, find};
 
 use crate::image::told;
 
@@ -12,7 +12,7 @@ pub fn archive(archive: &[u8]) {
     for _ in 0..2 {
         let reader = Box::new(Cursor::new(archive.to_vec()));
         let most = archive.len() as u64 * 2 + 1024;
-        match find(reader, &Pick::UnderDisk, &mut hidden, most) {
+        match find(reader, &Pick::UnderDisk, &mut hidden, Room { archive: most, beside: most }) {
             Ok(Found::Image(mut image)) => {
                 let mut bytes = Vec::new();
                 if image.reader.read_to_end(&mut bytes).is_ok() {
@@ -21,7 +21,7 @@ pub fn archive(archive: &[u8]) {
                     assert!(archive[at..].starts_with(&bytes), "other bytes than those at {at}");
                 }
             }
-            Ok(Found::Nothing) => {}
+            Ok(Found::Nothing(_)) => {}
             Err(error) => told(&error),
         }
     }

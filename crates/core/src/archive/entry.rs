@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::pax::Pax;
-use super::{FORMAT, Path};
+use super::{FORMAT, Path, Room};
 use crate::error::{Error, Result};
 use crate::layer::Reader;
 
@@ -67,7 +67,9 @@ pub(super) struct Entries {
     end: u64,
     next: u64,
     count: u64,
-    limit: u64,
+    /// Bytes read of files.
+    of_files: u64,
+    room: Room,
 }
 
 /// More entries than the files of any operating system.
@@ -86,8 +88,13 @@ struct Ahead {
 }
 
 impl Entries {
-    pub(super) fn new(archive: Reader, limit: u64) -> Self {
-        Self { archive, at: 0, end: 0, next: 0, count: 0, limit }
+    pub(super) fn new(archive: Reader, room: Room) -> Self {
+        Self { archive, at: 0, end: 0, next: 0, count: 0, of_files: 0, room }
+    }
+
+    /// How much of the archive has been read.
+    pub(super) fn passed(&self) -> u64 {
+        self.at
     }
 
     /// The next entry; `None` when the archive is over, and has been read to its end. Data that were not read are passed over.
@@ -177,6 +184,7 @@ impl Entries {
     /// Reads data of the entry; its reader knows how many there are.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let got = self.some(buf)?;
+        self.of_files = self.of_files.saturating_add(got as u64);
         if got == 0 && !buf.is_empty() { Err(self.ends_early()) } else { Ok(got) }
     }
 
@@ -224,14 +232,14 @@ impl Entries {
     fn expect(&mut self, len: u64) -> Result<()> {
         let next = self.at.checked_add(len).and_then(|end| end.checked_next_multiple_of(BLOCK as u64));
         match next {
-            Some(next) if next <= self.limit => {
+            Some(next) if next <= self.room.archive => {
                 (self.end, self.next) = (self.at.saturating_add(len), next);
                 Ok(())
             }
             next => Err(Error::Limit {
                 what: "bytes in the archive around the image",
                 wanted: next.unwrap_or(u64::MAX),
-                limit: self.limit,
+                limit: self.room.archive,
                 option: "--max-size",
             }),
         }
@@ -239,6 +247,12 @@ impl Entries {
 
     /// Passes over what is left of the data.
     fn skip(&mut self) -> Result<()> {
+        let wanted = self.next.max(self.at).saturating_sub(self.of_files);
+        if wanted > self.room.beside {
+            let (what, limit) =
+                ("bytes beside the image in its archive, or in all layers down to it", self.room.beside);
+            return Err(Error::Limit { what, wanted, limit, option: "--max-size" });
+        }
         let mut buf = vec![0; self.left().min(64 << 10)];
         while self.left() > 0 {
             let most = self.left().min(buf.len());

@@ -105,7 +105,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::archive::{Found, Hidden, Pick, find};
+    use crate::archive::{Found, Hidden, Pick, Room, find};
 
     #[test]
     fn what_is_written_is_read_back() {
@@ -117,8 +117,8 @@ mod tests {
             assert_eq!(archive.len() as u64, envelope.archive_len(size));
             assert_eq!(archive.len() % 512, 0);
             let reader = Box::new(io::Cursor::new(archive));
-            let Found::Image(mut image) = find(reader, &Pick::UnderDisk, &mut Hidden::default(), 1 << 20).unwrap()
-            else {
+            let room = Room { archive: 1 << 20, beside: 1 << 20 };
+            let Found::Image(mut image) = find(reader, &Pick::UnderDisk, &mut Hidden::default(), room).unwrap() else {
                 panic!("{name}")
             };
             let mut found = Vec::new();

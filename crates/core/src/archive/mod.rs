@@ -126,8 +126,8 @@ fn disk() -> Path {
 pub enum Found {
     /// The image.
     Image(Image),
-    /// None: the archive has been read to its end. What it hides of those below has been noted.
-    Nothing,
+    /// None: the archive has been read to its end, which is so many bytes from its start. What it hides of those below has been noted.
+    Nothing(u64),
 }
 
 /// An image in an archive.
@@ -142,11 +142,20 @@ pub struct Image {
     pub reader: Reader,
 }
 
+/// How long an archive may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// All of it, in bytes.
+    pub archive: u64,
+    /// What is not the image, in bytes.
+    pub beside: u64,
+}
+
 /// Looks for the image in `archive`, among the files that `hidden` does not name, and reads no further than to its first byte.
-/// More than `limit` bytes of archive are an error.
-pub fn find(archive: Reader, pick: &Pick, hidden: &mut Hidden, limit: u64) -> Result<Found> {
+/// An archive that takes more than its `room` is an error.
+pub fn find(archive: Reader, pick: &Pick, hidden: &mut Hidden, room: Room) -> Result<Found> {
     let above = hidden.clone();
-    let mut search = Search { entries: Entries::new(archive, limit), pick: pick.clone(), above };
+    let mut search = Search { entries: Entries::new(archive, room), pick: pick.clone(), above };
     while let Some(entry) = search.entries.next()? {
         hidden.note(&entry, pick)?;
         if search.is_image(&entry)? {
@@ -156,7 +165,7 @@ pub fn find(archive: Reader, pick: &Pick, hidden: &mut Hidden, limit: u64) -> Re
             return Ok(Found::Image(Image { name: shown, at, len, reader: Box::new(rest) }));
         }
     }
-    Ok(Found::Nothing)
+    Ok(Found::Nothing(search.entries.passed()))
 }
 
 struct Search {

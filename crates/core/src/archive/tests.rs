@@ -48,14 +48,14 @@ impl Read for Trickle {
     }
 }
 
-const LIMIT: u64 = 1 << 40;
+const ROOM: Room = Room { archive: 1 << 40, beside: 1 << 40 };
 
 /// The image's name and bytes, or `-`, or the error's code.
 fn outcome(bytes: &[u8], pick: &Pick, hidden: &mut Hidden) -> String {
     let by = |step: usize, hidden: &mut Hidden| {
         let reader = Box::new(Trickle(Cursor::new(bytes.to_vec()), step));
-        match find(reader, pick, hidden, LIMIT)? {
-            Found::Nothing => Ok("-".to_owned()),
+        match find(reader, pick, hidden, ROOM)? {
+            Found::Nothing(_) => Ok("-".to_owned()),
             Found::Image(mut image) => {
                 let mut data = Vec::new();
                 image.reader.read_to_end(&mut data).map_err(|error| Error::reading(0, error))?;
@@ -94,6 +94,26 @@ fn file(name: &str, data: &str) -> Vec<u8> {
 
 fn dir(name: &str) -> Vec<u8> {
     entry(name, b'5', b"")
+}
+
+#[test]
+fn what_lies_beside_the_image_is_bounded_and_the_image_is_no_part_of_it() {
+    let image = vec![1; 100_000];
+    let files =
+        archive(&[entry("etc/a", b'0', &[2; 5000]), entry("disk/a", b'0', &image), entry("etc/b", b'0', &[3; 5000])]);
+    // Three headers, and two files with what fills up their last block; what follows the end is bounded by itself.
+    let beside = 3 * 512 + 2 * 5120 + (image.len() as u64).next_multiple_of(512) - image.len() as u64;
+    for (room, expected) in [(beside, "carried"), (beside - 1, "max-size"), (512 + 5119, "max-size")] {
+        let room = Room { beside: room, ..ROOM };
+        let read = || -> crate::Result<usize> {
+            let reader = Box::new(Cursor::new(files.clone()));
+            let Found::Image(mut image) = find(reader, &Pick::UnderDisk, &mut Hidden::default(), room)? else {
+                panic!("there is an image")
+            };
+            image.reader.read_to_end(&mut Vec::new()).map_err(|error| Error::reading(0, error))
+        };
+        assert_eq!(read().map_or_else(|error| error.code(), |_| "carried".to_owned()), expected, "{room:?}");
+    }
 }
 
 #[test]
@@ -393,7 +413,7 @@ fn a_layer_hides_files_of_those_below_and_not_its_own() {
 fn more_whiteouts_than_anybody_has_are_an_error() {
     let found = |many: u64| {
         let many: Vec<_> = (0..many).map(|n| file(&format!("disk/.wh.{n}"), "")).collect();
-        let found = find(Box::new(Cursor::new(archive(&many))), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
+        let found = find(Box::new(Cursor::new(archive(&many))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
         found.map_or_else(|error| error.code(), |_| "read".to_owned())
     };
     assert_eq!([4096, 4097].map(found), ["read", "tar-too-many-entries"]);
@@ -431,7 +451,7 @@ fn every_format_of_gnu_tar_is_read() {
 #[test]
 fn headers_in_front_of_headers_and_what_follows_the_end_are_bounded() {
     let found = |bytes: Vec<u8>| {
-        let found = find(Box::new(Cursor::new(bytes)), &Pick::UnderDisk, &mut Hidden::default(), LIMIT);
+        let found = find(Box::new(Cursor::new(bytes)), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
         found.map_or_else(|error| error.code(), |_| "read".to_owned())
     };
     // A record is its own length, a space, a key and a value.
@@ -463,7 +483,7 @@ impl Read for Interrupted {
 fn the_name_of_the_volume_is_passed_over_and_interrupted_reads_are_tried_again() {
     let bytes = archive(&[entry("backup", b'V', b""), file("disk/a", "image")]);
     let reader = Box::new(Interrupted(Cursor::new(bytes), false));
-    let found = find(reader, &Pick::UnderDisk, &mut Hidden::default(), LIMIT).unwrap();
+    let found = find(reader, &Pick::UnderDisk, &mut Hidden::default(), ROOM).unwrap();
     let Found::Image(image) = found else { panic!("no image") };
     assert_eq!((image.name.as_str(), image.len), ("disk/a", 5));
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use diskferry::archive::{self, Found, Hidden};
+use diskferry::archive::{self, Found, Hidden, Room};
 use diskferry::digest::{Checksum, Digester};
 use diskferry::layer::{self, Unwrapping};
 use diskferry::source::Ranges;
@@ -18,6 +18,14 @@ const FORMAT: &str = "oci";
 /// Of the memory for windows and dictionaries, a packed layer may take the fourth part; all of it is for the image within.
 const SHARE: u64 = 4;
 
+/// What may come beside the image, unpacked, in all layers down to it: more than any system has in which an image may lie.
+const BESIDE: u64 = 64 << 30;
+
+/// How long an unpacked layer may be in bytes, as an unwrapped image.
+fn most_of(limits: &Limits) -> u64 {
+    limits.virtual_size.saturating_mul(2).saturating_add(64 << 20)
+}
+
 /// A layer: the blob, and the digest of what it unpacks to.
 pub(super) struct Layer {
     pub(super) blob: Descriptor,
@@ -27,7 +35,8 @@ pub(super) struct Layer {
 /// Looks for the image from the topmost of `layers`, which stand in order from the lowest. Those that lie over it are read
 /// to their end.
 pub(super) fn open(store: &Store, layers: &[Layer], wish: &Wish, progress: &Progress) -> Result<Pulled> {
-    let opener = Opener { store, wish, progress, transferred: Arc::default() };
+    let mut opener =
+        Opener { store, wish, progress, transferred: Arc::default(), beside: most_of(&wish.limits).min(BESIDE) };
     let mut hidden = Hidden::default();
     for layer in layers.iter().rev() {
         if let Some(input) = opener.layer(layer, &mut hidden)? {
@@ -54,10 +63,12 @@ struct Opener<'a> {
     wish: &'a Wish,
     progress: &'a Progress,
     transferred: Arc<AtomicU64>,
+    /// What may still come that is not the image, in bytes.
+    beside: u64,
 }
 
 impl Opener<'_> {
-    fn layer(&self, layer: &Layer, hidden: &mut Hidden) -> Result<Option<Input>> {
+    fn layer(&mut self, layer: &Layer, hidden: &mut Hidden) -> Result<Option<Input>> {
         layer.blob.check_layer()?;
         let expected = layer.blob.checksum()?;
         let Blob { reader, ranges } = self.store.blob(&layer.blob, self.wish, self.progress)?;
@@ -83,7 +94,12 @@ impl Opener<'_> {
     }
 
     /// The image in a layer, and whether that has no packing.
-    fn image(&self, stored: Verified, layer: &Layer, hidden: &mut Hidden) -> Result<Option<(archive::Image, bool)>> {
+    fn image(
+        &mut self,
+        stored: Verified,
+        layer: &Layer,
+        hidden: &mut Hidden,
+    ) -> Result<Option<(archive::Image, bool)>> {
         // One packing is what layers have; the image within is another matter.
         let window = self.wish.limits.window / SHARE;
         let limits = Limits { layers: 1, window, ..self.wish.limits.clone() };
@@ -106,10 +122,13 @@ impl Opener<'_> {
                 transferred: None,
             })
         };
-        let most = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        Ok(match archive::find(reader, &self.wish.pick, hidden, most)? {
+        let room = Room { archive: most_of(&limits), beside: self.beside };
+        Ok(match archive::find(reader, &self.wish.pick, hidden, room)? {
             Found::Image(image) => Some((image, is_plain)),
-            Found::Nothing => None,
+            Found::Nothing(len) => {
+                self.beside = self.beside.saturating_sub(len);
+                None
+            }
         })
     }
 }
