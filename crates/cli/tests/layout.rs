@@ -145,11 +145,12 @@ fn what_lies_beside_the_image_in_all_layers_is_bounded() {
         let archives = [&below, &above[0], &above[1]];
         let layers = archives.map(|archive| lab.layout.blob(&format!("{TAR}+gzip"), &wrap::gzip(archive)));
         let image = lab.layout.manifest("linux/amd64", &layers, &archives.map(|archive| digest(archive)), "");
-        lab.layout.name(&image, "wide");
+        let name = len.to_string();
+        lab.layout.name(&image, &name);
         if is_carried {
-            lab.carries("wide", &["--max-size", "4Mi"]);
+            lab.carries(&name, &["--max-size", "4Mi"]);
         } else {
-            lab.refuses("wide", &["--max-size", "4Mi"], 3, "max-size");
+            lab.refuses(&name, &["--max-size", "4Mi"], 3, "max-size");
         }
     }
 }
