@@ -257,14 +257,16 @@ fn a_registry_that_takes_chunks_and_has_no_more_is_not_sent_them_for_ever() {
     let idle = [Fault::Forget(16 << 20); 40];
     // Two steps forward and one back, by turns.
     let to_and_fro: Vec<_> = [Fault::Forget(0), Fault::Forget(20 << 20)].into_iter().cycle().take(40).collect();
-    for (faults, most) in [(&idle[..], 3), (&to_and_fro, 6)] {
+    // A byte of each chunk.
+    let crumbs: Vec<_> = (1..40).map(|kept| Fault::Forget((16 << 20) - kept)).collect();
+    for (faults, most) in [(&idle[..], 3), (&to_and_fro, 6), (&crumbs, 3)] {
         let (host, state) = Faulty::start(faults);
         let output = lab.push(&lab.source, &host, &["--plain-http", "--retries", "2"]);
         assert_eq!(output.status.code(), Some(5), "{output:?}");
         let error = &json(&output)["error"];
         assert_eq!(error["code"], "target-unreachable", "{error}");
         let said = error["message"].as_str().unwrap();
-        assert!(said.contains("takes chunks from byte") && said.contains("(tried again 2 times; --retries)"), "{said}");
+        assert!(said.contains(" bytes from byte ") && said.contains("(tried again 2 times; --retries)"), "{said}");
         let state = state.lock().unwrap();
         assert!(state.chunks.len() <= most && state.manifest.is_none(), "{:?}", state.chunks);
         drop(state);

@@ -243,6 +243,28 @@ fn capped_parts_are_put_together_without_a_pause() {
 }
 
 #[test]
+fn parts_of_a_few_bytes_are_not_asked_for_without_end() {
+    let crumbs = || right().ranges(Ranges::AtMost(1));
+    let few = |server: &Server| assert!(server.requests().len() <= 7, "{}", server.requests().len());
+    let (server, url) = serve(File::new(disk(LEN)).gets_then([right().cut(1000, End::Close)], crumbs()));
+    assert_eq!(raw().fetch(&url).unwrap_err().code(), "source-interrupted");
+    few(&server);
+
+    let (server, url) = serve(File::new(disk(LEN)).gets_then([], crumbs()));
+    let mut look = Fetcher::new();
+    look.how.look = true;
+    let error = diskferry::inspect(look.open(&url).unwrap(), &Options::default()).unwrap_err();
+    assert_eq!(error.code(), "source-interrupted");
+    few(&server);
+
+    let (server, url) = serve(File::new(disk(LEN)).gets_then([right()], crumbs()));
+    let Input::Ranged { mut ranges, .. } = raw().open(&url).unwrap() else { panic!("it has ranges") };
+    let error = Error::reading(0, ranges.read_at(&mut [0; 8192], 400_000).unwrap_err());
+    assert_eq!(error.code(), "source-interrupted");
+    few(&server);
+}
+
+#[test]
 fn part_longer_than_announced_is_not_used() {
     let longer = right().ranges(Ranges::AtMost(10_000)).framing(Framing::Close);
     let lies = longer.header("Content-Range", &format!("bytes 100000-104999/{LEN}"));

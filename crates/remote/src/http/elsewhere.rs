@@ -6,7 +6,7 @@ use diskferry::Error;
 use diskferry::source::Ranges;
 
 use super::answer::Answer;
-use super::forward::{Pace, Reader};
+use super::forward::{ENOUGH, Pace, Reader};
 use super::resource::{Resource, is_wrong_range};
 use crate::failure::{Again, Failure};
 use crate::runtime::{Runtime, unless_stopped};
@@ -72,6 +72,9 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
             Ok(Some(got)) => {
                 done += got;
                 tries.gain(got as u64);
+                if done < wanted && (got as u64) < ENOUGH {
+                    tries.pause_after(resource.interrupted(at.saturating_add(done as u64))).await?;
+                }
             }
             // The stream may come all the same, and what is wanted will be in it.
             Err(failure) if is_wrong_range(&failure) || is_refusal(&failure) => return Ok(None),

@@ -31,7 +31,7 @@ const PIECES: usize = 8;
 /// The same where a piece is a whole part.
 const PARTS: usize = 1;
 /// An answer that has brought less than this and does not end with the image is taken for a failure.
-const ENOUGH: u64 = 4 << 10;
+pub(super) const ENOUGH: u64 = 4 << 10;
 
 /// A piece of the image, or its end. A channel that closes without that has lost its sender.
 type Piece = Option<Bytes>;

@@ -7,7 +7,9 @@ use bytes::{Buf, Bytes};
 use diskferry::Error;
 
 use super::answer::Answer;
+use super::forward::ENOUGH;
 use super::resource::{Resource, is_wrong_range};
+use super::retry::Tries;
 use crate::failure::Failure;
 use crate::runtime::{Runtime, unless_stopped};
 
@@ -28,8 +30,10 @@ pub(super) struct Look {
 struct Asking {
     resource: Resource,
     answer: Option<Answer>,
-    /// How many bytes were handed on.
+    tries: Tries,
+    /// How many bytes were handed on, and how many before this answer.
     at: u64,
+    began: u64,
     ended: bool,
     ranges_fail: bool,
 }
@@ -37,7 +41,8 @@ struct Asking {
 impl Look {
     /// Looks at the image that begins with `first`.
     pub(super) fn new(runtime: &Runtime, resource: Resource, first: Answer) -> Self {
-        let asking = Asking { resource, answer: Some(first), at: 0, ended: false, ranges_fail: false };
+        let tries = resource.tries();
+        let asking = Asking { resource, answer: Some(first), tries, at: 0, began: 0, ended: false, ranges_fail: false };
         Self { runtime: runtime.clone(), asking: Some(asking), piece: Bytes::new() }
     }
 }
@@ -66,7 +71,6 @@ impl Read for Look {
 impl Asking {
     /// The next bytes; none at the end.
     async fn next(&mut self) -> Result<Bytes, Error> {
-        let mut tries = self.resource.tries();
         while !self.ended {
             match self.try_next().await {
                 Ok(bytes) if bytes.is_empty() => {}
@@ -74,7 +78,7 @@ impl Asking {
                 Err(failure) => {
                     self.answer = None;
                     self.ranges_fail |= is_wrong_range(&failure);
-                    tries.pause_after(failure).await?;
+                    self.tries.pause_after(failure).await?;
                 }
             }
         }
@@ -85,7 +89,10 @@ impl Asking {
     async fn try_next(&mut self) -> Result<Bytes, Failure> {
         let mut answer = match self.answer.take() {
             Some(answer) => answer,
-            None => self.resource.again(self.range()).await?,
+            None => {
+                self.began = self.at;
+                self.resource.again(self.range()).await?
+            }
         };
         let before = answer.at;
         if let Some(mut chunk) = self.resource.chunk(&mut answer).await? {
@@ -93,13 +100,14 @@ impl Asking {
             let seen = usize::try_from(self.at.saturating_sub(before)).unwrap_or(usize::MAX);
             chunk.advance(seen.min(chunk.len()));
             self.at = self.at.saturating_add(chunk.len() as u64);
+            self.tries.gain(chunk.len() as u64);
             self.answer = Some(answer);
             return Ok(chunk);
         }
         let total = self.resource.about.total.or(answer.about.total);
         let more = total.map_or(answer.is_part(), |total| self.at < total);
         self.ended = !more;
-        if more && !answer.is_part() {
+        if more && (!answer.is_part() || self.at - self.began < ENOUGH) {
             return Err(self.resource.interrupted(self.at));
         }
         Ok(Bytes::new())

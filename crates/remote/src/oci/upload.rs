@@ -45,6 +45,9 @@ const CHUNK: usize = 16 << 20;
 /// Largest chunk, where the registry wants large ones.
 const LARGEST: usize = 32 << 20;
 
+/// A registry that takes fewer bytes of a chunk than this is asked what it has, and waited for.
+const ENOUGH: u64 = 64 << 10;
+
 /// Chunks that are kept after they have arrived: a registry that is started again may have lost the last ones.
 const TAIL: usize = 1;
 
@@ -320,7 +323,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Sends the next of what the registry lacks. That it takes it and has no more then than before is a failure.
+    /// Sends the next of what the registry lacks. That it takes it and has hardly more then than before is a failure.
     async fn patch(&self, session: &mut Session) -> Result<(), Failure> {
         let bytes = session.missing()?;
         let (start, len) = (session.offset, bytes.len() as u64);
@@ -334,11 +337,11 @@ impl Upload {
                 // Of one byte a registry says the same as of none.
                 let offset = offset(&answer).filter(|_| start + len > 1).unwrap_or(start + len);
                 session.reach(offset, start + len)?;
-                if offset > start {
+                if offset == start + len || offset.saturating_sub(start) >= ENOUGH {
                     return Ok(());
                 }
                 let what = format!(
-                    "{} takes chunks from byte {start} on, and says then that it has {offset} bytes",
+                    "{} takes {len} bytes from byte {start} on, and says then that it has {offset} bytes",
                     Host(answer.url())
                 );
                 Err(Failure::later(Error::source("interrupted", what)))
