@@ -113,6 +113,19 @@ fn an_import_that_was_killed_goes_on_and_fetches_only_the_rest() {
 }
 
 #[test]
+fn a_disk_that_is_larger_than_its_image_is_gone_on_with() {
+    for (first, second) in [("41Mi", "41Mi"), ("41Mi", "45Mi"), ("45Mi", "41Mi")] {
+        let (pod, disk) = (pod(), noise(8));
+        let nginx = server(&image(&pod, &disk, "qcow2"));
+        let pod = from(pod, &nginx).with(&[("IMPORTER_IMAGE_SIZE", first)]);
+        interrupted(&pod, 20 << 20);
+        let pod = pod.with(&[("IMPORTER_IMAGE_SIZE", second)]);
+        let wanted = second.trim_end_matches("Mi").parse::<usize>().unwrap() * MIB;
+        assert!(is_resumed(&pod, &pod.import(), &[disk, vec![0; wanted - LEN]].concat()), "{first} {second}");
+    }
+}
+
+#[test]
 fn an_import_that_is_killed_again_and_again_comes_to_its_end() {
     let (pod, disk) = (pod(), noise(9));
     let image = image(&pod, &disk, "qcow2");

@@ -94,10 +94,11 @@ impl Journal {
         }
         let path = dir(&self.path).join(&entry.unfinished);
         match fs::symlink_metadata(&path) {
-            Ok(file) if file.is_file() && file.len() == entry.size && entry.named <= entry.size => {
+            // A larger one was asked for.
+            Ok(file) if file.is_file() && file.len() >= entry.size && entry.named <= entry.size => {
                 Ok(Begun { path, size: entry.size, named: entry.named })
             }
-            Ok(_) => Err("it has another size".into()),
+            Ok(_) => Err("it has lost some of its bytes".into()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -184,8 +185,10 @@ mod tests {
         assert_eq!(journal.begun(), Some(Begun { path: unfinished.clone(), size: 3, named: 2 }));
         let other = Journal { image: "another".into(), path: journal.path.clone(), every: 1 };
         assert_eq!(other.begun(), None);
-        fs::write(&unfinished, "abcd").unwrap();
-        assert_eq!(journal.begun(), None, "it has another size");
+        fs::write(&unfinished, "abc\0").unwrap();
+        assert!(journal.begun().is_some(), "a larger disk was asked for");
+        fs::write(&unfinished, "ab").unwrap();
+        assert_eq!(journal.begun(), None, "it has lost some");
         let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [".disk.img.abcdef.diskferry", ".disk.img.journal.diskferry"]);
