@@ -4,13 +4,13 @@
 //! environment, and there is no option that takes one.
 
 use std::env;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use diskferry::Error;
-use diskferry_remote::{Access, Guard, Headers, HostPattern, Identity, Location, Login, Netrc, Proxies, Trust};
+use diskferry_remote::{
+    Access, Guard, Headers, HostPattern, Identity, Location, Login, Netrc, Proxies, Trust, own_file,
+};
 
 use crate::exit::Failure;
 use crate::output;
@@ -171,9 +171,8 @@ impl AccessArgs {
 
 /// What `understand` makes of the text in the file at `path`. Errors name the file and show none of it.
 fn read<T>(path: &Path, understand: impl Fn(&str) -> Result<T, String>) -> Result<T, Failure> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MOST).read_to_string(&mut text));
-    let understood = read.map_err(|error| error.to_string()).and_then(|_| understand(&text));
+    let text = own_file::read_text(path, MOST).map_err(|error| error.to_string());
+    let understood = text.and_then(|text| understand(&text));
     understood.map_err(|why| Failure::Job(Error::source("access", format!("{}: {why}", path.display()))))
 }
 

@@ -16,6 +16,7 @@ mod location;
 mod netrc;
 pub mod oci;
 mod outlet;
+pub mod own_file;
 mod payload;
 mod proxy;
 pub mod publisher;

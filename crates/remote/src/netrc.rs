@@ -4,12 +4,11 @@
 //! backslashes in them, comments at the beginning of a line, and `macdef` with its lines up to an empty one. As curl does, it is
 //! read whoever else may read the file.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use diskferry::{Error, Result};
 
+use crate::own_file;
 use crate::secret::Secret;
 
 /// Largest file that is read, in bytes.
@@ -32,9 +31,8 @@ struct Entry {
 impl Netrc {
     /// Reads the file at `path`, which must be there.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(MOST).read_to_string(&mut text));
-        read.map_err(|error| Error::source("access", format!("{}: {error}", path.display())))?;
+        let text = own_file::read_text(path, MOST)
+            .map_err(|error| Error::source("access", format!("{}: {error}", path.display())))?;
         Self::parse(&text).map_err(|what| Error::source("access", format!("{}: {what}", path.display())))
     }
 

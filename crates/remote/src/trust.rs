@@ -1,7 +1,6 @@
 //! Whom we believe on the other end of TLS, and by what we prove who we are there.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::own_file;
 
 /// Largest file of certificates that is read, in bytes. All roots of a system are a quarter of a megabyte.
 const MOST: u64 = 16 << 20;
@@ -135,10 +136,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
-    read.map_err(|error| bad(path, error))?;
-    Ok(bytes)
+    own_file::read(path, MOST).map_err(|error| bad(path, error))
 }
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> Error {

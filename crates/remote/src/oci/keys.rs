@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -14,6 +12,7 @@ use serde::Deserialize;
 
 use super::helper;
 use super::reference::Reference;
+use crate::own_file;
 use crate::secret::Secret;
 
 /// Files with credentials, looked at in order until one has some.
@@ -101,7 +100,7 @@ impl Keys {
     /// What the files have for `reference`. May start a credential helper.
     pub(super) fn find(&self, reference: &Reference) -> Result<Credentials> {
         for path in &self.files {
-            let text = match read(path) {
+            let text = match own_file::read(path, MOST) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.is_named => continue,
                 Err(error) => return Err(unusable(path, &error.to_string())),
                 Ok(text) => text,
@@ -117,12 +116,6 @@ impl Keys {
         }
         Ok(Credentials::None)
     }
-}
-
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MOST).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 fn unusable(path: &Path, why: &str) -> Error {

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use diskferry::{Error, Input, Options, Result};
+use diskferry_remote::own_file;
 use serde::{Deserialize, Serialize};
 
 use super::order::{Order, Volume};
@@ -17,6 +18,9 @@ use crate::human::say;
 
 /// What a journal begins with, so that others are not misunderstood.
 const VERSION: u32 = 1;
+
+/// Most bytes of a journal. The name of an image may be long.
+const MOST: u64 = 1 << 20;
 
 /// Where the journal of one import lies, and what it must speak of.
 #[derive(Clone)]
@@ -70,7 +74,7 @@ impl Journal {
 
     /// The disk that was begun, if the journal speaks of this import and what it names is there.
     pub fn begun(&self) -> Option<Begun> {
-        let text = fs::read(&self.path).ok()?;
+        let text = own_file::read(&self.path, MOST).ok()?;
         let begun = self.read(&text);
         if let Err(why) = &begun {
             say(&format!("the disk that was begun cannot be gone on with: {why}"));

@@ -10,6 +10,7 @@ use diskferry::digest::Checksum;
 use diskferry::{Limits, Options, Stated, names};
 use diskferry_remote::http::{How, MOST_CONNECTIONS, Patience};
 use diskferry_remote::oci::{Form, Keys, Plan, Platform, Reference, Wish};
+use diskferry_remote::own_file;
 use diskferry_remote::source::Reading;
 use diskferry_remote::{Access, Guard, Headers, HostPattern, Location, Login, Proxies, Sandbox, Secret, Trust};
 use url::Url;
@@ -138,6 +139,8 @@ const SOURCE_DISK: &str = "/tmp/fs/disk.img";
 
 /// Where a platform mounts secret headers.
 const HEADERS: &str = "/extraheaders";
+/// Most bytes of a file with some.
+const HEADERS_MOST: u64 = 1 << 20;
 
 /// What a variable with a header begins with.
 const HEADER_VARIABLE: &str = "IMPORTER_EXTRA_HEADER_";
@@ -459,7 +462,7 @@ fn headers(values: &Values, environment: &Environment) -> Result<Headers, Unusab
         if !fs::metadata(&path).is_ok_and(|file| file.is_file()) {
             continue;
         }
-        let text = fs::read_to_string(&path).map_err(|error| bad(&path, error.to_string()))?;
+        let text = own_file::read_text(&path, HEADERS_MOST).map_err(|error| bad(&path, error.to_string()))?;
         all = all.and(&text.parse().map_err(|why| bad(&path, why))?);
     }
     Ok(all)

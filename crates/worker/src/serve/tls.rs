@@ -1,10 +1,10 @@
 //! Certificates of the worker's own servers.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use diskferry_remote::own_file;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::danger::ClientCertVerifier;
 
 /// Largest file that is read, in bytes.
-const MOST: u64 = 4 << 20;
+pub const MOST: u64 = 4 << 20;
 
 /// A certificate, what it is signed by, and its key.
 pub struct Identity {
@@ -58,9 +58,7 @@ impl Identity {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MOST).read_to_end(&mut bytes)).map_err(|error| bad(path, error))?;
-    Ok(bytes)
+    own_file::read(path, MOST).map_err(|error| bad(path, error))
 }
 
 fn bad(path: &Path, what: impl std::fmt::Display) -> io::Error {

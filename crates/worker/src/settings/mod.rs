@@ -8,12 +8,12 @@ pub mod parse;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgMatches, Command};
+use diskferry_remote::own_file;
 
 /// What may be said of one setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,9 +261,7 @@ fn secret(path: &Path, origin: &str) -> Result<String, Unusable> {
 }
 
 fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
-    Ok(text)
+    own_file::read_text(path, MOST)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The termination message: what a container leaves behind for its controller, in the words of both kinds of platforms.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -119,24 +121,44 @@ pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// Replaces the file at `path`: who reads it sees the old text or the new one.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".status.").tempfile_in(dir)?;
-    file.write_all(text.as_bytes())?;
-    file.write_all(b"\n")?;
-    // Others are meant to read it.
-    let everybody = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
-    file.as_file().set_permissions(everybody)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let new = path.with_file_name(name);
+    // A kill may have left it.
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
+    let mut write = || {
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        // Others are meant to read it.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        fs::rename(&new, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::verdict::Lasting;
+    use std::os::unix::fs::symlink;
 
     fn verdict(code: &str, message: &str) -> Verdict {
         Verdict { code: code.into(), message: message.into(), verdict: Lasting::Permanent, kind: None }
+    }
+
+    #[test]
+    fn what_a_kill_has_left_beside_a_status_goes_with_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, elsewhere) = (dir.path().join("status"), dir.path().join("elsewhere"));
+        symlink(&elsewhere, dir.path().join(".status.new")).unwrap();
+        for text in ["{}", "[]"] {
+            replace(&path, text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{text}\n"));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "and nothing is written elsewhere");
     }
 
     fn text(phase: Phase, error: Option<&Verdict>) -> Value {

@@ -1,6 +1,5 @@
 //! What is to be done, made of settings.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -9,13 +8,14 @@ use std::time::{Duration, SystemTime};
 use diskferry::Options;
 use diskferry_remote::Sandbox;
 use diskferry_remote::http::Patience;
+use diskferry_remote::own_file;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 
 use super::access::{Paths, clients};
 use super::intake::Times;
 use crate::import::order::{self, Destination, PATIENCE};
-use crate::serve::tls::Identity;
+use crate::serve::tls::{self as tls_files, Identity};
 use crate::settings::{Unusable, Values, parse};
 
 /// The ports that platforms use.
@@ -145,5 +145,5 @@ fn tls(values: &Values) -> Result<Option<Arc<ServerConfig>>, Unusable> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| error.to_string())
+    own_file::read(path, tls_files::MOST).map_err(|error| error.to_string())
 }

@@ -1,0 +1,37 @@
+//! Files that are the user's to write (certificates, credentials, settings), read up to a bound and no further.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// All of the file at `path`, which must not have more than `most` bytes. The error does not name it.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The same of a text.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    String::from_utf8(read(path, most)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text in UTF-8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_not_at_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "word\n").unwrap();
+        assert_eq!(read_text(file.path(), 5).unwrap(), "word\n");
+        assert_eq!(read(file.path(), 4).unwrap_err().to_string(), "it has more than 4 bytes");
+        std::fs::write(&file, b"w\xff").unwrap();
+        assert_eq!(read_text(file.path(), 5).unwrap_err().to_string(), "it is no text in UTF-8");
+        assert_eq!(read(Path::new("/dev/zero"), 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+}
