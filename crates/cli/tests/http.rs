@@ -191,6 +191,16 @@ fn progress_says_when_it_waits_to_retry() {
 }
 
 #[test]
+fn connections_are_one_to_sixteen() {
+    for (number, code) in [("0", 2), ("1", 0), ("16", 0), ("17", 2)] {
+        let lab = Lab::new([], Answer::right());
+        let output = diskferry(["convert", "--connections", number, &lab.url(), &lab.target()]).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{number}: {output:?}");
+        assert!(code == 0 || stderr(&output).contains("1..=16"), "{output:?}");
+    }
+}
+
+#[test]
 fn signal_during_a_stall_ends_at_once_and_leaves_nothing() {
     for (rest, args) in [
         (Answer::right().stall(100_000, Server::LIFE), "1"),

@@ -26,8 +26,8 @@ use crate::progress::Progress;
 use crate::sink::Sink;
 use crate::source::Source;
 
-/// The kernel copies, and zeroes are made, in steps of this size: each can take its time, and a job can be stopped between them.
-const STEP: u64 = 1 << 30;
+/// The kernel copies, and zeroes are made, in steps of this size: a slow disk takes seconds for one, and a job can be stopped between them.
+const STEP: u64 = 64 << 20;
 
 /// Stored bytes in all batches that wait or are worked on. Usual batches come to less than half of it with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
