@@ -291,6 +291,12 @@ fn the_documents_of_an_image_may_have_64_mib_together() {
     let refused = copy(just_enough + 1);
     assert_fails(&refused, 3);
     assert_eq!(json(&refused)["error"]["code"], "oci-document-size");
+    let store = format!("oci:{}", lab.dir.path().join("layout").display());
+    let verify = |last: usize| run(["verify", "--json", &store, &format!("last-{last}")]);
+    let verified = verify(just_enough);
+    assert!(verified.status.success(), "{verified:?}");
+    let refused = verify(just_enough + 1);
+    assert!(!refused.status.success() && stdout(&refused).contains("oci-document-size"), "{refused:?}");
 }
 
 #[test]

@@ -10,11 +10,30 @@ use serde::{Deserialize, Deserializer};
 
 use super::DEPTH;
 use super::manifest::{Descriptor, json};
+use super::platform::Platform;
 
 const FORMAT: &str = "oci";
 
 /// Most descriptors in one document: a document of the largest size has room for no more.
 const DESCRIPTORS: usize = 1 << 16;
+
+/// Bytes of the documents of one image, together.
+const DOCUMENTS: u64 = 64 << 20;
+
+/// Counts `bytes` more to those that the documents of an image have had, and fails when they are too many.
+pub(super) fn count(read: &mut u64, bytes: &[u8]) -> Result<()> {
+    *read = read.saturating_add(bytes.len() as u64);
+    if is_too_much(*read) {
+        let what = format!("the documents of the image have more than {DOCUMENTS} bytes together");
+        return Err(Error::corrupt(FORMAT, "document-size", 0, what));
+    }
+    Ok(())
+}
+
+/// Whether the documents of one image may not have so many bytes.
+pub(super) fn is_too_much(read: u64) -> bool {
+    read > DOCUMENTS
+}
 
 /// What a document names.
 pub(super) struct Below {
@@ -59,6 +78,23 @@ struct Document {
     subject: Option<Subject>,
 }
 
+/// A descriptor, without the annotations: these can be as long as all of the document.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    #[serde(default)]
+    media_type: String,
+    digest: String,
+    size: u64,
+    platform: Option<Platform>,
+}
+
+impl From<Part> for Descriptor {
+    fn from(Part { media_type, digest, size, platform }: Part) -> Self {
+        Self { media_type, digest, size, platform, annotations: None }
+    }
+}
+
 #[derive(Deserialize)]
 struct Subject {
     digest: String,
@@ -88,16 +124,16 @@ impl<'de> Visitor<'de> for Names {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Named, A::Error> {
-        Ok(Named(Some(vec![Descriptor::deserialize(MapAccessDeserializer::new(map))?])))
+        Ok(Named(Some(vec![Part::deserialize(MapAccessDeserializer::new(map))?.into()])))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Named, A::Error> {
         let mut named = Vec::new();
-        while let Some(descriptor) = list.next_element()? {
+        while let Some(part) = list.next_element::<Part>()? {
             if named.len() == DESCRIPTORS {
                 return Err(A::Error::custom("more descriptors than a document has room for"));
             }
-            named.push(descriptor);
+            named.push(part.into());
         }
         Ok(Named(Some(named)))
     }

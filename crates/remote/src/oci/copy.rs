@@ -8,14 +8,11 @@ use std::collections::BTreeSet;
 use diskferry::digest::Checksum;
 use diskferry::{Error, Progress, Result};
 
-use super::below::Below;
+use super::below::{self, Below};
 use super::layer::Verified;
 use super::manifest::Descriptor;
 use super::push::{Publication, RESTARTS, Sent, Target, anew};
 use super::{Blob, Store, Wish};
-
-/// Most bytes of all documents of an image together; they stay in memory.
-const DOCUMENTS: u64 = 64 << 20;
 
 /// What was copied.
 #[derive(Debug, Clone)]
@@ -102,11 +99,7 @@ impl Image {
         progress: &Progress,
     ) -> Result<()> {
         progress.check()?;
-        self.read = self.read.saturating_add(bytes.len() as u64);
-        if self.read > DOCUMENTS {
-            let what = format!("the documents of the image have more than {DOCUMENTS} bytes together");
-            return Err(Error::corrupt("oci", "document-size", 0, what));
-        }
+        below::count(&mut self.read, &bytes)?;
         self.known.insert(document.digest.clone());
         let below = Below::of(&bytes, depth)?;
         for blob in below.blobs {

@@ -45,6 +45,11 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
+    /// A blob of this digest and size, of which nothing else is known.
+    pub(super) fn blob(digest: &str, size: u64) -> Self {
+        Self { media_type: String::new(), digest: digest.to_owned(), size, platform: None, annotations: None }
+    }
+
     /// The digest, if it is one that can be checked.
     pub(super) fn checksum(&self) -> Result<Checksum> {
         checksum(&self.digest)

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diskferry::{Error, Progress, Result};
 
-use super::super::below::Below;
-use super::super::manifest::Descriptor;
+use super::super::below::{self, Below};
 use super::super::{Store, Wish};
 use super::{Named, own};
 
@@ -14,12 +13,14 @@ use super::{Named, own};
 pub(super) struct Tree {
     /// Manifests and indexes by digest, with their sizes.
     pub(super) documents: BTreeMap<String, u64>,
-    /// Configurations, layers and whatever else manifests name.
-    pub(super) blobs: BTreeMap<String, Descriptor>,
+    /// Configurations, layers and whatever else manifests name, with their sizes.
+    pub(super) blobs: BTreeMap<String, u64>,
     /// What cannot be read, or not be understood, with the digest if it is known. What lies below is not known then.
     pub(super) problems: Vec<(Option<String>, Error)>,
     /// What it belongs to, as a signature does.
     pub(super) subjects: BTreeSet<String>,
+    /// Bytes of the documents that were read.
+    read: u64,
 }
 
 impl Tree {
@@ -41,7 +42,7 @@ impl Tree {
     pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
         let documents = self.documents.iter().map(|(digest, size)| (digest.as_str(), *size));
         let is_blob = |digest: &str| !self.documents.contains_key(digest);
-        let blobs = self.blobs.values().map(|blob| (blob.digest.as_str(), blob.size));
+        let blobs = self.blobs.iter().map(|(digest, size)| (digest.as_str(), *size));
         documents.chain(blobs.filter(move |(digest, _)| is_blob(digest)))
     }
 
@@ -55,7 +56,7 @@ impl Tree {
         progress: &Progress,
     ) -> Result<()> {
         progress.check()?;
-        let below = match Below::of(bytes, depth) {
+        let below = match below::count(&mut self.read, bytes).and_then(|()| Below::of(bytes, depth)) {
             Err(error) => {
                 self.problems.push((Some(digest.to_owned()), error));
                 return Ok(());
@@ -64,9 +65,13 @@ impl Tree {
         };
         self.subjects.extend(below.subject);
         for blob in below.blobs {
-            self.blobs.entry(blob.digest.clone()).or_insert(blob);
+            self.blobs.entry(blob.digest).or_insert(blob.size);
         }
         for document in below.documents {
+            if below::is_too_much(self.read) {
+                // Has been told.
+                break;
+            }
             if self.documents.insert(document.digest.clone(), document.size).is_some() {
                 continue;
             }

@@ -67,12 +67,13 @@ impl Stock {
         let mut findings: Vec<_> =
             tree.problems.into_iter().map(|(digest, error)| Finding { digest, error: Rc::new(error) }).collect();
         let mut size = tree.documents.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
-        for (digest, blob) in &tree.blobs {
-            size = size.saturating_add(blob.size);
+        for (digest, len) in &tree.blobs {
+            size = size.saturating_add(*len);
             // Another image may say another length of it.
-            let key = format!("{digest} {}", blob.size);
+            let key = format!("{digest} {len}");
             if !known.contains_key(&key) {
-                let found = own(self.read(&store, blob, progress))?;
+                let blob = Descriptor::blob(digest, *len);
+                let found = own(self.read(&store, &blob, progress))?;
                 known.insert(key.clone(), found.err().map(Rc::new));
             }
             if let Some(Some(error)) = known.get(&key) {
