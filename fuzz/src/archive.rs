@@ -12,7 +12,7 @@ pub fn archive(archive: &[u8]) {
     for _ in 0..2 {
         let reader = Box::new(Cursor::new(archive.to_vec()));
         let most = archive.len() as u64 * 2 + 1024;
-        match find(reader, &Pick::UnderDisk, &mut hidden, Room { archive: most, beside: most }) {
+        match find(reader, &Pick::UnderDisk, &mut hidden, Room { archive: most, beside: most, passed: 0 }) {
             Ok(Found::Image(mut image)) => {
                 let mut bytes = Vec::new();
                 if image.reader.read_to_end(&mut bytes).is_ok() {

@@ -136,26 +136,6 @@ fn the_topmost_layer_with_an_image_counts() {
 }
 
 #[test]
-fn what_lies_beside_the_image_in_all_layers_is_bounded() {
-    let mut lab = Lab::new();
-    let below = tar(&[("disk/a", &lab.image)]);
-    // Twice the disk and 64 MiB are allowed, headers and ends included.
-    for (len, is_carried) in [(35 << 20, true), (37 << 20, false)] {
-        let above = [1, 2].map(|number| tar(&[(&format!("etc/{number}"), &vec![0; len])]));
-        let archives = [&below, &above[0], &above[1]];
-        let layers = archives.map(|archive| lab.layout.blob(&format!("{TAR}+gzip"), &wrap::gzip(archive)));
-        let image = lab.layout.manifest("linux/amd64", &layers, &archives.map(|archive| digest(archive)), "");
-        let name = len.to_string();
-        lab.layout.name(&image, &name);
-        if is_carried {
-            lab.carries(&name, &["--max-size", "4Mi"]);
-        } else {
-            lab.refuses(&name, &["--max-size", "4Mi"], 3, "max-size");
-        }
-    }
-}
-
-#[test]
 fn a_file_can_be_named() {
     let mut lab = Lab::new();
     let image = lab.layout.image(&[("disk/a", &lab.image), ("disk/b", b"other"), ("boot/c", &lab.image)], "");

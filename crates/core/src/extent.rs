@@ -50,4 +50,9 @@ impl Codec {
     pub(crate) fn may_end_with_the_disk(self) -> bool {
         self == Self::Zlib
     }
+
+    /// Whether units have the length that is said, and not just sectors up to which they may reach.
+    pub(crate) fn is_exact(self) -> bool {
+        self == Self::Zlib
+    }
 }

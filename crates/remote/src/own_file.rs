@@ -1,4 +1,4 @@
-//! Files that are the user's to write (certificates, credentials, settings), read up to a bound and no further.
+//! Files that are the user's to write (certificates, credentials, settings), read whole, or refused if they are too long.
 
 use std::fs::File;
 use std::io::{self, Read};

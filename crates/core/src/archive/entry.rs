@@ -247,11 +247,12 @@ impl Entries {
 
     /// Passes over what is left of the data.
     fn skip(&mut self) -> Result<()> {
-        let wanted = self.next.max(self.at).saturating_sub(self.of_files);
-        if wanted > self.room.beside {
-            let (what, limit) =
-                ("bytes beside the image in its archive, or in all layers down to it", self.room.beside);
-            return Err(Error::Limit { what, wanted, limit, option: "--max-size" });
+        let others = self.next.max(self.at).saturating_sub(self.of_files).saturating_add(self.room.passed);
+        if others > self.room.beside {
+            let most = self.room.beside;
+            let what =
+                format!("{others} bytes or more lie beside the image, in all archives down to it; {most} are allowed");
+            return Err(Error::corrupt(FORMAT, "too-much-beside", self.at, what));
         }
         let mut buf = vec![0; self.left().min(64 << 10)];
         while self.left() > 0 {

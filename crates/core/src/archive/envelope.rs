@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(archive.len() as u64, envelope.archive_len(size));
             assert_eq!(archive.len() % 512, 0);
             let reader = Box::new(io::Cursor::new(archive));
-            let room = Room { archive: 1 << 20, beside: 1 << 20 };
+            let room = Room { archive: 1 << 20, beside: 1 << 20, passed: 0 };
             let Found::Image(mut image) = find(reader, &Pick::UnderDisk, &mut Hidden::default(), room).unwrap() else {
                 panic!("{name}")
             };

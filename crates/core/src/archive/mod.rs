@@ -147,8 +147,10 @@ pub struct Image {
 pub struct Room {
     /// All of it, in bytes.
     pub archive: u64,
-    /// What is not the image, in bytes.
+    /// What is not the image, in bytes, with that of the archives that have `passed`.
     pub beside: u64,
+    /// Bytes of archives that lie over this one, and have no image.
+    pub passed: u64,
 }
 
 /// Looks for the image in `archive`, among the files that `hidden` does not name, and reads no further than to its first byte.

@@ -48,7 +48,7 @@ impl Read for Trickle {
     }
 }
 
-const ROOM: Room = Room { archive: 1 << 40, beside: 1 << 40 };
+const ROOM: Room = Room { archive: 1 << 40, beside: 1 << 40, passed: 0 };
 
 /// The image's name and bytes, or `-`, or the error's code.
 fn outcome(bytes: &[u8], pick: &Pick, hidden: &mut Hidden) -> String {
@@ -103,8 +103,15 @@ fn what_lies_beside_the_image_is_bounded_and_the_image_is_no_part_of_it() {
         archive(&[entry("etc/a", b'0', &[2; 5000]), entry("disk/a", b'0', &image), entry("etc/b", b'0', &[3; 5000])]);
     // Three headers, and two files with what fills up their last block; what follows the end is bounded by itself.
     let beside = 3 * 512 + 2 * 5120 + (image.len() as u64).next_multiple_of(512) - image.len() as u64;
-    for (room, expected) in [(beside, "carried"), (beside - 1, "max-size"), (512 + 5119, "max-size")] {
-        let room = Room { beside: room, ..ROOM };
+    let (carried, excess) = ("carried", "tar-too-much-beside");
+    for (room, passed, expected) in [
+        (beside, 0, carried),
+        (beside - 1, 0, excess),
+        (512 + 5119, 0, excess),
+        (beside + 7, 7, carried),
+        (beside + 7, 8, excess),
+    ] {
+        let room = Room { beside: room, passed, ..ROOM };
         let read = || -> crate::Result<usize> {
             let reader = Box::new(Cursor::new(files.clone()));
             let Found::Image(mut image) = find(reader, &Pick::UnderDisk, &mut Hidden::default(), room)? else {

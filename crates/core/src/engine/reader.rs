@@ -262,13 +262,22 @@ impl<'a> Reader<'a> {
             let what = "bytes of one packed unit";
             return Err(Error::Limit { what, wanted, limit, option: "--limit-unit" });
         }
+        // The image may end inside the last sector of a unit: whether that matters shows when it is unpacked.
+        let least = if codec.is_exact() { u64::from(len) } else { 1 };
+        let format = self.format;
+        let early = |got| Err(ends_early(format, "packed data", at, u64::from(len), got));
         let stored = match source.lend(at..at.saturating_add(len.into())) {
-            Some((file, at)) => self.batch.lend(file, at, len as usize),
-            // The image may end inside the last sector of a unit: whether that matters shows when it is unpacked.
+            Some((file, file_at)) => {
+                let there = source.len().map_or(u64::MAX, |end| end.saturating_sub(at));
+                if there < least {
+                    return early(there);
+                }
+                self.batch.lend(file, file_at, len as usize)
+            }
             None => self.read(source, at, len as usize)?,
         };
-        if stored.is_empty() {
-            return Err(ends_early(self.format, "packed data", at, u64::from(len), 0));
+        if (stored.len() as u64) < least {
+            return early(stored.len() as u64);
         }
         self.add(Piece { start: extent.start, len: extent.len, what: What::Packed { codec, at }, stored });
         Ok(())

@@ -63,7 +63,7 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
     let left = resource.about.total.map_or(u64::MAX, |total| total.saturating_sub(at));
     let wanted = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     let mut tries = resource.tries();
-    let mut done = 0;
+    let (mut done, mut is_short) = (0, false);
     while let Some(rest) = buf.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
         match part(resource, rest, at.saturating_add(done as u64)).await {
             Ok(None) => return Ok(None),
@@ -72,7 +72,9 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
             Ok(Some(got)) => {
                 done += got;
                 tries.gain(got as u64);
-                if done < wanted && (got as u64) < ENOUGH {
+                // The last part of an image whose length is not known may be short.
+                let was_short = std::mem::replace(&mut is_short, (got as u64) < ENOUGH);
+                if done < wanted && is_short && (was_short || resource.about.total.is_some()) {
                     tries.pause_after(resource.interrupted(at.saturating_add(done as u64))).await?;
                 }
             }

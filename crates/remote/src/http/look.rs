@@ -31,9 +31,12 @@ struct Asking {
     resource: Resource,
     answer: Option<Answer>,
     tries: Tries,
-    /// How many bytes were handed on, and how many before this answer.
+    /// How many bytes were handed on.
     at: u64,
-    began: u64,
+    /// How many they were before this answer.
+    before: u64,
+    /// Whether the last answer had little: at the end of an image whose length is not known, one may.
+    had_little: bool,
     ended: bool,
     ranges_fail: bool,
 }
@@ -42,7 +45,16 @@ impl Look {
     /// Looks at the image that begins with `first`.
     pub(super) fn new(runtime: &Runtime, resource: Resource, first: Answer) -> Self {
         let tries = resource.tries();
-        let asking = Asking { resource, answer: Some(first), tries, at: 0, began: 0, ended: false, ranges_fail: false };
+        let asking = Asking {
+            resource,
+            answer: Some(first),
+            tries,
+            at: 0,
+            before: 0,
+            had_little: false,
+            ended: false,
+            ranges_fail: false,
+        };
         Self { runtime: runtime.clone(), asking: Some(asking), piece: Bytes::new() }
     }
 }
@@ -90,7 +102,7 @@ impl Asking {
         let mut answer = match self.answer.take() {
             Some(answer) => answer,
             None => {
-                self.began = self.at;
+                self.before = self.at;
                 self.resource.again(self.range()).await?
             }
         };
@@ -107,7 +119,10 @@ impl Asking {
         let total = self.resource.about.total.or(answer.about.total);
         let more = total.map_or(answer.is_part(), |total| self.at < total);
         self.ended = !more;
-        if more && (!answer.is_part() || self.at - self.began < ENOUGH) {
+        let has_little = self.at - self.before < ENOUGH;
+        let too_little = has_little && (total.is_some() || self.had_little);
+        self.had_little = has_little;
+        if more && (!answer.is_part() || too_little) {
             return Err(self.resource.interrupted(self.at));
         }
         Ok(Bytes::new())

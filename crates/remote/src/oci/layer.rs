@@ -21,11 +21,6 @@ const SHARE: u64 = 4;
 /// What may come beside the image, unpacked, in all layers down to it: more than any system has in which an image may lie.
 const BESIDE: u64 = 64 << 30;
 
-/// How long an unpacked layer may be in bytes, as an unwrapped image.
-fn most_of(limits: &Limits) -> u64 {
-    limits.virtual_size.saturating_mul(2).saturating_add(64 << 20)
-}
-
 /// A layer: the blob, and the digest of what it unpacks to.
 pub(super) struct Layer {
     pub(super) blob: Descriptor,
@@ -35,8 +30,7 @@ pub(super) struct Layer {
 /// Looks for the image from the topmost of `layers`, which stand in order from the lowest. Those that lie over it are read
 /// to their end.
 pub(super) fn open(store: &Store, layers: &[Layer], wish: &Wish, progress: &Progress) -> Result<Pulled> {
-    let mut opener =
-        Opener { store, wish, progress, transferred: Arc::default(), beside: most_of(&wish.limits).min(BESIDE) };
+    let mut opener = Opener { store, wish, progress, transferred: Arc::default(), passed: 0 };
     let mut hidden = Hidden::default();
     for layer in layers.iter().rev() {
         if let Some(input) = opener.layer(layer, &mut hidden)? {
@@ -63,8 +57,8 @@ struct Opener<'a> {
     wish: &'a Wish,
     progress: &'a Progress,
     transferred: Arc<AtomicU64>,
-    /// What may still come that is not the image, in bytes.
-    beside: u64,
+    /// Bytes of layers without the image, unpacked.
+    passed: u64,
 }
 
 impl Opener<'_> {
@@ -122,11 +116,13 @@ impl Opener<'_> {
                 transferred: None,
             })
         };
-        let room = Room { archive: most_of(&limits), beside: self.beside };
+        // As an unwrapped image.
+        let archive = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
+        let room = Room { archive, beside: BESIDE, passed: self.passed };
         Ok(match archive::find(reader, &self.wish.pick, hidden, room)? {
             Found::Image(image) => Some((image, is_plain)),
             Found::Nothing(len) => {
-                self.beside = self.beside.saturating_sub(len);
+                self.passed = self.passed.saturating_add(len);
                 None
             }
         })

@@ -45,8 +45,8 @@ const CHUNK: usize = 16 << 20;
 /// Largest chunk, where the registry wants large ones.
 const LARGEST: usize = 32 << 20;
 
-/// A registry that takes fewer bytes of a chunk than this is asked what it has, and waited for.
-const ENOUGH: u64 = 64 << 10;
+/// A registry that takes less than this part of a chunk is asked what it has, and waited for.
+const ENOUGH: u64 = 8;
 
 /// Chunks that are kept after they have arrived: a registry that is started again may have lost the last ones.
 const TAIL: usize = 1;
@@ -337,7 +337,7 @@ impl Upload {
                 // Of one byte a registry says the same as of none.
                 let offset = offset(&answer).filter(|_| start + len > 1).unwrap_or(start + len);
                 session.reach(offset, start + len)?;
-                if offset == start + len || offset.saturating_sub(start) >= ENOUGH {
+                if offset.saturating_sub(start).saturating_mul(ENOUGH) >= len {
                     return Ok(());
                 }
                 let what = format!(

@@ -98,11 +98,12 @@ impl Journal {
         }
         let path = dir(&self.path).join(&entry.unfinished);
         match fs::symlink_metadata(&path) {
-            // A larger one was asked for.
+            // It is longer where a larger disk was asked for.
             Ok(file) if file.is_file() && file.len() >= entry.size && entry.named <= entry.size => {
                 Ok(Begun { path, size: entry.size, named: entry.named })
             }
-            Ok(_) => Err("it has lost some of its bytes".into()),
+            Ok(file) if file.is_file() && entry.named <= entry.size => Err("it has lost some of its bytes".into()),
+            Ok(_) => Err("it is no file, or the journal is wrong about it".into()),
             Err(error) => Err(error.to_string()),
         }
     }

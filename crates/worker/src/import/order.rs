@@ -139,7 +139,7 @@ const SOURCE_DISK: &str = "/tmp/fs/disk.img";
 
 /// Where a platform mounts secret headers.
 const HEADERS: &str = "/extraheaders";
-/// Most bytes of a file with some.
+/// Most bytes of a file of headers.
 const HEADERS_MOST: u64 = 1 << 20;
 
 /// What a variable with a header begins with.

@@ -140,9 +140,10 @@ pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
     use crate::verdict::Lasting;
-    use std::os::unix::fs::symlink;
 
     fn verdict(code: &str, message: &str) -> Verdict {
         Verdict { code: code.into(), message: message.into(), verdict: Lasting::Permanent, kind: None }

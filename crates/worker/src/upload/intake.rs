@@ -57,9 +57,28 @@ struct State {
     stage: Stage,
     /// How often it was begun. What belongs to an earlier beginning is over.
     round: u64,
-    /// Whether it takes too long, or has been stopped: then it ends, whoever comes.
-    given_up: bool,
+    /// Why it was given up: then it ends, whoever comes.
+    given_up: Option<Why>,
 }
+
+/// Why an image is given up.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    Stopped,
+    /// What has not come about in this time.
+    Late(&'static str, Duration),
+}
+
+impl Why {
+    fn error(self) -> Error {
+        match self {
+            Self::Stopped => Error::Stopped,
+            Self::Late(what, time) => Error::source("stalled", format!("{what} {} s", time.as_secs())).for_now(),
+        }
+    }
+}
+
+const NOT_THERE: &str = "all of the image was not there after";
 
 enum Stage {
     /// Nobody has come.
@@ -144,7 +163,7 @@ impl Intake {
     /// Takes an image, with `jobs` for whoever carries it.
     pub fn new(times: Times) -> (Self, std::sync::mpsc::Receiver<Job>) {
         let (jobs, next) = std::sync::mpsc::sync_channel(1);
-        let state = Mutex::new(State { stage: Stage::Waiting, round: 0, given_up: false });
+        let state = Mutex::new(State { stage: Stage::Waiting, round: 0, given_up: None });
         let shared = Shared { state, jobs, changed: watch::channel(0).0, times, began: Instant::now() };
         (Self(Arc::new(shared)), next)
     }
@@ -233,7 +252,7 @@ impl Intake {
                 let state = self.lock();
                 match &state.stage {
                     Stage::Ended(outcome) => return Some(outcome.clone()),
-                    _ if state.round != round && !state.given_up => return None,
+                    _ if state.round != round && state.given_up.is_none() => return None,
                     _ => {}
                 }
             }
@@ -249,43 +268,34 @@ impl Intake {
         self.tell();
     }
 
-    /// Gives up what takes too long, or what has been stopped, and says why. To be called now and then. A job that has all of its
-    /// bytes does not hear of it.
+    /// Gives up what takes too long, or what has been stopped, and says why, from then on. To be called now and then. A job that waits
+    /// for bytes hears of it, one that is busy with those that it has does not.
     pub fn look(&self, is_stopped: bool) -> Option<Error> {
         let mut state = self.lock();
-        let late = |what: &str, time: Duration| {
-            Some(Error::source("stalled", format!("{what} {} s", time.as_secs())).for_now())
-        };
         let Times { first, resume, whole, .. } = self.0.times;
-        let whole = whole.filter(|whole| self.0.began.elapsed() > *whole);
-        let why = || match &state.stage {
-            Stage::Ended(_) => None,
-            Stage::Working { .. } => {
-                whole.and_then(|whole| late("the image had come, but was not carried after", whole))
+        let late = |what, time: Duration, since: Instant| (since.elapsed() > time).then_some(Why::Late(what, time));
+        let whole = |what| whole.and_then(|whole| late(what, whole, self.0.began));
+        let why = match &state.stage {
+            Stage::Ended(_) => return None,
+            _ if state.given_up.is_some() => state.given_up,
+            Stage::Working { .. } => whole("the image had come, but was not carried after"),
+            _ if is_stopped => Some(Why::Stopped),
+            Stage::Waiting => whole(NOT_THERE).or(late("nobody has sent an image for", first, self.0.began)),
+            Stage::Taking(Taking { broken: Some(since), .. }) => {
+                whole(NOT_THERE).or(late("nobody has gone on with an upload that broke off for", resume, *since))
             }
-            _ if is_stopped => Some(Error::Stopped),
-            _ if whole.is_some() => late("all of the image was not there after", whole.unwrap_or_default()),
-            Stage::Waiting if self.0.began.elapsed() > first => late("nobody has sent an image for", first),
-            Stage::Taking(Taking { broken: Some(since), .. }) if since.elapsed() > resume => {
-                late("nobody has gone on with an upload that broke off for", resume)
-            }
-            _ => None,
-        };
-        let (why, told) = (why()?, why());
-        state.given_up = true;
-        if let Stage::Taking(taking) = &mut state.stage {
-            taking.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-            // Nobody sends any more, and the job hears of it.
+            Stage::Taking(_) => whole(NOT_THERE),
+        }?;
+        if state.given_up.replace(why).is_none()
+            && let Stage::Taking(taking) = &mut state.stage
+        {
+            taking.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why.error());
+            // Nobody sends any more.
             taking.sender = mpsc::channel(1).0;
             state.round += 1;
             self.tell();
         }
-        told
-    }
-
-    /// Whether all bytes are there.
-    pub fn is_working(&self) -> bool {
-        matches!(self.lock().stage, Stage::Working { .. })
+        Some(why.error())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

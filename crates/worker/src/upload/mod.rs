@@ -110,7 +110,7 @@ impl Open {
             let (intake, master, clock) = ticking;
             loop {
                 tokio::time::sleep(PAUSE).await;
-                if intake.look(master.is_stopped()).is_some() && intake.is_working() {
+                if intake.look(master.is_stopped()).is_some() {
                     clock.end_attempt();
                 }
             }
@@ -147,7 +147,7 @@ impl Open {
             let how = How { options: &self.order.options, sandbox: &self.order.sandbox };
             match job::deliver(input, &self.order.destination, &how, board, &progress) {
                 Ok(facts) => return Ok(facts),
-                // Begun anew, or too late, which shows when nobody comes.
+                // Begun anew, and the next one is there; or given up, and the look says why.
                 Err(Error::Stopped) if !self.master.is_stopped() => {}
                 Err(error) => return Err(Verdict::of(&error)),
             }

@@ -76,6 +76,8 @@ fn images_told_by_their_end_are_refused_before_the_last_extent() {
         (vhd(511), "vhd-not-carried"),
         (koly, "dmg-not-carried"),
         (cdsa, "dmg-encrypted-not-carried"),
+        (b"NER5\0\0\0\0\x12\x34\x56\x78".to_vec(), "nrg-not-carried"),
+        (b"NERO\x12\x34\x56\x78".to_vec(), "nrg-not-carried"),
     ] {
         let image = with_tail(&tail);
         for mut source in every_way(&image) {
@@ -92,8 +94,13 @@ fn images_told_by_their_end_are_refused_before_the_last_extent() {
 
 #[test]
 fn the_same_bytes_anywhere_else_are_a_disks() {
-    for image in [with_tail(&[b"conectix".to_vec(), vec![0; 505]].concat()), with_tail(b"conectix"), with_tail(b"koly")]
-    {
+    for image in [
+        with_tail(&[b"conectix".to_vec(), vec![0; 505]].concat()),
+        with_tail(b"conectix"),
+        with_tail(b"koly"),
+        with_tail(b"NER5"),
+        with_tail(b"NERO\0"),
+    ] {
         assert!(carry(&RAW, &mut Bytes::pipe(&image[..], 4096)).unwrap() == image);
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Markers {
     /// Where the last thing that was needed ends; up to the next marker there is padding.
     read: u64,
     proof: Proof,
-    /// Where zeroes began that came last.
+    /// Where the last run of zeroes began, if no grain has come since.
     zeroes_from: Option<u64>,
     /// Whether holes are named as tables pass.
     names_holes: bool,
@@ -141,7 +141,7 @@ impl Markers {
 
     /// The next grain or hole; `None` at the end of the stream.
     pub(super) fn next(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
-        self.next_or_why(source).map_err(|error| self.explain(error))
+        self.next_or_why(source).map_err(|error| self.explain(self.behind_zeroes(error)))
     }
 
     fn next_or_why(&mut self, source: &mut dyn Source) -> Result<Option<Extent>> {
@@ -490,7 +490,7 @@ impl Markers {
         Ok(())
     }
 
-    /// The end of a stream with its tables behind, with nothing behind it.
+    /// The end of a stream whose tables follow its grains; nothing may follow it.
     fn end(&mut self, source: &mut dyn Source) -> Result<()> {
         match self.proof {
             Proof::Behind(_, Passed::Footer) => {}
@@ -534,6 +534,17 @@ impl Markers {
             _ => return Ok(()),
         };
         Err(Error::corrupt(FORMAT, "marker-order", self.at, what))
+    }
+
+    /// The `error` of the next marker. Behind zeroes, what is none is no damage of the stream but something that follows it.
+    fn behind_zeroes(&self, error: Error) -> Error {
+        match (error, self.zeroes_from) {
+            (Error::Corrupt { code, what, .. }, Some(from)) if code != "trailing-data" => {
+                let what = format!("zeroes from byte {from} on are followed by what is no grain: {what}");
+                Error::corrupt(FORMAT, "trailing-data", self.at, what)
+            }
+            (error, _) => error,
+        }
     }
 
     /// The `error` of the next extent. Where tables are taken to be in one place, it may only mean that they are not; of a file the
