@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::slice;
@@ -133,6 +134,29 @@ fn the_topmost_layer_with_an_image_counts() {
     let none = stack(&lab, &[other]);
     lab.layout.name(&none, "none");
     lab.refuses("none", &[], 3, "oci-no-image");
+}
+
+#[test]
+fn a_layout_may_be_made_of_links_and_digests_say_what_is_right() {
+    let mut lab = Lab::new();
+    let archive = tar(&[("disk/a", &lab.image)]);
+    let layer = lab.layout.blob(TAR, &archive);
+    let image = lab.layout.manifest("linux/amd64", slice::from_ref(&layer), &[digest(&archive)], "");
+    lab.layout.name(&image, "v1");
+    let elsewhere = tempfile::tempdir().unwrap();
+    for (number, path) in [&layer.digest, &image.digest].map(|digest| lab.layout.path(digest)).iter().enumerate() {
+        let to = elsewhere.path().join(number.to_string());
+        fs::copy(path, &to).unwrap();
+        fs::remove_file(path).unwrap();
+        symlink(&to, path).unwrap();
+    }
+    lab.carries("v1", &[]);
+    fs::write(elsewhere.path().join("0"), vec![b'x'; archive.len()]).unwrap();
+    let output = lab.convert("v1", &[]);
+    assert!([Some(3), Some(6)].contains(&output.status.code()), "{output:?}");
+    fs::remove_file(elsewhere.path().join("0")).unwrap();
+    symlink("/dev/zero", elsewhere.path().join("0")).unwrap();
+    lab.refuses("v1", &[], 4, "source-read");
 }
 
 #[test]
