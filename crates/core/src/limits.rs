@@ -26,6 +26,13 @@ pub struct Limits {
     pub spool: u64,
 }
 
+impl Limits {
+    /// The longest unwrapped stream, in bytes: metadata and snapshots come on top of the disk.
+    pub fn stream(&self) -> u64 {
+        self.virtual_size.saturating_mul(2).saturating_add(64 * MIB)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

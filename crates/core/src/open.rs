@@ -348,10 +348,8 @@ impl Opener<'_> {
         let (reader, wrappings) = layer::peel(reader, stated, &how)?;
         let spool = Spool::new(self.options.spool_place(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());
-        // Metadata and snapshots come on top of the disk, but a stream must not run for ever behind a small one. What is
-        // said of it is twice the disk's limit and a little, see `Limits::virtual_size`.
-        let limit = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        let stream = Stream::new(reader, plain_len, limit, Past::Spool(spool));
+        // A stream must not run for ever behind a small disk.
+        let stream = Stream::new(reader, plain_len, limits.stream(), Past::Spool(spool));
         let aside = ranges.map(|ranges| Aside::new(ranges, len, Arc::clone(self.meter)));
         let (source, stored) = match aside {
             Some(aside) if wrappings.is_empty() => (stream.with_aside(aside), None),

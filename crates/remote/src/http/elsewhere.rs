@@ -6,7 +6,7 @@ use diskferry::Error;
 use diskferry::source::Ranges;
 
 use super::answer::Answer;
-use super::forward::{ENOUGH, Pace, Reader};
+use super::forward::{Pace, Reader};
 use super::resource::{Resource, is_wrong_range};
 use crate::failure::{Again, Failure};
 use crate::runtime::{Runtime, unless_stopped};
@@ -63,7 +63,7 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
     let left = resource.about.total.map_or(u64::MAX, |total| total.saturating_sub(at));
     let wanted = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
     let mut tries = resource.tries();
-    let (mut done, mut is_short) = (0, false);
+    let mut done = 0;
     while let Some(rest) = buf.get_mut(done..wanted).filter(|rest| !rest.is_empty()) {
         match part(resource, rest, at.saturating_add(done as u64)).await {
             Ok(None) => return Ok(None),
@@ -72,9 +72,7 @@ async fn fetch(resource: &Resource, buf: &mut [u8], at: u64) -> Result<Option<us
             Ok(Some(got)) => {
                 done += got;
                 tries.gain(got as u64);
-                // The last part of an image whose length is not known may be short.
-                let was_short = std::mem::replace(&mut is_short, (got as u64) < ENOUGH);
-                if done < wanted && is_short && (was_short || resource.about.total.is_some()) {
+                if done < wanted && tries.is_too_little(got as u64, resource.about.total.is_some()) {
                     tries.pause_after(resource.interrupted(at.saturating_add(done as u64))).await?;
                 }
             }

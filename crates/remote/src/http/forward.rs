@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::Answer;
 use super::resource::{Resource, changed, is_wrong_range};
-use super::retry::Tries;
+use super::retry::{ENOUGH, Tries};
 use crate::failure::Failure;
 use crate::runtime::{Runtime, stopped};
 
@@ -30,8 +30,6 @@ pub(super) const PART: u64 = 2 << 20;
 const PIECES: usize = 8;
 /// The same where a piece is a whole part.
 const PARTS: usize = 1;
-/// An answer that has brought less than this and does not end with the image is taken for a failure.
-pub(super) const ENOUGH: u64 = 4 << 10;
 
 /// A piece of the image, or its end. A channel that closes without that has lost its sender.
 type Piece = Option<Bytes>;

@@ -7,7 +7,6 @@ use bytes::{Buf, Bytes};
 use diskferry::Error;
 
 use super::answer::Answer;
-use super::forward::ENOUGH;
 use super::resource::{Resource, is_wrong_range};
 use super::retry::Tries;
 use crate::failure::Failure;
@@ -35,8 +34,6 @@ struct Asking {
     at: u64,
     /// How many they were before this answer.
     before: u64,
-    /// Whether the last answer had little: at the end of an image whose length is not known, one may.
-    had_little: bool,
     ended: bool,
     ranges_fail: bool,
 }
@@ -45,16 +42,8 @@ impl Look {
     /// Looks at the image that begins with `first`.
     pub(super) fn new(runtime: &Runtime, resource: Resource, first: Answer) -> Self {
         let tries = resource.tries();
-        let asking = Asking {
-            resource,
-            answer: Some(first),
-            tries,
-            at: 0,
-            before: 0,
-            had_little: false,
-            ended: false,
-            ranges_fail: false,
-        };
+        let asking =
+            Asking { resource, answer: Some(first), tries, at: 0, before: 0, ended: false, ranges_fail: false };
         Self { runtime: runtime.clone(), asking: Some(asking), piece: Bytes::new() }
     }
 }
@@ -119,10 +108,8 @@ impl Asking {
         let total = self.resource.about.total.or(answer.about.total);
         let more = total.map_or(answer.is_part(), |total| self.at < total);
         self.ended = !more;
-        let has_little = self.at - self.before < ENOUGH;
-        let too_little = has_little && (total.is_some() || self.had_little);
-        self.had_little = has_little;
-        if more && (!answer.is_part() || too_little) {
+        let is_too_little = self.tries.is_too_little(self.at - self.before, total.is_some());
+        if more && (!answer.is_part() || is_too_little) {
             return Err(self.resource.interrupted(self.at));
         }
         Ok(Bytes::new())

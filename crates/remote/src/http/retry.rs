@@ -35,6 +35,9 @@ impl Default for Patience {
 /// Less than this is no progress: a server that dies after every few bytes is not asked for ever.
 const PROGRESS: u64 = 64 << 10;
 
+/// An answer that has brought less than this and does not end with the image is taken for a failure.
+pub(super) const ENOUGH: u64 = 4 << 10;
+
 /// What is left of one request's patience.
 pub(crate) struct Tries {
     patience: Patience,
@@ -42,11 +45,20 @@ pub(crate) struct Tries {
     pauses: ExponentialBackoff,
     attempt: u32,
     gained: u64,
+    /// Whether the last answer had little.
+    had_little: bool,
 }
 
 impl Tries {
     pub(crate) fn new(patience: Patience, progress: &Progress) -> Self {
-        Self { patience, progress: progress.clone(), pauses: pauses(&patience), attempt: 0, gained: 0 }
+        Self {
+            patience,
+            progress: progress.clone(),
+            pauses: pauses(&patience),
+            attempt: 0,
+            gained: 0,
+            had_little: false,
+        }
     }
 
     /// The server gave `count` bytes that are new.
@@ -56,6 +68,13 @@ impl Tries {
             self.attempt = 0;
             self.pauses = pauses(&self.patience);
         }
+    }
+
+    /// Whether an answer that has brought `count` bytes, and not the end of the image, is to be taken for a failure. Where it is not
+    /// known how long that is, one may be short: it may have been the last.
+    pub(super) fn is_too_little(&mut self, count: u64, is_len_known: bool) -> bool {
+        let had_little = std::mem::replace(&mut self.had_little, count < ENOUGH);
+        self.had_little && (had_little || is_len_known)
     }
 
     /// Waits until the server may be asked again, or gives the reason why not.

@@ -119,7 +119,7 @@ impl Image {
 
     /// That no blob is larger than a layer may be that is read; bytes of all of them.
     fn check_sizes(&self, wish: &Wish) -> Result<u64> {
-        let limit = wish.limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
+        let limit = wish.limits.stream();
         match self.blobs.iter().map(|blob| blob.size).find(|size| *size > limit) {
             Some(wanted) => Err(Error::Limit { what: "size of a blob in bytes", wanted, limit, option: "--max-size" }),
             None => Ok(self.blobs.iter().fold(0, |sum, blob| blob.size.saturating_add(sum))),

@@ -116,9 +116,7 @@ impl Opener<'_> {
                 transferred: None,
             })
         };
-        // As an unwrapped image.
-        let archive = limits.virtual_size.saturating_mul(2).saturating_add(64 << 20);
-        let room = Room { archive, beside: BESIDE, passed: self.passed };
+        let room = Room { archive: limits.stream(), beside: BESIDE, passed: self.passed };
         Ok(match archive::find(reader, &self.wish.pick, hidden, room)? {
             Found::Image(image) => Some((image, is_plain)),
             Found::Nothing(len) => {

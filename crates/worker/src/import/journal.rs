@@ -97,15 +97,15 @@ impl Journal {
             return Err(format!("{:?} is no unfinished disk", entry.unfinished));
         }
         let path = dir(&self.path).join(&entry.unfinished);
-        match fs::symlink_metadata(&path) {
-            // It is longer where a larger disk was asked for.
-            Ok(file) if file.is_file() && file.len() >= entry.size && entry.named <= entry.size => {
-                Ok(Begun { path, size: entry.size, named: entry.named })
-            }
-            Ok(file) if file.is_file() && entry.named <= entry.size => Err("it has lost some of its bytes".into()),
-            Ok(_) => Err("it is no file, or the journal is wrong about it".into()),
-            Err(error) => Err(error.to_string()),
+        let file = fs::symlink_metadata(&path).map_err(|error| error.to_string())?;
+        if !file.is_file() || entry.named > entry.size {
+            return Err("it is no file, or the journal is wrong about it".into());
         }
+        // It is longer where a larger disk was asked for.
+        if file.len() < entry.size {
+            return Err("it has lost some of its bytes".into());
+        }
+        Ok(Begun { path, size: entry.size, named: entry.named })
     }
 
     /// Writes that `named` bytes of the disk of `size`, which lies at `unfinished`, are durable.

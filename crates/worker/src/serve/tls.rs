@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::danger::ClientCertVerifier;
 
 /// Largest file that is read, in bytes.
-pub const MOST: u64 = 4 << 20;
+const MOST: u64 = 4 << 20;
 
 /// A certificate, what it is signed by, and its key.
 pub struct Identity {
@@ -57,7 +57,8 @@ impl Identity {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// A file of certificates or keys. The error names it.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     own_file::read(path, MOST).map_err(|error| bad(path, error))
 }
 

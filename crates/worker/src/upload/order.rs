@@ -1,21 +1,19 @@
 //! What is to be done, made of settings.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use diskferry::Options;
 use diskferry_remote::Sandbox;
 use diskferry_remote::http::Patience;
-use diskferry_remote::own_file;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 
 use super::access::{Paths, clients};
 use super::intake::Times;
 use crate::import::order::{self, Destination, PATIENCE};
-use crate::serve::tls::{self as tls_files, Identity};
+use crate::serve::tls::{Identity, read};
 use crate::settings::{Unusable, Values, parse};
 
 /// The ports that platforms use.
@@ -135,15 +133,10 @@ fn tls(values: &Values) -> Result<Option<Arc<ServerConfig>>, Unusable> {
         }
     };
     let clients = authorities.map(|path| {
-        let bad = |why: String| values.unusable("client-ca-file", format!("{}: {why}", path.display()));
-        let pem = read(&path).map_err(bad)?;
-        clients(&pem).map_err(bad)
+        let pem = read(&path).map_err(|error| values.unusable("client-ca-file", error))?;
+        clients(&pem).map_err(|why| values.unusable("client-ca-file", format!("{}: {why}", path.display())))
     });
     let identity = Identity::read(&certificate, &key).map_err(|error| values.unusable("tls-cert-file", error))?;
     let config = identity.config(clients.transpose()?);
     config.map(Some).map_err(|error| values.unusable("tls-cert-file", error))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    own_file::read(path, tls_files::MOST).map_err(|error| error.to_string())
 }

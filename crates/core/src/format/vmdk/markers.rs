@@ -242,9 +242,11 @@ impl Markers {
         let behind = at.saturating_add(GRAIN_HEAD as u64);
         let got = look_full(source, &mut rest, behind)?;
         if got < rest.len() {
-            self.ended = value == 0 && self.is_end(rest.get(..got).unwrap_or_default());
-            let early = || ends_early(FORMAT, "a marker", behind, rest.len() as u64, got as u64);
-            return if self.ended { Ok(()) } else { Err(early()) };
+            if value == 0 && self.is_end(rest.get(..got).unwrap_or_default()) {
+                self.ended = true;
+                return Ok(());
+            }
+            return Err(ends_early(FORMAT, "a marker", behind, rest.len() as u64, got as u64));
         }
         let kind = entries_of(&rest).next().unwrap_or_default();
         let expected = match kind {
