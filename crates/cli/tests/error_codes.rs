@@ -36,6 +36,12 @@ fn every_code_is_documented_and_every_documented_code_exists() {
     let missing: Vec<_> = produced.difference(&documented).collect();
     let stale: Vec<_> = documented.difference(&produced).collect();
     assert!(missing.is_empty() && stale.is_empty(), "docs/errors.md lacks {missing:#?} and invents {stale:#?}");
+    let security = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    for told in
+        [format!("docs/errors.md has {} codes", documented.len()), format!("| met | {}, [above]", documented.len())]
+    {
+        assert!(security.contains(&told), "docs/security.md does not say {told:?}");
+    }
 }
 
 #[test]

@@ -33,6 +33,21 @@ impl Limits {
     }
 }
 
+/// Bytes of an unwrapped stream that a disk of `size` bytes may leave unused between those that it uses, and as many behind them: there may
+/// be snapshots. A wrapped image of a few bytes could go on for days.
+pub(crate) fn unused(size: u64) -> u64 {
+    in_disks(size).max(8 * GIB)
+}
+
+/// As many of them may be spooled, which are those before the last table.
+pub(crate) fn unused_before_tables(size: u64) -> u64 {
+    in_disks(size).max(GIB)
+}
+
+fn in_disks(size: u64) -> u64 {
+    size.saturating_mul(4)
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

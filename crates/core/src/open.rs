@@ -12,7 +12,7 @@ use crate::engine::{self, Carried, Job};
 use crate::error::{Error, Kind, Result};
 use crate::format::{self, Image, Opening, Order};
 use crate::layer::{self, Layer, Unwrapping};
-use crate::limits::Limits;
+use crate::limits::{Limits, unused};
 use crate::progress::Progress;
 use crate::report::{Inspection, Report};
 use crate::sink::{Discard, Sink};
@@ -95,6 +95,9 @@ pub(crate) fn open_copied(
     // What is refused anyway may be looked at, whatever size it claims.
     if image.info().refusals.is_empty() {
         check_virtual_size(image.info().virtual_size, &options.limits)?;
+    }
+    if let Some(size) = image.info().virtual_size {
+        source.expect(size);
     }
     let (options, progress) = (options.clone(), progress.clone());
     Ok(Opened {
@@ -213,7 +216,7 @@ impl Opened {
     fn check_to_the_end(&mut self) -> Result<Vec<Checksum>> {
         let info = self.image.info();
         let size = info.virtual_size.unwrap_or(self.options.limits.virtual_size);
-        let most = size.saturating_mul(BEHIND_DISK).max(BEHIND_LEAST);
+        let most = unused(size);
         if !self.source.drain(most)? {
             let what = format!("more than {most} bytes follow the last one that the image uses");
             return Err(Error::corrupt(info.format, "trailing-excess", 0, what));
@@ -264,11 +267,6 @@ fn workers(sink: &dyn Sink, options: &Options) -> usize {
 /// How many bytes are read on to tell an image that is damaged from one that has changed. Beyond, the answer comes too late to
 /// be worth them.
 const PROOF: u64 = 64 << 20;
-
-/// What may follow the last byte that an image of some size uses, in disks: snapshots may. A wrapped image of a few bytes
-/// could go on for days.
-const BEHIND_DISK: u64 = 4;
-const BEHIND_LEAST: u64 = 8 << 30;
 
 /// An input with its wrappings off.
 struct Unwrapped {
@@ -344,12 +342,13 @@ impl Opener<'_> {
     fn stream(&self, reader: layer::Reader, len: Option<u64>, ranges: Option<Box<dyn Ranges>>) -> Result<Unwrapped> {
         let limits = &self.options.limits;
         let stated = self.options.format.as_ref().map(|stated| stated.wrappings.as_slice());
-        let how = Unwrapping::new(limits, self.options.threads());
+        let how = Unwrapping::new(limits, self.options.threads()).until(self.meter.progress());
         let (reader, wrappings) = layer::peel(reader, stated, &how)?;
         let spool = Spool::new(self.options.spool_place(), limits.spool_memory, limits.spool);
         let plain_len = len.filter(|_| wrappings.is_empty());
         // A stream must not run for ever behind a small disk.
         let stream = Stream::new(reader, plain_len, limits.stream(), Past::Spool(spool));
+        let stream = if wrappings.is_empty() { stream } else { stream.unwrapped() };
         let aside = ranges.map(|ranges| Aside::new(ranges, len, Arc::clone(self.meter)));
         let (source, stored) = match aside {
             Some(aside) if wrappings.is_empty() => (stream.with_aside(aside), None),
@@ -429,7 +428,7 @@ mod tests {
     fn an_image_may_be_followed_by_eight_gibibytes_and_not_by_a_byte_more() {
         for (more, expected) in [(0, "0"), (1, "liar-trailing-excess")] {
             // Opening has taken some of it; what counts is what is left behind the last byte that was used.
-            let reader = Cursor::new([7; 1]).chain(repeat(0).take(BEHIND_LEAST - 1 + more));
+            let reader = Cursor::new([7; 1]).chain(repeat(0).take(unused(0) - 1 + more));
             let input = Input::Stream { reader: Box::new(reader), len: None };
             let options = Options { format: Some("raw".parse().unwrap()), ..Options::default() };
             let mut opened = open(input, &options, &Progress::default()).unwrap();

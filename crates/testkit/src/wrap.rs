@@ -62,6 +62,29 @@ pub fn zstd(bytes: &[u8], args: &[&str]) -> Vec<u8> {
     filter("zstd", &[&["-c", "-q"], args].concat(), bytes)
 }
 
+/// A zstd frame of `head`, `gap` zeroes, which take next to no room, and `tail`. The gap is a multiple of 128 KiB.
+pub fn zstd_with_gap(head: &[u8], gap: u64, tail: &[u8]) -> Vec<u8> {
+    const BLOCK: usize = 128 << 10;
+    const RAW: usize = 0;
+    const REPEATED: usize = 1;
+    assert!(gap.is_multiple_of(BLOCK as u64) && !tail.is_empty());
+    let block = |kind: usize, size: usize, bytes: &[u8]| {
+        let header = u32::try_from(size << 3 | kind << 1).unwrap().to_le_bytes();
+        [&header[..3], bytes].concat()
+    };
+    // Magic, no checksum and no length, and a window of 1 MiB.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 0x50];
+    head.chunks(BLOCK).for_each(|part| frame.extend(block(RAW, part.len(), part)));
+    frame.extend(block(REPEATED, BLOCK, &[0]).repeat(usize::try_from(gap).unwrap() / BLOCK));
+    let mut last = 0;
+    for part in tail.chunks(BLOCK) {
+        last = frame.len();
+        frame.extend(block(RAW, part.len(), part));
+    }
+    frame[last] |= 1;
+    frame
+}
+
 /// One bzip2 stream.
 pub fn bzip2(bytes: &[u8]) -> Vec<u8> {
     filter("bzip2", &["-c"], bytes)

@@ -13,7 +13,7 @@ use std::thread::Builder;
 
 use crate::layer::Packed;
 use crate::layer::gzip::Gzip;
-use crate::layer::unwrapper::{Decoder, Unwrapper};
+use crate::layer::unwrapper::{Decoder, Unwrapper, still_barren};
 use crate::lock::lock;
 
 /// The part of a header that says how long the member is, as all writers make it: one extra field, and no other.
@@ -29,7 +29,7 @@ const GROUP: usize = 4;
 /// More threads unpack more than anybody writes.
 const MOST_THREADS: usize = 8;
 
-/// Packed bytes without an unpacked one that are passed over here. What has more is no image, and the other decoder counts on.
+/// Packed bytes for next to nothing that are passed over here. What has more is no image, and the other decoder counts on.
 const BARREN: u64 = 1 << 20;
 
 /// Reads the unpacked bytes.
@@ -48,7 +48,7 @@ pub(super) struct Bgzf {
     spare: Vec<Group>,
     /// The group whose bytes are handed out, and how many were.
     current: (Group, usize),
-    /// Unpacked bytes handed out, members behind which they lie, and packed bytes since the last one.
+    /// Unpacked bytes handed out, members behind which they lie, and packed bytes for which none have made up.
     at: u64,
     members: u64,
     barren: u64,
@@ -68,8 +68,6 @@ struct Group {
     /// How many are what they say, and where the last of them ends.
     members: u64,
     taken: usize,
-    /// Packed bytes behind the last unpacked one; of all of them, if there is none.
-    barren: u64,
 }
 
 impl Bgzf {
@@ -188,7 +186,7 @@ impl Bgzf {
         let next = if self.barren <= BARREN && self.start() { self.next()? } else { None };
         let Some(group) = next else { return self.give_over(Vec::new()) };
         self.members = self.members.saturating_add(group.members);
-        self.barren = if group.given == 0 { self.barren.saturating_add(group.barren) } else { group.barren };
+        self.barren = still_barren(self.barren, group.taken as u64, group.members, group.given as u64);
         self.spare.push(std::mem::replace(&mut self.current, (group, 0)).0);
         Ok(())
     }
@@ -264,13 +262,12 @@ impl Group {
         // One more, so that no member ends where there is no room any more.
         self.unpacked.resize(GROUP * MEMBER + 1, 0);
         let mut room = self.unpacked.as_mut_slice();
-        (self.given, self.members, self.taken, self.barren) = (0, 0, 0, 0);
+        (self.given, self.members, self.taken) = (0, 0, 0);
         for &end in &self.ends {
             let member = self.packed.get(self.taken..end).unwrap_or_default();
             let Some(len) = unpack_member(&mut decoder, member, room) else { break };
             room = std::mem::take(&mut room).get_mut(len..).unwrap_or_default();
             self.given = self.given.saturating_add(len);
-            self.barren = if len > 0 { 0 } else { self.barren.saturating_add(member.len() as u64) };
             self.members = self.members.saturating_add(1);
             self.taken = end;
         }

@@ -83,6 +83,10 @@ impl Decoder for Bzip2 {
         let what = format!("the file ends inside stream {}: it is cut short", self.streams.saturating_add(1));
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
+
+    fn members(&self) -> u64 {
+        self.streams
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +96,7 @@ mod tests {
     use bzip2::Compression;
     use bzip2::write::BzEncoder;
 
+    use super::*;
     use crate::layer::testing::*;
 
     fn stream(data: &[u8]) -> Vec<u8> {
@@ -136,6 +141,19 @@ mod tests {
             let mut bent = packed.clone();
             bent[at] ^= 0x08;
             assert_eq!(outcome("bzip2", &bent), code, "byte {at}");
+        }
+    }
+
+    /// Each stream has megabytes cleared for it.
+    #[test]
+    fn streams_that_hold_next_to_nothing_count_for_more_than_they_are() {
+        for (data, expected) in [(&b""[..], "wrapping-no-output"), (b"x", "wrapping-no-output"), (&[7; 2000], "whole")]
+        {
+            let packed = io::Cursor::new(stream(data).repeat(512));
+            let bzip2 = Bzip2 { stream: None, streams: 0 };
+            let mut reader = Unwrapper::resumed(Box::new(packed), bzip2, 0, 255 << 20);
+            let read = io::copy(&mut reader, &mut io::sink()).map_err(|error| Error::reading(0, error).code());
+            assert_eq!(read.map_or_else(|code| code, |_| "whole".into()), expected, "{} bytes", data.len());
         }
     }
 

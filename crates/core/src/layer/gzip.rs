@@ -88,11 +88,6 @@ impl Gzip {
         Self { members, ..Self::new() }
     }
 
-    /// Members read to their end.
-    pub(super) fn members(&self) -> u64 {
-        self.members
-    }
-
     /// Of the member that is being read: the first is 1.
     fn number(&self) -> u64 {
         self.members.saturating_add(1)
@@ -282,6 +277,10 @@ impl Decoder for Gzip {
         }
         let what = format!("the file ends inside member {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
+    }
+
+    fn members(&self) -> u64 {
+        self.members
     }
 }
 

@@ -24,6 +24,7 @@ use std::sync::atomic::AtomicU64;
 use self::allowance::Share;
 use crate::error::Result;
 use crate::limits::Limits;
+use crate::progress::Progress;
 use crate::source::Source;
 
 pub use peel::peel;
@@ -75,12 +76,20 @@ pub struct Unwrapping<'a> {
     threads: usize,
     /// What is left of [`Limits::window`].
     window: Arc<AtomicU64>,
+    /// Where is looked whether to stop.
+    progress: Progress,
 }
 
 impl<'a> Unwrapping<'a> {
     /// Within `limits`, by up to `threads` threads for each wrapping.
     pub fn new(limits: &'a Limits, threads: usize) -> Self {
-        Self { limits, threads, window: Arc::new(AtomicU64::new(limits.window)) }
+        let window = Arc::new(AtomicU64::new(limits.window));
+        Self { limits, threads, window, progress: Progress::default() }
+    }
+
+    /// Until `progress` says that the job is to stop: a few stored bytes can be a lot of unpacked ones.
+    pub fn until(self, progress: &Progress) -> Self {
+        Self { progress: progress.clone(), ..self }
     }
 
     fn window(&self) -> Share {

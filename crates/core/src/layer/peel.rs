@@ -1,9 +1,10 @@
 //! Taking all wrappings off, outermost first.
 
-use std::io::{BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 
 use crate::error::{Error, Result};
 use crate::layer::{HEAD, Layer, Reader, Unwrapping, probe};
+use crate::progress::Progress;
 
 /// Packed bytes read at once: enough that system calls do not show beside the decoding, little beside any decoder's own memory.
 const PACKED: usize = 128 << 10;
@@ -52,7 +53,21 @@ fn check_depth(wanted: u64, limit: u64) -> Result<()> {
 }
 
 fn open(layer: &Layer, packed: Reader, how: &Unwrapping) -> Result<Reader> {
-    (layer.open)(Box::new(BufReader::with_capacity(PACKED, packed)), how)
+    let unpacked = (layer.open)(Box::new(BufReader::with_capacity(PACKED, packed)), how)?;
+    Ok(Box::new(Until { unpacked, progress: how.progress.clone() }))
+}
+
+/// Unpacked bytes, until the job is to stop.
+struct Until {
+    unpacked: Reader,
+    progress: Progress,
+}
+
+impl Read for Until {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.progress.check()?;
+        self.unpacked.read(buf)
+    }
 }
 
 /// The first [`HEAD`] bytes, or all there are, however few a read brings.
@@ -64,7 +79,7 @@ fn read_head(reader: &mut dyn Read) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
+    use std::io::Write;
 
     use super::*;
     use crate::layer::by_name;
@@ -188,6 +203,19 @@ mod tests {
         outer[check] ^= 1;
         assert_eq!(peeled(outer, None), Err("gzip-check".into()));
         assert_eq!(peeled(gz(&[inner, b"garbage".to_vec()].concat()), None), Err("zstd-trailing-garbage".into()));
+    }
+
+    #[test]
+    fn a_job_that_is_stopped_unpacks_no_further_although_all_packed_bytes_are_there() {
+        let (limits, progress) = (Limits::default(), Progress::default());
+        let how = Unwrapping::new(&limits, 1).until(&progress);
+        let bomb = zst(&zst(&vec![0; 8 << 20]));
+        let (mut reader, names) = peel(Box::new(Cursor::new(bomb)), None, &how).unwrap();
+        assert_eq!(names, ["zstd", "zstd"]);
+        reader.read_exact(&mut [1; 4096]).unwrap();
+        progress.stop();
+        let error = reader.read(&mut [1; 4096]).unwrap_err();
+        assert_eq!(Error::reading(0, error).code(), "stopped");
     }
 
     #[test]

@@ -229,6 +229,10 @@ impl Decoder for Zstd {
         let what = format!("the file ends inside frame {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
+
+    fn members(&self) -> u64 {
+        self.frames
+    }
 }
 
 /// What a frame asks for.

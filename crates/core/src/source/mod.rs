@@ -73,6 +73,11 @@ pub trait Source: Send {
         Ok(())
     }
 
+    /// It holds a disk of `size` bytes, by which is measured what an image may leave unused.
+    fn expect(&mut self, size: u64) {
+        let _ = size;
+    }
+
     /// All metadata has been read: bytes jumped over from now on will not be asked for.
     fn settle(&mut self) {}
 

@@ -12,6 +12,7 @@ use super::file::FileSource;
 use super::window::{CHUNK, Window};
 use super::{Aside, BEHIND, Loan, PEEK, Source, copy};
 use crate::error::{Error, Result};
+use crate::limits::{unused, unused_before_tables};
 use crate::spool::Spool;
 
 /// The least to be shared. A whole chunk stays in memory for it, and copying less takes no time.
@@ -43,6 +44,36 @@ pub(crate) struct Stream {
     settled: bool,
     /// Where it has begun; what lies before was left out.
     began: u64,
+    /// What is jumped over, if that is counted.
+    unused: Option<Unused>,
+}
+
+/// Bytes that are jumped over, each of which may have cost its sender next to nothing.
+struct Unused {
+    count: u64,
+    /// The most there may be before the last table, which are spooled.
+    before_tables: u64,
+    /// The most there may be in all.
+    most: u64,
+}
+
+impl Unused {
+    /// None so far, for a disk of `size` bytes.
+    fn of(size: u64) -> Self {
+        Self { count: 0, before_tables: unused_before_tables(size), most: unused(size) }
+    }
+
+    fn add(&mut self, bytes: u64, is_settled: bool) -> Result<()> {
+        self.count = self.count.saturating_add(bytes);
+        let most = if is_settled { self.most } else { self.before_tables };
+        if self.count > most {
+            let what = format!(
+                "more than {most} bytes pass before the image uses them, if it does: unwrap it to a file, and convert that"
+            );
+            return Err(Error::unsupported("stream", "unused", what));
+        }
+        Ok(())
+    }
 }
 
 impl Stream {
@@ -59,7 +90,13 @@ impl Stream {
             spooled_to: 0,
             settled: false,
             began: 0,
+            unused: None,
         }
+    }
+
+    /// The same of unwrapped bytes, of which those are counted that are jumped over.
+    pub(crate) fn unwrapped(self) -> Self {
+        Self { unused: Some(Unused::of(0)), ..self }
     }
 
     /// Lets metadata far ahead be read through `aside`.
@@ -100,6 +137,7 @@ impl Stream {
             let wanted = usize::try_from(at - self.frontier).unwrap_or(usize::MAX);
             let jumped = ahead.get(..wanted).unwrap_or(ahead);
             let next = self.frontier.saturating_add(jumped.len() as u64);
+            self.unused.as_mut().map_or(Ok(()), |unused| unused.add(jumped.len() as u64, self.settled))?;
             if let (Past::Spool(spool), false) = (&mut self.past, self.settled) {
                 spool.put(jumped, self.frontier)?;
                 self.spooled_to = next;
@@ -258,6 +296,10 @@ impl Source for Stream {
         self.window.pieces(range).for_each(|piece| bytes.extend_from_slice(piece));
     }
 
+    fn expect(&mut self, size: u64) {
+        self.unused = self.unused.take().map(|unused| Unused { count: unused.count, ..Unused::of(size) });
+    }
+
     fn settle(&mut self) {
         self.settled = true;
     }
@@ -287,6 +329,8 @@ impl Source for Stream {
 
     fn drain(&mut self, most: u64) -> Result<bool> {
         self.settled = true;
+        // It has a bound of its own.
+        self.unused = None;
         let most = if self.seekable() { u64::MAX } else { most };
         Ok(!self.jump_to(self.frontier.saturating_add(most).saturating_add(1))?)
     }

@@ -57,6 +57,10 @@ impl Meter {
     pub(crate) fn check(&self) -> Result<()> {
         self.progress.check()
     }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
 }
 
 /// Digests that are computed while a [`Tap`] is read, to be collected when it has ended.

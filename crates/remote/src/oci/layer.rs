@@ -97,7 +97,7 @@ impl Opener<'_> {
         // One packing is what layers have; the image within is another matter.
         let window = self.wish.limits.window / SHARE;
         let limits = Limits { layers: 1, window, ..self.wish.limits.clone() };
-        let how = Unwrapping::new(&limits, self.wish.threads);
+        let how = Unwrapping::new(&limits, self.wish.threads).until(self.progress);
         let (reader, packings) = layer::peel(Box::new(stored), None, &how)?;
         let is_plain = packings.is_empty();
         let reader: layer::Reader = if is_plain && layer.blob.checksum()? == layer.diff {

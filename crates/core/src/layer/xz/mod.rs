@@ -228,6 +228,10 @@ impl Decoder for Xz {
         let what = format!("the file ends inside stream {}: it is cut short", self.number());
         Err(Error::corrupt(FORMAT, "ends-early", at, what))
     }
+
+    fn members(&self) -> u64 {
+        self.streams
+    }
 }
 
 /// How long the head is of which `head` has come, or how much of it must come to tell.
