@@ -192,6 +192,67 @@ fn packed_units_that_claim_all_they_may_take_no_more_memory_by_eight_threads() {
     }
 }
 
+/// Tables that fill their limit, units that claim all they may, and as much in front of the tables as the spool keeps in memory.
+#[test]
+fn an_image_that_fills_every_bound_at_once_takes_little_more_memory() {
+    const CLUSTER: u64 = 2 << 20;
+    const LEN: usize = 2 << 20;
+    const ENTRIES: u64 = CLUSTER / 8;
+    // Clusters: the first table lies behind the header, what the spool gets behind that, then the others.
+    const HEADER: u64 = 2;
+    const BEFORE: u64 = 4;
+    const TABLES: u64 = 5;
+    const UNITS: u64 = 30;
+    let scratch = Scratch::new();
+    let image = scratch.path("image");
+    let file = File::create(&image).unwrap();
+    let put = |bytes: &[u8], cluster: u64| file.write_all_at(bytes, cluster * CLUSTER).unwrap();
+    let numbers = |numbers: &mut dyn Iterator<Item = u64>| numbers.flat_map(u64::to_be_bytes).collect::<Vec<_>>();
+    let (tables, data) = (HEADER + BEFORE + 1, HEADER + BEFORE + 1 + TABLES);
+    let mut built = Qcow2::new(TABLES * ENTRIES * CLUSTER);
+    built.cluster_bits = 21;
+    put(&built.build().image[..LEN], 0);
+    poke_l1(&file, HEADER * CLUSTER, TABLES);
+    put(&numbers(&mut (0..TABLES).map(|table| ((tables + table) * CLUSTER) | (1 << 63))), HEADER);
+    put(&Random::new(5).bytes(4 * LEN), HEADER + 1);
+    // Two clusters each for what is there; a sector each, behind that, for what is not looked at before the table has been read.
+    let behind = (data + 2 * UNITS) * CLUSTER;
+    let entry = |guest: u64| match guest {
+        0..UNITS => (1 << 62) | (0x1fff << 49) | ((data + 2 * guest) * CLUSTER),
+        _ => (1 << 62) | (behind + guest * 512),
+    };
+    put(&numbers(&mut (0..TABLES * ENTRIES).map(entry)), tables);
+    let unit = stored_deflate(&Random::new(6).bytes(LEN));
+    (0..UNITS).for_each(|guest| put(&unit, data + 2 * guest));
+    file.set_len(behind + 512).unwrap();
+    for feed in [Feed::File, Feed::Pipe] {
+        let run = run(&image, feed, start(&image, feed, &scratch.path("disk.raw"), None, 8));
+        println!("by {feed:?}: peak {:.1} MiB", run.peak as f64 / MIB as f64);
+        assert_fails(&run.output, 3);
+        assert!(run.peak > 32 * MIB && run.peak < 72 * MIB, "by {feed:?}: {} bytes", run.peak);
+    }
+}
+
+/// Has the header of a qcow2 name an L1 table of so many entries there.
+fn poke_l1(file: &File, at: u64, entries: u64) {
+    const SIZE_AT: u64 = 36;
+    const OFFSET_AT: u64 = 40;
+    file.write_all_at(&u32::try_from(entries).unwrap().to_be_bytes(), SIZE_AT).unwrap();
+    file.write_all_at(&at.to_be_bytes(), OFFSET_AT).unwrap();
+}
+
+/// Deflated data in blocks that are stored as they are.
+fn stored_deflate(bytes: &[u8]) -> Vec<u8> {
+    const BLOCK: usize = 0xffff;
+    let parts = bytes.chunks(BLOCK);
+    let last = parts.len() - 1;
+    let block = |(number, part): (usize, &[u8])| {
+        let len = u16::try_from(part.len()).unwrap();
+        [&[u8::from(number == last)][..], &len.to_le_bytes(), &(!len).to_le_bytes(), part].concat()
+    };
+    parts.enumerate().flat_map(block).collect()
+}
+
 #[test]
 fn memory_of_xz_follows_its_dictionary_or_the_blocks_in_flight_and_never_the_file_or_the_threads() {
     /// Of the program without what is granted to the wrapping.

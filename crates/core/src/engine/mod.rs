@@ -19,7 +19,7 @@ use self::worker::Worker;
 use crate::aligned::Aligned;
 use crate::convert::Course;
 use crate::error::{Error, Result};
-use crate::format::Image;
+use crate::format::{Image, ImageInfo};
 use crate::limits::Limits;
 use crate::lock::lock;
 use crate::progress::Progress;
@@ -29,13 +29,17 @@ use crate::source::Source;
 /// The kernel copies, and zeroes are made, in steps of this size: a slow disk takes seconds for one, and a job can be stopped between them.
 const STEP: u64 = 64 << 20;
 
-/// Stored bytes in all batches that wait or are worked on. Usual batches come to less than half of it with 8 workers; an image that claims 4 MiB
+/// Stored bytes in all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
-const UNDER_WAY: usize = 10 << 20;
+const UNDER_WAY: usize = 6 << 20;
 
 /// Bytes of the buffers that wait for some: all that can have been under way, and the one that the reader fills. What is given back to the allocator
 /// it may keep, each thread's part of it by itself.
-const SPARE: usize = 14 << 20;
+const SPARE: usize = 10 << 20;
+
+/// What all workers together may take to unpack units into. Clusters of 2 MiB are unpacked by four at a time; more of them would have to wait
+/// for one another when they write.
+const UNITS: u64 = 8 << 20;
 
 /// What the engine needs to know besides the two ends.
 pub(crate) struct Job<'a> {
@@ -61,14 +65,15 @@ pub(crate) struct Carried {
 pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -> Result<Carried> {
     let shared = Shared::default();
     let (format, size) = (image.info().format, image.info().virtual_size);
+    let workers = workers(image.info(), job);
     let read = thread::scope(|scope| {
         // Of an image whose blocks are shared nothing is left for them: they begin with the first batch.
         let start = || {
             // As many batches wait as are worked on: enough that neither side waits for the other's every step.
-            let (send, receive) = sync_channel(job.workers);
+            let (send, receive) = sync_channel(workers);
             // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
             let receive = Arc::new(Mutex::new(receive));
-            for started in 0..job.workers {
+            for started in 0..workers {
                 let receive = Arc::clone(&receive);
                 let worker = Worker::new(job, &shared, format, size);
                 if let Err(error) = thread::Builder::new().spawn_scoped(scope, move || worker.run(&receive)) {
@@ -87,6 +92,13 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
         return Err(error);
     }
     Ok(Carried { size: read?, allocated: shared.allocated.into_inner() })
+}
+
+/// How many workers there is room for.
+fn workers(info: &ImageInfo, job: &Job) -> usize {
+    let unit = info.cluster_size.map_or(1, |size| size.clamp(1, job.limits.unit.max(1)));
+    let most = usize::try_from(UNITS / unit).unwrap_or(usize::MAX);
+    job.workers.min(most.max(1))
 }
 
 /// What the reader and the workers tell each other.
