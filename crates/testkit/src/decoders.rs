@@ -1,8 +1,24 @@
-//! What threads that decode have called, as `strace -f` has recorded it: they have given up everything that takes a path or makes a socket.
+//! What threads that decode can still do: what the kernel has to confine them, and what they have called, as `strace -f` has recorded it. They
+//! have given up everything that takes a path or makes a socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+/// What the kernel has, which is asked by another program than ours. The filter of system calls is everywhere; Landlock may be left out of a
+/// kernel, or not switched on.
+pub fn layers() -> Vec<&'static str> {
+    // landlock_create_ruleset, which says its version.
+    const ASK: &str = "exit(syscall(444, 0, 0, 1) > 0 ? 0 : 3)";
+    static HAS_LANDLOCK: LazyLock<bool> = LazyLock::new(|| {
+        let status = Command::new("perl").args(["-e", ASK]).status().unwrap();
+        assert!(matches!(status.code(), Some(0 | 3)), "{status}");
+        status.success()
+    });
+    if *HAS_LANDLOCK { vec!["landlock", "seccomp"] } else { vec!["seccomp"] }
+}
 
 /// What has to be recorded, for strace's `-e`.
 pub const CALLS: &str = "trace=%file,%network,prctl,seccomp,clone,read,pread64,write,pwrite64,copy_file_range";
