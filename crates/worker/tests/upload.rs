@@ -74,11 +74,39 @@ impl Door {
         command
     }
 
-    fn offset(&self, path: &str) -> u64 {
+    /// What a header says that HEAD is answered with.
+    fn header(&self, path: &str, name: &str) -> Option<String> {
         let (_, head) = self.curl(&["-I"], path);
-        let line =
-            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("upload-offset: ").map(str::to_owned));
-        line.unwrap().trim().parse().unwrap()
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        let mut found = lines.filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        found.next().map(|(_, said)| said.trim().to_owned())
+    }
+
+    fn offset(&self, path: &str) -> u64 {
+        self.header(path, "upload-offset").unwrap().parse().unwrap()
+    }
+
+    /// A part of an image by the words of tus.
+    fn patch(&self, offset: usize, length: Option<usize>, bytes: &[u8]) -> (u16, String) {
+        let file = format!("@{}", self.pod.write("part", bytes));
+        let offset = format!("Upload-Offset: {offset}");
+        let length = length.map(|length| format!("Upload-Length: {length}"));
+        let mut args = vec!["-X", "PATCH", "-H", "Tus-Resumable: 1.0.0", "-H", &offset, "--data-binary", &file];
+        args.extend(["-H", "Content-Type: application/offset+octet-stream"]);
+        args.extend(length.iter().flat_map(|length| ["-H", length]));
+        self.curl(&args, "/upload")
+    }
+
+    /// A part of an image as `Content-Range` says it.
+    fn put_part(&self, range: &str, bytes: &[u8]) -> (u16, String) {
+        let file = self.pod.write("part", bytes);
+        self.curl(&["-H", &format!("Content-Range: bytes {range}"), "-T", &file], "/upload")
+    }
+
+    /// Makes room for an image whose length is said later.
+    fn defer(&self) {
+        let words = ["-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Defer-Length: 1"];
+        assert_eq!(self.curl(&[&["-X", "POST"][..], &words].concat(), "/upload").0, 201);
     }
 
     fn end(&mut self) -> Ended {
@@ -317,7 +345,6 @@ fn the_words_of_tus_are_understood() {
     let (image, disk) = qcow2();
     let mut door = Door::open(&[]);
     let (first, second) = image.split_at(image.len() / 2);
-    let (one, two) = (door.pod.write("1", first), door.pod.write("2", second));
     let tus = ["-H", "Tus-Resumable: 1.0.0"];
     let with = |more: &[&str]| door.curl(&[&tus[..], more].concat(), "/upload");
     let options = door.curl(&["-i", "-X", "OPTIONS"], "/upload").1.to_ascii_lowercase();
@@ -325,17 +352,90 @@ fn the_words_of_tus_are_understood() {
     let length = format!("Upload-Length: {}", image.len());
     let (status, created) = with(&["-i", "-X", "POST", "-H", &length]);
     assert!(status == 201 && created.to_ascii_lowercase().contains("location: /upload"), "{created}");
-    let patch = ["-X", "PATCH", "-H", "Content-Type: application/offset+octet-stream"];
-    let part = |offset: usize, file: &str| {
-        with(&[&patch[..], &["-H", &format!("Upload-Offset: {offset}"), "--data-binary", &format!("@{file}")]].concat())
-    };
-    assert_eq!(part(0, &one).0, 204);
+    assert_eq!(door.patch(0, None, first).0, 204);
     assert_eq!(door.offset("/upload"), first.len() as u64);
-    assert_error(&part(0, &one), 409, "wrong-offset");
-    assert_eq!(part(first.len(), &two).0, 204);
+    assert_error(&door.patch(0, None, first), 409, "wrong-offset");
+    assert_eq!(door.patch(first.len(), None, second).0, 204);
     let (data, ended) = (door.pod.path("data/disk.img"), door.end());
     assert_eq!(ended.code, Some(0));
     assert!(fs::read(data).unwrap() == disk);
+}
+
+/// A raw disk is a disk wherever it ends.
+#[test]
+fn an_image_whose_length_is_said_later_ends_where_it_says_and_not_with_a_part() {
+    let disk = noise(4 << 20);
+    let (half, whole) = (disk.len() / 2, disk.len());
+    for is_said_with_bytes in [true, false] {
+        let mut door = Door::open(&[]);
+        door.defer();
+        assert_eq!(door.header("/upload", "upload-defer-length").as_deref(), Some("1"));
+        assert_eq!(door.patch(0, None, &disk[..half]).0, 204);
+        assert_eq!(door.offset("/upload"), half as u64);
+        assert_eq!(door.header("/upload", "upload-defer-length").as_deref(), Some("1"));
+        assert_eq!(door.header("/upload", "upload-length"), None);
+        if is_said_with_bytes {
+            assert_eq!(door.patch(half, Some(whole), &disk[half..]).0, 204);
+        } else {
+            assert_eq!(door.patch(half, None, &disk[half..]).0, 204);
+            assert!(!door.pod.path("data/disk.img").exists());
+            assert_eq!(door.patch(whole, Some(whole), b"").0, 204);
+        }
+        let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(fs::read(data).unwrap() == disk);
+    }
+}
+
+#[test]
+fn a_length_that_was_said_stays() {
+    let disk = noise(3 << 20);
+    let (mib, whole) = (1 << 20, disk.len());
+    let door = Door::open(&[]);
+    door.defer();
+    let length = ["-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Defer-Length: 0"];
+    assert_error(&door.curl(&[&["-X", "POST"][..], &length].concat(), "/upload"), 400, "no-length");
+    assert_eq!(door.patch(0, Some(whole), &disk[..mib]).0, 204);
+    assert_eq!(door.header("/upload", "upload-length"), Some(whole.to_string()));
+    assert_eq!(door.header("/upload", "upload-defer-length"), None);
+    assert_error(&door.patch(mib, Some(whole + 1), &disk[mib..]), 409, "other-length");
+    assert_error(&door.patch(mib, Some(2 * mib - 1), &disk[mib..2 * mib]), 400, "too-many");
+    assert_eq!(door.patch(mib, None, &disk[mib..2 * mib]).0, 204);
+    assert_error(&door.patch(2 * mib, None, &noise(2 << 20)), 400, "too-many");
+    let come = usize::try_from(door.offset("/upload")).unwrap();
+    assert!((2 * mib..=whole).contains(&come), "{come}");
+    door.kill();
+
+    let mut door = Door::open(&[]);
+    door.defer();
+    assert_eq!(door.patch(0, None, &disk[..mib]).0, 204);
+    assert_eq!(door.patch(mib, Some(whole), &disk[mib..2 * mib]).0, 204);
+    assert_eq!(door.patch(2 * mib, Some(whole), &disk[2 * mib..]).0, 204);
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(fs::read(data).unwrap() == disk);
+}
+
+#[test]
+fn a_range_of_an_unknown_whole_is_never_its_end() {
+    let disk = noise(4 << 20);
+    let half = disk.len() / 2;
+    let (first, second) = (format!("0-{}", half - 1), format!("{half}-{}", disk.len() - 1));
+    let mut door = Door::open(&[]);
+    assert_eq!(door.put_part(&format!("{first}/*"), &disk[..half]).0, 202);
+    assert_eq!(door.put_part(&format!("{second}/{}", disk.len()), &disk[half..]).0, 200);
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(fs::read(data).unwrap() == disk);
+
+    let mut door = Door::open(&[("DISKFERRY_RESUME_TIMEOUT", "1s")]);
+    assert_eq!(door.put_part(&format!("{first}/*"), &disk[..half]).0, 202);
+    let status: Value = serde_json::from_str(&door.curl(&[], "/upload").1).unwrap();
+    assert_eq!((&status["upload-offset"], &status["upload-busy"]), (&json!(half), &json!(false)));
+    assert_eq!(door.put_part(&format!("{second}/*"), &disk[half..]).0, 202);
+    let (data, ended) = (door.pod.path("data"), door.end());
+    assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
+    assert!(names(&data).is_empty());
 }
 
 #[test]

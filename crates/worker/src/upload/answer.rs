@@ -16,11 +16,15 @@ const JSON: &str = "application/json";
 /// Headers of [resumable uploads](https://tus.io/protocols/resumable-upload), which others understand as well.
 pub const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 pub const LENGTH: HeaderName = HeaderName::from_static("upload-length");
+pub const DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
 pub const RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
 pub const VERSION: HeaderName = HeaderName::from_static("tus-version");
 pub const EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
 /// The version of that protocol which is spoken.
 pub const TUS: HeaderValue = HeaderValue::from_static("1.0.0");
+
+/// The length is said later.
+pub const DEFERRED: HeaderValue = HeaderValue::from_static("1");
 
 /// When somebody who was sent away may come again, in seconds.
 const AGAIN: HeaderValue = HeaderValue::from_static("5");
@@ -58,6 +62,7 @@ pub fn placed(mut answer: Response<Body>, place: Place) -> Response<Body> {
     let headers = answer.headers_mut();
     headers.insert(OFFSET, place.offset.into());
     headers.extend(place.total.map(|total| (LENGTH, total.into())));
+    headers.extend((place.is_open && place.total.is_none()).then_some((DEFER_LENGTH, DEFERRED)));
     headers.insert(RESUMABLE, TUS);
     answer
 }

@@ -129,11 +129,36 @@ pub enum Refusal {
     },
 }
 
+/// What somebody wants to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// From which byte on.
+    pub start: u64,
+    /// How many the image has, if that is said.
+    pub total: Option<u64>,
+    /// How much of the image it is.
+    pub scope: Scope,
+}
+
+/// How much of an image somebody sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: of an image whose length nobody has said, its end is where this ends.
+    Whole,
+    /// A part. The first one begins the image anew, if it may.
+    Part,
+    /// A part that goes on, whatever it begins with.
+    More,
+}
+
 /// Who is sending. When this is dropped before the end, somebody else may go on.
 pub struct Ticket {
     intake: Intake,
     sender: mpsc::Sender<Bytes>,
     round: u64,
+    /// Bytes that are missing of the image, if that is known.
+    missing: Option<u64>,
+    scope: Scope,
     is_done: bool,
 }
 
@@ -144,6 +169,8 @@ pub struct Place {
     pub offset: u64,
     /// How many they will be.
     pub total: Option<u64>,
+    /// Whether more of them may come.
+    pub is_open: bool,
     /// Whether somebody is sending.
     pub is_busy: bool,
 }
@@ -173,38 +200,41 @@ impl Intake {
         self.0.times
     }
 
-    /// Somebody wants to send the bytes from `start` on, of `total` if that is known. With 0 everything begins anew, if it may.
-    pub fn enter(&self, start: u64, total: Option<u64>, may_begin: bool) -> Result<Ticket, Refusal> {
+    /// Somebody wants to send something. What starts with 0 begins everything anew, if it may.
+    pub fn enter(&self, entry: Entry) -> Result<Ticket, Refusal> {
+        let Entry { start, total, scope } = entry;
         let mut state = self.lock();
+        let may_begin = start == 0 && scope != Scope::More;
         let goes_on = match &state.stage {
             Stage::Working { .. } => return Err(Refusal::Busy),
             Stage::Ended(_) => return Err(Refusal::Over),
             Stage::Taking(taking) if taking.broken.is_none() => return Err(Refusal::Busy),
             Stage::Waiting if start > 0 => return Err(Refusal::Elsewhere { offset: 0 }),
             Stage::Waiting => false,
-            Stage::Taking(taking) if (start > 0 || !may_begin) && start != taking.offset => {
+            Stage::Taking(taking) if !may_begin && start != taking.offset => {
                 return Err(Refusal::Elsewhere { offset: taking.offset });
             }
             Stage::Taking(Taking { total: Some(before), .. })
-                if start > 0 && total.is_some_and(|now| now != *before) =>
+                if !may_begin && total.is_some_and(|now| now != *before) =>
             {
                 return Err(Refusal::OtherLength { total: *before });
             }
             // Of what was made room for and not begun, the length that was said stays.
-            Stage::Taking(taking) => start == taking.offset && (start > 0 || total.is_none() || total == taking.total),
+            Stage::Taking(taking) => start == taking.offset && (!may_begin || total.is_none() || total == taking.total),
         };
-        let round = state.round;
-        match &mut state.stage {
-            Stage::Taking(taking) if goes_on => {
-                taking.broken = None;
-                taking.total = taking.total.or(total);
-                Ok(Ticket { intake: self.clone(), sender: taking.sender.clone(), round, is_done: false })
-            }
-            _ => self.begin(&mut state, total),
+        if !goes_on {
+            self.begin(&mut state, total)?;
         }
+        let round = state.round;
+        let Stage::Taking(taking) = &mut state.stage else { return Err(Refusal::Busy) };
+        taking.broken = None;
+        taking.total = taking.total.or(total);
+        let missing = taking.total.map(|total| total.saturating_sub(taking.offset));
+        let sender = taking.sender.clone();
+        Ok(Ticket { intake: self.clone(), sender, round, missing, scope, is_done: false })
     }
 
-    fn begin(&self, state: &mut State, total: Option<u64>) -> Result<Ticket, Refusal> {
+    fn begin(&self, state: &mut State, total: Option<u64>) -> Result<(), Refusal> {
         let (sender, pieces) = mpsc::channel(PIECES);
         let (gone, is_whole) = (Gone::default(), Arc::<AtomicBool>::default());
         let feed = Feed { pieces, piece: Bytes::new(), gone: Arc::clone(&gone), is_whole: Arc::clone(&is_whole) };
@@ -213,26 +243,26 @@ impl Intake {
             return Err(Refusal::Busy);
         }
         state.round += 1;
-        let (round, taken) = (state.round, sender.clone());
         // The sender of the one before goes, so that its job ends.
         state.stage = Stage::Taking(Taking { sender, gone, is_whole, offset: 0, total, broken: None });
         self.tell();
-        Ok(Ticket { intake: self.clone(), sender: taken, round, is_done: false })
+        Ok(())
     }
 
     /// Makes room for an image of `total` bytes, of which nothing is sent yet.
     pub fn create(&self, total: Option<u64>) -> Result<(), Refusal> {
-        self.enter(0, total, true).map(drop)
+        self.enter(Entry { start: 0, total, scope: Scope::Part }).map(drop)
     }
 
     /// What is known of it.
     pub fn place(&self) -> Place {
         match &self.lock().stage {
             Stage::Taking(taking) => {
-                Place { offset: taking.offset, total: taking.total, is_busy: taking.broken.is_none() }
+                let is_busy = taking.broken.is_none();
+                Place { offset: taking.offset, total: taking.total, is_open: true, is_busy }
             }
-            Stage::Working { len } => Place { offset: *len, total: Some(*len), is_busy: true },
-            Stage::Waiting | Stage::Ended(_) => Place { offset: 0, total: None, is_busy: false },
+            Stage::Working { len } => Place { offset: *len, total: Some(*len), is_open: false, is_busy: true },
+            Stage::Waiting | Stage::Ended(_) => Place { offset: 0, total: None, is_open: false, is_busy: false },
         }
     }
 
@@ -313,6 +343,11 @@ impl Ticket {
         self.round
     }
 
+    /// How many bytes may come, if that is known.
+    pub fn missing(&self) -> Option<u64> {
+        self.missing
+    }
+
     /// Hands on bytes; false if nobody wants them any more.
     pub async fn send(&mut self, bytes: Bytes) -> bool {
         let len = bytes.len() as u64;
@@ -346,11 +381,13 @@ impl Ticket {
         }
     }
 
-    /// What was sent has come to its end. Says whether that is the end of the image: it is with the last byte of what was promised.
+    /// What was sent has come to its end. Says whether that is the end of the image: it is with the last byte of what was promised. Where
+    /// nothing was promised, behind a part there may be another one.
     pub fn finish(mut self) -> bool {
         let mut state = self.intake.lock();
         let Stage::Taking(taking) = &state.stage else { return false };
-        if state.round != self.round || taking.total.is_some_and(|total| total != taking.offset) {
+        let is_end = taking.total.map_or(self.scope == Scope::Whole, |total| total == taking.offset);
+        if state.round != self.round || !is_end {
             return false;
         }
         taking.is_whole.store(true, Ordering::Release);

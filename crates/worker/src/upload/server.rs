@@ -25,8 +25,8 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{Paths, is_named};
-use super::answer::{self, EXTENSION, LENGTH, OFFSET, RESUMABLE, TUS, VERSION};
-use super::intake::{Intake, Ticket};
+use super::answer::{self, DEFER_LENGTH, DEFERRED, EXTENSION, LENGTH, OFFSET, RESUMABLE, TUS, VERSION};
+use super::intake::{Entry, Intake, Scope, Ticket};
 use super::page;
 use crate::serve::{Body, text};
 use crate::status::Board;
@@ -134,11 +134,10 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<D
 /// What part of the image a request brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Part {
-    start: u64,
+    /// What stands in its head of the image.
+    entry: Entry,
     /// Bytes of the request, if it says so.
     len: Option<u64>,
-    /// Bytes of the image, if it says so.
-    total: Option<u64>,
 }
 
 impl Door {
@@ -175,7 +174,7 @@ impl Door {
     /// Makes room for an image that is sent later.
     fn create(&self, path: &str, headers: &HeaderMap) -> Response<Body> {
         let total = number(headers, &LENGTH);
-        if total.is_none() && !headers.contains_key("upload-defer-length") {
+        if total.is_none() && headers.get(DEFER_LENGTH).is_none_or(|said| *said != DEFERRED) {
             return answer::error(StatusCode::BAD_REQUEST, "no-length", "Upload-Length is missing");
         }
         match self.intake.create(total) {
@@ -190,7 +189,7 @@ impl Door {
 
     /// Takes bytes, and answers when they are there, or when the image has come to its end.
     async fn take(&self, method: &Method, part: Part, mut body: Incoming, is_asking: bool) -> Response<Body> {
-        let mut ticket = match self.intake.enter(part.start, part.total, method != Method::PATCH) {
+        let mut ticket = match self.intake.enter(part.entry) {
             Ok(ticket) => ticket,
             Err(refusal) => {
                 drain(body, is_asking);
@@ -246,7 +245,8 @@ impl Door {
     /// Reads the body to its end.
     async fn receive(&self, ticket: &mut Ticket, part: Part, body: &mut Incoming) -> Came {
         let stall = self.intake.times().stall;
-        let (mut left, mut pace) = (part.len, Pace::default());
+        let mut left = part.len.into_iter().chain(ticket.missing()).min();
+        let mut pace = Pace::default();
         loop {
             let began = Instant::now();
             let frame = tokio::select! {
@@ -317,7 +317,7 @@ enum Came {
 
 impl Part {
     fn end(self) -> Option<u64> {
-        self.len.and_then(|len| self.start.checked_add(len))
+        self.len.and_then(|len| self.entry.start.checked_add(len))
     }
 }
 
@@ -342,15 +342,26 @@ fn part(method: &Method, headers: &HeaderMap) -> Result<Part, Wrong> {
             return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type", what));
         }
         let start = number(headers, &OFFSET).ok_or(bad("no-offset", "Upload-Offset is missing"))?;
-        return Ok(Part { start, len, total: None });
+        // It may be said with any part.
+        let total = number(headers, &LENGTH);
+        if total.is_none() && headers.contains_key(LENGTH) {
+            return Err(bad("no-length", "Upload-Length is not understood: expected a number of bytes"));
+        }
+        let entry = Entry { start, total, scope: Scope::More };
+        if total.is_some_and(|total| start.saturating_add(len.unwrap_or_default()) > total) {
+            return Err(bad("too-many", "the part reaches beyond Upload-Length"));
+        }
+        return Ok(Part { entry, len });
     }
-    let Some(range) = headers.get(CONTENT_RANGE) else { return Ok(Part { start: 0, len, total: len }) };
+    let Some(range) = headers.get(CONTENT_RANGE) else {
+        return Ok(Part { entry: Entry { start: 0, total: len, scope: Scope::Whole }, len });
+    };
     let wrong = bad("content-range", "Content-Range is not understood: expected bytes FIRST-LAST/TOTAL");
     let (start, end, total) = range.to_str().ok().and_then(range_of).ok_or(wrong)?;
     if len.is_some_and(|len| start.checked_add(len) != Some(end)) {
         return Err(bad("content-range", "Content-Range and Content-Length contradict each other"));
     }
-    Ok(Part { start, len: Some(end - start), total })
+    Ok(Part { entry: Entry { start, total, scope: Scope::Part }, len: Some(end - start) })
 }
 
 /// `bytes 5-9/10` is from 5 to 10 of 10; of a length that nobody knows it is `*`.
