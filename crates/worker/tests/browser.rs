@@ -4,8 +4,8 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -116,22 +116,61 @@ impl Drop for Browser {
     }
 }
 
-fn worker() -> (Pod, Child, String) {
+fn worker() -> (Pod, Child, u16) {
     let pod = Pod::new(&[]);
     fs::create_dir(pod.path("data")).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = pod.text("data/disk.img");
     let pod = pod.with(&[
         ("DISKFERRY_DESTINATION", "filesystem"),
         ("DISKFERRY_DESTINATION_PATH", &path),
         ("LISTEN_ADDRESS", "127.0.0.1"),
-        ("LISTEN_PORT", &port),
+        ("LISTEN_PORT", &port.to_string()),
         ("HEALTHZ_PORT", "0"),
         ("DISKFERRY_UPLOAD_TOKEN", TOKEN),
+        ("DISKFERRY_LINGER", "5s"),
     ]);
     let child = pod.command(&["upload"]).spawn().unwrap();
     pod.wait_for(|status| status["phase"] == "WaitForUserUpload");
-    (pod, child, format!("http://127.0.0.1:{port}/upload/{TOKEN}"))
+    (pod, child, port)
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/upload/{TOKEN}")
+}
+
+/// A raw disk of its own.
+fn disk(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..LEN / 8).flat_map(|_| next()).collect()
+}
+
+const LEN: usize = 8 << 20;
+
+/// What lies between a browser and the worker at `port`, and breaks off once, in the midst of a body. Gives its own port.
+fn breaking(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut is_whole = false;
+        for from in listener.incoming() {
+            let (mut from, mut to) = (from.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
+            let (mut back, mut answers) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || {
+                let _ = (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both));
+            });
+            let carried = std::io::copy(&mut (&mut from).take(if is_whole { u64::MAX } else { 3 << 20 }), &mut to);
+            is_whole |= carried.is_ok_and(|carried| carried == 3 << 20);
+            let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+        }
+    });
+    own
 }
 
 #[test]
@@ -139,8 +178,8 @@ fn a_person_chooses_a_file_and_sees_what_becomes_of_it() {
     let image = Qcow2::new(8 << 20).fill(1);
     let mut browser = Browser::start();
 
-    let (pod, child, url) = worker();
-    browser.open(&url);
+    let (pod, child, port) = worker();
+    browser.open(&url(port));
     assert_eq!(browser.evaluate("document.title"), "Upload a disk image");
     // The style and the script that run are those that the policy lets run.
     assert_eq!(browser.evaluate("getComputedStyle(document.getElementById('drop')).borderStyle"), "dashed");
@@ -152,10 +191,66 @@ fn a_person_chooses_a_file_and_sees_what_becomes_of_it() {
     assert_eq!(pod.end(child).code, Some(0));
     assert!(fs::read(pod.path("data/disk.img")).unwrap() == image.disk());
 
-    let (pod, child, url) = worker();
-    browser.open(&url);
+    let (pod, child, port) = worker();
+    browser.open(&url(port));
     browser.choose(&pod.write("cut.qcow2", &image.build().image[..1 << 20]));
     let (class, text) = browser.verdict();
     assert!(class == "bad" && text.starts_with("qcow2: ") && text.contains("cut short or damaged"), "{class} {text}");
     assert_eq!(pod.end(child).code, Some(3));
+}
+
+#[test]
+fn the_page_goes_on_with_what_it_has_begun() {
+    let disk = disk(1);
+    let mut browser = Browser::start();
+    let (pod, child, port) = worker();
+    browser.open(&url(breaking(port)));
+    browser.choose(&pod.write("disk.raw", &disk));
+    let (class, text) = browser.verdict();
+    assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");
+    let ended = pod.end(child);
+    assert_eq!(ended.code, Some(0));
+    // Begun anew, it would be a second one.
+    assert_eq!(ended.events.last().unwrap()["attempt"], 1, "{:?}", ended.events);
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+}
+
+#[test]
+fn the_page_never_goes_on_with_the_upload_of_somebody_else() {
+    let (mine, theirs) = (disk(1), disk(2));
+    let mut browser = Browser::start();
+    for id in ["", "Upload-Id: theirs\r\n"] {
+        let (pod, child, port) = worker();
+        browser.open(&url(port));
+        let mut other = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(other, "PUT /upload/{TOKEN} HTTP/1.1\r\nHost: x\r\n{id}Content-Length: {LEN}\r\n\r\n").unwrap();
+        other.write_all(&theirs[..LEN / 2]).unwrap();
+        pod.wait_for(|status| status["phase"] == "Provisioning");
+        browser.choose(&pod.write("mine.raw", &mine));
+        browser.wait("document.getElementById('told').textContent", |told| {
+            let told = told.as_str().unwrap_or_default();
+            told.contains("Going on in a moment")
+        });
+        drop(other);
+        let (class, text) = browser.verdict();
+        assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");
+        assert_eq!(pod.end(child).code, Some(0));
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == mine, "two images in one");
+    }
+}
+
+#[test]
+fn the_page_says_that_the_image_that_is_there_may_be_another_one() {
+    let mut browser = Browser::start();
+    let (pod, child, port) = worker();
+    browser.open(&url(port));
+    let (mine, theirs) = (pod.write("mine.raw", &disk(1)), pod.write("theirs.raw", &disk(2)));
+    assert!(
+        Command::new("curl").args(["-sf", "-o", "/dev/null", "-T", &theirs, &url(port)]).status().unwrap().success()
+    );
+    browser.choose(&mine);
+    let (class, text) = browser.verdict();
+    let expected = "An image is there already, which may be another one than yours.";
+    assert_eq!((class.as_str(), text.as_str()), ("bad", expected));
+    assert_eq!(pod.end(child).code, Some(0));
 }

@@ -99,8 +99,14 @@ impl Door {
 
     /// A part of an image as `Content-Range` says it.
     fn put_part(&self, range: &str, bytes: &[u8]) -> (u16, String) {
+        self.put_part_of("", range, bytes)
+    }
+
+    /// The same of the upload with an id.
+    fn put_part_of(&self, id: &str, range: &str, bytes: &[u8]) -> (u16, String) {
         let file = self.pod.write("part", bytes);
-        self.curl(&["-H", &format!("Content-Range: bytes {range}"), "-T", &file], "/upload")
+        let (id, range) = (format!("Upload-Id: {id}"), format!("Content-Range: bytes {range}"));
+        self.curl(&["-H", &id, "-H", &range, "-T", &file], "/upload")
     }
 
     /// Makes room for an image whose length is said later.
@@ -436,6 +442,37 @@ fn a_range_of_an_unknown_whole_is_never_its_end() {
     let (data, ended) = (door.pod.path("data"), door.end());
     assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
     assert!(names(&data).is_empty());
+}
+
+#[test]
+fn an_upload_is_gone_on_with_by_its_own_id_or_by_none() {
+    let disk = noise(3 << 20);
+    let (mib, whole) = (1 << 20, disk.len());
+    let range = |at: usize| format!("{}-{}/{whole}", at * mib, (at + 1) * mib - 1);
+    let part = |at: usize| &disk[at * mib..(at + 1) * mib];
+    let mut door = Door::open(&[]);
+    let id = || door.header("/upload", "upload-id");
+    assert_eq!(id(), None);
+    // What nobody has named is nobody's.
+    assert_eq!(door.put_part(&range(0), part(0)).0, 202);
+    assert_eq!(id(), None);
+    assert_error(&door.put_part_of("mine", &range(1), part(1)), 409, "begun-anew");
+    // Whoever begins anew gives it a name.
+    assert_eq!(door.put_part_of("yours", &range(0), part(0)).0, 202);
+    assert_eq!(door.put_part_of("mine", &range(0), part(0)).0, 202);
+    assert_eq!(id().as_deref(), Some("mine"));
+    assert_error(&door.put_part_of("yours", &range(1), part(1)), 409, "begun-anew");
+    assert_error(&door.put_part_of("not good", &range(1), part(1)), 400, "upload-id");
+    assert_eq!(door.offset("/upload"), mib as u64);
+    assert_eq!(door.put_part_of("mine", &range(1), part(1)).0, 202);
+    assert_eq!(door.put_part(&range(2), part(2)).0, 200);
+    // And it is told whose the image is that is there.
+    let file = door.pod.write("disk", &disk);
+    let (status, said) = door.curl(&["-i", "-T", &file], "/upload");
+    assert!(status == 409 && said.contains("upload-id: mine") && said.contains("already-done"), "{said}");
+    let (data, ended) = (door.pod.path("data/disk.img"), door.end());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(fs::read(data).unwrap() == disk);
 }
 
 #[test]

@@ -13,6 +13,9 @@ use crate::verdict::Verdict;
 
 const JSON: &str = "application/json";
 
+/// What whoever has begun an upload calls it, which is ours alone.
+pub const ID: HeaderName = HeaderName::from_static("upload-id");
+
 /// Headers of [resumable uploads](https://tus.io/protocols/resumable-upload), which others understand as well.
 pub const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 pub const LENGTH: HeaderName = HeaderName::from_static("upload-length");
@@ -25,6 +28,9 @@ pub const TUS: HeaderValue = HeaderValue::from_static("1.0.0");
 
 /// The length is said later.
 pub const DEFERRED: HeaderValue = HeaderValue::from_static("1");
+
+/// Code of what belongs to a beginning that is over.
+const BEGUN_ANEW: &str = "begun-anew";
 
 /// When somebody who was sent away may come again, in seconds.
 const AGAIN: HeaderValue = HeaderValue::from_static("5");
@@ -47,7 +53,7 @@ fn line(object: &Value) -> String {
 }
 
 /// What is known of the image.
-pub fn status(board: &Board, place: Place) -> Response<Body> {
+pub fn status(board: &Board, place: &Place) -> Response<Body> {
     let mut object = serde_json::to_value(board.snapshot()).unwrap_or_default();
     if let Some(object) = object.as_object_mut() {
         object.insert("upload-offset".into(), json!(place.offset));
@@ -58,17 +64,23 @@ pub fn status(board: &Board, place: Place) -> Response<Body> {
 }
 
 /// The same, with where to go on in the headers.
-pub fn placed(mut answer: Response<Body>, place: Place) -> Response<Body> {
+pub fn placed(mut answer: Response<Body>, place: &Place) -> Response<Body> {
     let headers = answer.headers_mut();
     headers.insert(OFFSET, place.offset.into());
     headers.extend(place.total.map(|total| (LENGTH, total.into())));
     headers.extend((place.is_open && place.total.is_none()).then_some((DEFER_LENGTH, DEFERRED)));
     headers.insert(RESUMABLE, TUS);
+    named(answer, place)
+}
+
+/// The same, with whose it is.
+fn named(mut answer: Response<Body>, place: &Place) -> Response<Body> {
+    answer.headers_mut().extend(place.id.clone().map(|id| (ID, id.into_value())));
     answer
 }
 
 /// How the image has ended, for who has sent it.
-pub fn outcome(outcome: &Outcome, board: &Board, place: Place) -> Response<Body> {
+pub fn outcome(outcome: &Outcome, board: &Board, place: &Place) -> Response<Body> {
     match outcome {
         Outcome::Good => status(board, place),
         Outcome::Bad(verdict) => refused(verdict),
@@ -92,23 +104,31 @@ fn refused(verdict: &Verdict) -> Response<Body> {
 }
 
 /// Why somebody cannot send now.
-pub fn refusal(refusal: &Refusal, ended: Option<&Outcome>) -> Response<Body> {
-    match (refusal, ended) {
+pub fn refusal(refusal: &Refusal, ended: Option<&Outcome>, place: &Place) -> Response<Body> {
+    let conflict = |code, message: &str| error(StatusCode::CONFLICT, code, message);
+    let answer = match (refusal, ended) {
         (Refusal::Over, Some(Outcome::Bad(verdict))) => refused(verdict),
-        (Refusal::Over, _) => error(StatusCode::CONFLICT, "already-done", "the image is there already"),
+        (Refusal::Over, _) => conflict("already-done", "the image is there already"),
         (Refusal::Busy, _) => {
             error(StatusCode::SERVICE_UNAVAILABLE, "busy", "somebody is sending an image, or it is being dealt with")
         }
+        (Refusal::Another, _) => conflict(BEGUN_ANEW, "another upload than this one was begun since"),
         (Refusal::Elsewhere { offset }, _) => {
             let message = format!("byte {offset} is missing next: go on there, or begin anew");
-            let mut answer = error(StatusCode::CONFLICT, "wrong-offset", &message);
+            let mut answer = conflict("wrong-offset", &message);
             answer.headers_mut().insert(OFFSET, (*offset).into());
             answer.headers_mut().insert(RESUMABLE, TUS);
             answer
         }
         (Refusal::OtherLength { total }, _) => {
             let message = format!("the image was said to have {total} bytes: begin anew if it is another");
-            error(StatusCode::CONFLICT, "other-length", &message)
+            conflict("other-length", &message)
         }
-    }
+    };
+    named(answer, place)
+}
+
+/// The upload was begun anew while it was sent.
+pub fn begun_anew() -> Response<Body> {
+    error(StatusCode::CONFLICT, BEGUN_ANEW, "somebody has begun to send an image anew")
 }

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 use diskferry::Error;
 use tokio::sync::{mpsc, watch};
 
+use super::id::Id;
 use crate::verdict::Verdict;
 
 /// Pieces that may wait for the job. Each is what one read of a connection gave.
@@ -57,6 +58,8 @@ struct State {
     stage: Stage,
     /// How often it was begun. What belongs to an earlier beginning is over.
     round: u64,
+    /// What whoever has begun it calls it, if it was called anything.
+    id: Option<Id>,
     /// Why it was given up: then it ends, whoever comes.
     given_up: Option<Why>,
 }
@@ -117,6 +120,8 @@ pub enum Refusal {
     Busy,
     /// There is an image already, or a verdict on one.
     Over,
+    /// What was begun is another upload than the one that was to be gone on with.
+    Another,
     /// What was sent begins elsewhere than where bytes are missing.
     Elsewhere {
         /// Where they are missing.
@@ -130,8 +135,10 @@ pub enum Refusal {
 }
 
 /// What somebody wants to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// What they call the upload, if they do.
+    pub id: Option<Id>,
     /// From which byte on.
     pub start: u64,
     /// How many the image has, if that is said.
@@ -163,8 +170,10 @@ pub struct Ticket {
 }
 
 /// What is known of it, for those who ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// What whoever has begun it calls it.
+    pub id: Option<Id>,
     /// Bytes that have come.
     pub offset: u64,
     /// How many they will be.
@@ -190,7 +199,7 @@ impl Intake {
     /// Takes an image, with `jobs` for whoever carries it.
     pub fn new(times: Times) -> (Self, std::sync::mpsc::Receiver<Job>) {
         let (jobs, next) = std::sync::mpsc::sync_channel(1);
-        let state = Mutex::new(State { stage: Stage::Waiting, round: 0, given_up: None });
+        let state = Mutex::new(State { stage: Stage::Waiting, round: 0, id: None, given_up: None });
         let shared = Shared { state, jobs, changed: watch::channel(0).0, times, began: Instant::now() };
         (Self(Arc::new(shared)), next)
     }
@@ -202,15 +211,17 @@ impl Intake {
 
     /// Somebody wants to send something. What starts with 0 begins everything anew, if it may.
     pub fn enter(&self, entry: Entry) -> Result<Ticket, Refusal> {
-        let Entry { start, total, scope } = entry;
+        let Entry { id, start, total, scope } = entry;
         let mut state = self.lock();
         let may_begin = start == 0 && scope != Scope::More;
+        let is_another = id.is_some() && id != state.id;
         let goes_on = match &state.stage {
             Stage::Working { .. } => return Err(Refusal::Busy),
             Stage::Ended(_) => return Err(Refusal::Over),
             Stage::Taking(taking) if taking.broken.is_none() => return Err(Refusal::Busy),
             Stage::Waiting if start > 0 => return Err(Refusal::Elsewhere { offset: 0 }),
             Stage::Waiting => false,
+            Stage::Taking(_) if !may_begin && is_another => return Err(Refusal::Another),
             Stage::Taking(taking) if !may_begin && start != taking.offset => {
                 return Err(Refusal::Elsewhere { offset: taking.offset });
             }
@@ -220,10 +231,13 @@ impl Intake {
                 return Err(Refusal::OtherLength { total: *before });
             }
             // Of what was made room for and not begun, the length that was said stays.
-            Stage::Taking(taking) => start == taking.offset && (!may_begin || total.is_none() || total == taking.total),
+            Stage::Taking(taking) => {
+                let is_same = !is_another && (total.is_none() || total == taking.total);
+                start == taking.offset && (!may_begin || is_same)
+            }
         };
         if !goes_on {
-            self.begin(&mut state, total)?;
+            self.begin(&mut state, id, total)?;
         }
         let round = state.round;
         let Stage::Taking(taking) = &mut state.stage else { return Err(Refusal::Busy) };
@@ -234,7 +248,7 @@ impl Intake {
         Ok(Ticket { intake: self.clone(), sender, round, missing, scope, is_done: false })
     }
 
-    fn begin(&self, state: &mut State, total: Option<u64>) -> Result<(), Refusal> {
+    fn begin(&self, state: &mut State, id: Option<Id>, total: Option<u64>) -> Result<(), Refusal> {
         let (sender, pieces) = mpsc::channel(PIECES);
         let (gone, is_whole) = (Gone::default(), Arc::<AtomicBool>::default());
         let feed = Feed { pieces, piece: Bytes::new(), gone: Arc::clone(&gone), is_whole: Arc::clone(&is_whole) };
@@ -243,6 +257,7 @@ impl Intake {
             return Err(Refusal::Busy);
         }
         state.round += 1;
+        state.id = id;
         // The sender of the one before goes, so that its job ends.
         state.stage = Stage::Taking(Taking { sender, gone, is_whole, offset: 0, total, broken: None });
         self.tell();
@@ -250,19 +265,21 @@ impl Intake {
     }
 
     /// Makes room for an image of `total` bytes, of which nothing is sent yet.
-    pub fn create(&self, total: Option<u64>) -> Result<(), Refusal> {
-        self.enter(Entry { start: 0, total, scope: Scope::Part }).map(drop)
+    pub fn create(&self, id: Option<Id>, total: Option<u64>) -> Result<(), Refusal> {
+        self.enter(Entry { id, start: 0, total, scope: Scope::Part }).map(drop)
     }
 
     /// What is known of it.
     pub fn place(&self) -> Place {
-        match &self.lock().stage {
+        let state = self.lock();
+        let place = |offset, total| Place { id: state.id.clone(), offset, total, is_open: false, is_busy: false };
+        match &state.stage {
             Stage::Taking(taking) => {
                 let is_busy = taking.broken.is_none();
-                Place { offset: taking.offset, total: taking.total, is_open: true, is_busy }
+                Place { is_open: true, is_busy, ..place(taking.offset, taking.total) }
             }
-            Stage::Working { len } => Place { offset: *len, total: Some(*len), is_open: false, is_busy: true },
-            Stage::Waiting | Stage::Ended(_) => Place { offset: 0, total: None, is_open: false, is_busy: false },
+            Stage::Working { len } => Place { is_busy: true, ..place(*len, Some(*len)) },
+            Stage::Waiting | Stage::Ended(_) => place(0, None),
         }
     }
 

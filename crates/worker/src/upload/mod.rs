@@ -2,6 +2,7 @@
 
 mod access;
 mod answer;
+mod id;
 pub mod intake;
 mod order;
 mod page;

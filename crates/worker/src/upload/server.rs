@@ -1,7 +1,7 @@
 //! HTTP for whoever sends an image: one path, and every answer says what a person would want to know.
 //!
 //! `PUT` and `POST` take the image, with `Content-Length` or in chunks; with `Content-Range` they go on with one that broke off, at the offset
-//! that `HEAD` tells. The core of [tus](https://tus.io/protocols/resumable-upload) 1.0 with its creation is the same in other words.
+//! that `HEAD` tells. `Upload-Id` tells uploads apart. The core of [tus](https://tus.io/protocols/resumable-upload) 1.0 with its creation is the same in other words.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,8 +25,9 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::access::{Paths, is_named};
-use super::answer::{self, DEFER_LENGTH, DEFERRED, EXTENSION, LENGTH, OFFSET, RESUMABLE, TUS, VERSION};
-use super::intake::{Entry, Intake, Scope, Ticket};
+use super::answer::{self, DEFER_LENGTH, DEFERRED, EXTENSION, ID, LENGTH, OFFSET, RESUMABLE, TUS, VERSION};
+use super::id::Id;
+use super::intake::{Entry, Intake, Refusal, Scope, Ticket};
 use super::page;
 use crate::serve::{Body, text};
 use crate::status::Board;
@@ -132,7 +133,7 @@ pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<D
 }
 
 /// What part of the image a request brings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Part {
     /// What stands in its head of the image.
     entry: Entry,
@@ -152,7 +153,7 @@ impl Door {
         }
         match *method {
             Method::GET if wants_page(headers) => page(),
-            Method::GET | Method::HEAD => answer::status(&self.board, self.intake.place()),
+            Method::GET | Method::HEAD => answer::status(&self.board, &self.intake.place()),
             Method::OPTIONS => options(),
             Method::POST if headers.contains_key(RESUMABLE) => self.create(path, headers),
             Method::PUT | Method::POST | Method::PATCH => match part(method, headers) {
@@ -177,28 +178,37 @@ impl Door {
         if total.is_none() && headers.get(DEFER_LENGTH).is_none_or(|said| *said != DEFERRED) {
             return answer::error(StatusCode::BAD_REQUEST, "no-length", "Upload-Length is missing");
         }
-        match self.intake.create(total) {
+        let id = match id(headers) {
+            Ok(id) => id,
+            Err((status, code, message)) => return answer::error(status, code, message),
+        };
+        match self.intake.create(id, total) {
             Ok(()) => {
                 let mut created = text(StatusCode::CREATED, "text/plain", "");
                 created.headers_mut().extend(HeaderValue::try_from(path).ok().map(|path| (LOCATION, path)));
-                answer::placed(created, self.intake.place())
+                answer::placed(created, &self.intake.place())
             }
-            Err(refusal) => answer::refusal(&refusal, self.intake.outcome().as_ref()),
+            Err(refusal) => self.refuse(&refusal),
         }
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        answer::refusal(refusal, self.intake.outcome().as_ref(), &self.intake.place())
     }
 
     /// Takes bytes, and answers when they are there, or when the image has come to its end.
     async fn take(&self, method: &Method, part: Part, mut body: Incoming, is_asking: bool) -> Response<Body> {
+        let end = part.end();
         let mut ticket = match self.intake.enter(part.entry) {
             Ok(ticket) => ticket,
             Err(refusal) => {
                 drain(body, is_asking);
-                return answer::refusal(&refusal, self.intake.outcome().as_ref());
+                return self.refuse(&refusal);
             }
         };
         let round = ticket.round();
-        let came = self.receive(&mut ticket, part, &mut body).await;
-        let end = match came {
+        let came = self.receive(&mut ticket, part.len, &mut body).await;
+        let is_end = match came {
             Came::All => ticket.finish(),
             Came::Unwanted => {
                 drop(ticket);
@@ -213,13 +223,13 @@ impl Door {
                 return answer;
             }
         };
-        if !end {
+        if !is_end {
             // A part of it, and more is to come.
             let status = if method == Method::PATCH { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED };
             let place = self.intake.place();
-            let mut partly = answer::status(&self.board, place);
+            let mut partly = answer::status(&self.board, &place);
             if status == StatusCode::NO_CONTENT {
-                partly = answer::placed(text(status, "text/plain", ""), place);
+                partly = answer::placed(text(status, "text/plain", ""), &place);
             }
             *partly.status_mut() = status;
             return partly;
@@ -229,23 +239,22 @@ impl Door {
         }
         match self.intake.ended(round).await {
             Some(outcome) => {
-                let place = self.intake.place();
-                let mut answer = answer::outcome(&outcome, &self.board, place);
+                let mut answer = answer::outcome(&outcome, &self.board, &self.intake.place());
                 if method == Method::PATCH && answer.status() == StatusCode::OK {
                     answer = text(StatusCode::NO_CONTENT, "text/plain", "");
                     answer.headers_mut().insert(RESUMABLE, TUS);
-                    answer.headers_mut().extend(part.end().map(|end| (OFFSET, end.into())));
+                    answer.headers_mut().extend(end.map(|end| (OFFSET, end.into())));
                 }
                 answer
             }
-            None => answer::error(StatusCode::CONFLICT, "begun-anew", "somebody has begun to send an image anew"),
+            None => answer::begun_anew(),
         }
     }
 
-    /// Reads the body to its end.
-    async fn receive(&self, ticket: &mut Ticket, part: Part, body: &mut Incoming) -> Came {
+    /// Reads the body to its end, which has `len` bytes if that was said.
+    async fn receive(&self, ticket: &mut Ticket, len: Option<u64>, body: &mut Incoming) -> Came {
         let stall = self.intake.times().stall;
-        let mut left = part.len.into_iter().chain(ticket.missing()).min();
+        let mut left = len.into_iter().chain(ticket.missing()).min();
         let mut pace = Pace::default();
         loop {
             let began = Instant::now();
@@ -316,7 +325,7 @@ enum Came {
 }
 
 impl Part {
-    fn end(self) -> Option<u64> {
+    fn end(&self) -> Option<u64> {
         self.len.and_then(|len| self.entry.start.checked_add(len))
     }
 }
@@ -335,7 +344,7 @@ fn part(method: &Method, headers: &HeaderMap) -> Result<Part, Wrong> {
         let what = "a form is no image: send the bytes themselves, as by curl -T FILE";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "form", what));
     }
-    let len = number(headers, &CONTENT_LENGTH);
+    let (id, len) = (id(headers)?, number(headers, &CONTENT_LENGTH));
     if *method == Method::PATCH {
         if kind != OFFSET_STREAM {
             let what = "PATCH takes application/offset+octet-stream";
@@ -347,21 +356,28 @@ fn part(method: &Method, headers: &HeaderMap) -> Result<Part, Wrong> {
         if total.is_none() && headers.contains_key(LENGTH) {
             return Err(bad("no-length", "Upload-Length is not understood: expected a number of bytes"));
         }
-        let entry = Entry { start, total, scope: Scope::More };
+        let entry = Entry { id, start, total, scope: Scope::More };
         if total.is_some_and(|total| start.saturating_add(len.unwrap_or_default()) > total) {
             return Err(bad("too-many", "the part reaches beyond Upload-Length"));
         }
         return Ok(Part { entry, len });
     }
     let Some(range) = headers.get(CONTENT_RANGE) else {
-        return Ok(Part { entry: Entry { start: 0, total: len, scope: Scope::Whole }, len });
+        return Ok(Part { entry: Entry { id, start: 0, total: len, scope: Scope::Whole }, len });
     };
     let wrong = bad("content-range", "Content-Range is not understood: expected bytes FIRST-LAST/TOTAL");
     let (start, end, total) = range.to_str().ok().and_then(range_of).ok_or(wrong)?;
     if len.is_some_and(|len| start.checked_add(len) != Some(end)) {
         return Err(bad("content-range", "Content-Range and Content-Length contradict each other"));
     }
-    Ok(Part { entry: Entry { start, total, scope: Scope::Part }, len: Some(end - start) })
+    Ok(Part { entry: Entry { id, start, total, scope: Scope::Part }, len: Some(end - start) })
+}
+
+/// What the sender calls the upload.
+fn id(headers: &HeaderMap) -> Result<Option<Id>, Wrong> {
+    let what = "Upload-Id has at most 64 letters, digits, - and _";
+    let parse = |value| Id::parse(value).ok_or((StatusCode::BAD_REQUEST, "upload-id", what));
+    headers.get(ID).map(parse).transpose()
 }
 
 /// `bytes 5-9/10` is from 5 to 10 of 10; of a length that nobody knows it is `*`.
