@@ -100,7 +100,7 @@ impl Target {
     }
 
     /// Refuses to take a disk away from a virtual machine.
-    fn refuse_in_use(&self) -> Result<()> {
+    pub fn refuse_in_use(&self) -> Result<()> {
         let (Self::Device(path) | Self::File(path)) = self else { return Ok(()) };
         // What is not there, or cannot be read, is nobody's, or will be refused.
         if File::open(path).is_ok_and(|file| in_use::is_open(&file)) {

@@ -4,7 +4,8 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Pod, SECRET, names};
@@ -572,6 +573,27 @@ fn metrics_are_served_with_tls_while_the_import_runs() {
     assert_eq!(get("/healthz"), "ok\n");
     kill(&child, "TERM");
     assert_eq!(pod.end(child).code, Some(143));
+}
+
+/// QEMU says by its locks what it does with a disk.
+#[test]
+fn a_disk_that_qemu_has_open_is_not_replaced() {
+    let (image, disk) = qcow2();
+    let nginx = nginx(&[("a.qcow2", &image)]);
+    let pod = from_url(&nginx.url(Origin::Plain, "/a.qcow2")).with(&[("DISKFERRY_PATIENCE", "0s")]);
+    let old = vec![7; MIB];
+    let target = pod.write("data/disk.img", &old);
+    let mut qemu = Command::new("qemu-io");
+    let mut qemu = qemu.args(["-f", "raw", &target]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // It answers when it has the file open.
+    qemu.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    pod.import().assert_bad(75, "target-in-use");
+    assert!(fs::read(&target).unwrap() == old);
+    assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    drop(qemu.stdin.take());
+    assert!(qemu.wait().unwrap().success());
+    pod.import().assert_good();
+    assert!(fs::read(&target).unwrap() == disk);
 }
 
 /// As people give them, and as they are sent: `me:s3cr3t` and `s3cr3t:s3cr3t` in base64.

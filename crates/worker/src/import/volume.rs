@@ -56,7 +56,7 @@ impl Volume {
     }
 
     /// Where the disk of `size` bytes is written to, once it is known that it fits: that which was `begun`, or a new one. A disk that is
-    /// there goes first, if both have no room.
+    /// there goes first, if both have no room, unless a virtual machine has it.
     pub fn sink(
         &self,
         room: Room,
@@ -68,6 +68,7 @@ impl Volume {
     ) -> Result<Sized> {
         let target = if self.is_block { Target::Device(self.path.clone()) } else { Target::File(self.path.clone()) };
         input.refuse(&target)?;
+        target.refuse_in_use()?;
         size.map(|size| room.fit(size)).transpose()?;
         let free = |held: u64| Ok(usable(space(&self.path)?.0.saturating_add(held), self.overhead));
         if !self.is_block && held(&self.path) > 0 && free(begun.map_or(0, held))? < size.unwrap_or(u64::MAX) {
