@@ -24,6 +24,18 @@ fn qcow2() -> (Vec<u8>, Vec<u8>) {
     (image.clone().build().image, image.disk())
 }
 
+/// Bytes that nothing makes smaller.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
+}
+
 fn nginx(files: &[(&str, &[u8])]) -> RunningNginx {
     let nginx = Nginx::new().start();
     for (name, bytes) in files {
@@ -575,6 +587,29 @@ fn metrics_are_served_with_tls_while_the_import_runs() {
     assert_eq!(pod.end(child).code, Some(143));
 }
 
+#[test]
+fn a_disk_stays_until_an_image_whose_size_nobody_knows_has_come_whole() {
+    let (disk, old) = (noise(2 * MIB), vec![7; MIB]);
+    let packed = wrap::gzip(&disk);
+    let nginx = nginx(&[("a.raw.gz", &packed), ("cut.raw.gz", &packed[..packed.len() / 2])]);
+    let from = |name: &str| {
+        let pod = from_url(&nginx.url(Origin::Plain, name));
+        fs::write(pod.path("data/disk.img"), &old).unwrap();
+        pod
+    };
+    let wrong = from("/a.raw.gz").with(&[("IMPORTER_CHECKSUMS", "md5:00000000000000000000000000000000")]);
+    wrong.import().assert_bad(6, "mismatch");
+    let cut = from("/cut.raw.gz");
+    cut.import().assert_bad(3, "gzip-ends-early");
+    for pod in [wrong, cut] {
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == old);
+        assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    }
+    let good = from("/a.raw.gz");
+    good.import().assert_good();
+    assert!(fs::read(good.path("data/disk.img")).unwrap() == disk);
+}
+
 /// QEMU says by its locks what it does with a disk.
 #[test]
 fn a_disk_that_qemu_has_open_is_not_replaced() {
@@ -856,6 +891,25 @@ mod full {
         let small = pod.with(&[("FILESYSTEM_OVERHEAD", "0.5")]);
         small.import().assert_bad(5, "target-too-small");
         assert!(fs::read(small.path("data/disk.img")).unwrap() == disk);
+        drop(mounted);
+    }
+
+    #[test]
+    fn a_disk_goes_on_the_way_where_an_image_turns_out_to_need_its_room() {
+        let disk = noise(8 * MIB);
+        let packed = wrap::gzip(&disk);
+        let nginx = nginx(&[("a.raw.gz", &packed), ("cut.raw.gz", &packed[..2 * MIB])]);
+        let at = |name: &str| nginx.url(Origin::Plain, name);
+        let pod = from_url(&at("/cut.raw.gz")).with(&[("FILESYSTEM_OVERHEAD", "0")]);
+        let mounted = Mounted::new(&pod.text("data"), 12);
+        let old = vec![1; 8 * MIB];
+        fs::write(pod.path("data/disk.img"), &old).unwrap();
+        // It comes to its end before there is need of that room.
+        pod.import().assert_bad(3, "gzip-ends-early");
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == old);
+        let pod = pod.with(&[("IMPORTER_ENDPOINT", &at("/a.raw.gz"))]);
+        pod.import().assert_good();
+        assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
         drop(mounted);
     }
 }

@@ -146,7 +146,7 @@ fn onto_volume(
     let journal = journal.filter(|_| opened.is_resumable());
     let begun = begun.filter(|begun| journal.is_some() && size == Some(begun.size));
     let place = begun.as_ref().map(|begun| begun.path.as_path());
-    let sink = volume.sink(room, size, place, &read_from, options, progress)?;
+    let sink = volume.sink(room, size, place, &read_from, how, progress)?;
     let report = correct(match (&journal, sink.unfinished(), size) {
         (Some(journal), Some(unfinished), Some(size)) => {
             let from = begun.map_or(0, |begun| begun.named);

@@ -1,17 +1,19 @@
 //! A volume takes a disk: whether it fits, what has to go first, and the size that the disk gets.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use diskferry::format::Order as Sequence;
 use diskferry::sink::{self, FileOptions, FileSink, Sink};
-use diskferry::{Error, Input, Options, Progress, Result, names};
-use diskferry_remote::signals;
+use diskferry::{Error, Input, Progress, Result, names};
 use diskferry_remote::target::Target;
+use diskferry_remote::{Sandbox, signals};
 use rustix::fs::statvfs;
 
+use super::job::How;
 use super::journal::{is_journal, is_of_journal};
 use super::order::Volume;
 use crate::human::iec;
@@ -56,28 +58,28 @@ impl Volume {
     }
 
     /// Where the disk of `size` bytes is written to, once it is known that it fits: that which was `begun`, or a new one. A disk that is
-    /// there goes first, if both have no room, unless a virtual machine has it.
+    /// there goes first, if both have no room, unless a virtual machine has it; if nobody knows the size, when that is seen.
     pub fn sink(
         &self,
         room: Room,
         size: Option<u64>,
         begun: Option<&Path>,
         input: &Source,
-        options: &Options,
+        how: &How,
         progress: &Progress,
     ) -> Result<Sized> {
+        let How { options, sandbox } = *how;
         let target = if self.is_block { Target::Device(self.path.clone()) } else { Target::File(self.path.clone()) };
         input.refuse(&target)?;
         target.refuse_in_use()?;
         size.map(|size| room.fit(size)).transpose()?;
-        let free = |held: u64| Ok(usable(space(&self.path)?.0.saturating_add(held), self.overhead));
-        if !self.is_block && held(&self.path) > 0 && free(begun.map_or(0, held))? < size.unwrap_or(u64::MAX) {
-            fs::remove_file(&self.path)
-                .map_err(|error| Error::writing("removing the disk that is there", None, error))?;
-        }
         let how = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
         if self.is_block {
-            return Ok(Sized { room, sink: target.sink(how, options, progress)?, unfinished: None });
+            return Ok(Sized { room, old: None, sink: target.sink(how, options, progress)?, unfinished: None });
+        }
+        let old = self.old(begun, sandbox)?;
+        if let (Some(old), Some(size)) = (&old, size) {
+            old.leave_room(size)?;
         }
         let (sink, unfinished) = signals::with_temporary(|| {
             let sink = match begun {
@@ -87,8 +89,57 @@ impl Volume {
             let unfinished = sink.temporary();
             Ok::<_, Error>(((sink, unfinished.clone()), unfinished))
         })?;
-        Ok(Sized { room, sink: Box::new(sink), unfinished })
+        Ok(Sized { room, old, sink: Box::new(sink), unfinished })
     }
+
+    /// The disk that is there.
+    fn old(&self, begun: Option<&Path>, sandbox: &Sandbox) -> Result<Option<Old>> {
+        if held(&self.path) == 0 {
+            return Ok(None);
+        }
+        let free = space(&self.path)?.0.saturating_add(begun.map_or(0, held));
+        let beside = usable(free, self.overhead);
+        let (path, sandbox) = (self.path.clone(), sandbox.clone());
+        Ok(Some(Old { path, beside, sandbox, is_there: Mutex::new(true) }))
+    }
+}
+
+/// A disk that is to be replaced. It is there as long as the new one has room beside it: an image that turns out to be damaged then has
+/// cost nobody anything.
+struct Old {
+    path: PathBuf,
+    /// Bytes that another disk may have beside it.
+    beside: u64,
+    /// What writes the other one cannot remove files.
+    sandbox: Sandbox,
+    is_there: Mutex<bool>,
+}
+
+impl Old {
+    /// Removes it if a disk of `size` bytes has no room beside it.
+    fn leave_room(&self, size: u64) -> Result<()> {
+        if size <= self.beside {
+            return Ok(());
+        }
+        let mut is_there = self.is_there.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_there {
+            let path = self.path.clone();
+            self.sandbox.outside(|| remove(path)).map_err(removing)??;
+            *is_there = false;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the disk at `path`, which a virtual machine may have opened by now.
+fn remove(path: PathBuf) -> Result<()> {
+    let target = Target::File(path.clone());
+    target.refuse_in_use()?;
+    fs::remove_file(path).map_err(removing)
+}
+
+fn removing(error: io::Error) -> Error {
+    Error::writing("removing the disk that is there", None, error)
 }
 
 /// What is read, as far as it matters for what is written.
@@ -155,6 +206,7 @@ impl Room {
 /// Whether it fits is asked before anything is written, and with every write of a disk whose size nobody knew.
 pub struct Sized {
     room: Room,
+    old: Option<Old>,
     sink: Box<dyn Sink>,
     /// Where the disk lies until it is complete, if it is a file.
     unfinished: Option<PathBuf>,
@@ -164,6 +216,13 @@ impl Sized {
     /// Where the disk lies until it is complete, if it is a file.
     pub fn unfinished(&self) -> Option<&Path> {
         self.unfinished.as_deref()
+    }
+
+    /// That the disk may have `len` bytes at `offset`, for which there is room then.
+    fn check(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset.saturating_add(len);
+        self.room.check(end)?;
+        self.old.as_ref().map_or(Ok(()), |old| old.leave_room(end))
     }
 }
 
@@ -175,17 +234,17 @@ impl Sink for Sized {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.room.check(offset.saturating_add(data.len() as u64))?;
+        self.check(offset, data.len() as u64)?;
         self.sink.write_at(data, offset)
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
-        self.room.check(offset.saturating_add(len))?;
+        self.check(offset, len)?;
         self.sink.zero(offset, len)
     }
 
     fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
-        self.room.check(offset.saturating_add(len))?;
+        self.check(offset, len)?;
         self.sink.copy_from(file, at, offset, len)
     }
 
