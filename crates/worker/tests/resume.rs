@@ -78,7 +78,8 @@ fn interrupted(pod: &Pod, named: u64) {
 
 /// How many bytes of the disk the journal speaks of.
 fn written(pod: &Pod) -> Option<u64> {
-    let text = fs::read(pod.path(JOURNAL)).ok()?;
+    let journal = names(&pod.path("data")).into_iter().find(|name| name.ends_with(".journal.diskferry"))?;
+    let text = fs::read(pod.path("data").join(journal)).ok()?;
     let entry: serde_json::Value = serde_json::from_slice(&text).unwrap();
     entry["named"].as_u64()
 }
@@ -88,6 +89,10 @@ fn is_resumed(pod: &Pod, ended: &Ended, disk: &[u8]) -> bool {
     ended.assert_good();
     assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
     assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    goes_on(ended)
+}
+
+fn goes_on(ended: &Ended) -> bool {
     let says = |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("goes on where"));
     ended.events.iter().any(says)
 }
@@ -181,6 +186,41 @@ fn a_journal_that_is_damaged_or_without_its_disk_is_not_believed() {
         }
         assert!(!is_resumed(&pod, &pod.import(), &disk), "{damage:?}");
     }
+}
+
+#[test]
+fn a_disk_with_the_longest_name_is_gone_on_with() {
+    for len in [240, 255] {
+        let (pod, disk) = (pod(), noise(23));
+        let nginx = server(&image(&pod, &disk, "qcow2"));
+        let name = "d".repeat(len);
+        let path = pod.text(&format!("data/{name}"));
+        let pod = from(pod, &nginx).with(&[("DISKFERRY_DESTINATION_PATH", &path), ("DISKFERRY_JOURNAL_EVERY", "1Mi")]);
+        interrupted(&pod, 8 << 20);
+        let ended = pod.import();
+        ended.assert_good();
+        assert!(goes_on(&ended), "{len}");
+        assert!(fs::read(path).unwrap() == disk);
+        assert_eq!(names(&pod.path("data")), [name]);
+    }
+}
+
+#[test]
+fn an_import_does_without_a_journal_that_cannot_be_written() {
+    let (pod, disk) = (pod(), noise(25));
+    let path = pod.write("a.qcow2", &image(&pod, &disk, "qcow2"));
+    let pod = pod.with(&[
+        ("IMPORTER_SOURCE", "filesystem"),
+        ("IMPORTER_ENDPOINT", &path),
+        ("DISKFERRY_JOURNAL_EVERY", "1Mi"),
+    ]);
+    // Whatever has its place.
+    fs::create_dir(pod.path(JOURNAL)).unwrap();
+    let ended = pod.import();
+    ended.assert_good();
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    let stderr = String::from_utf8(ended.output.stderr).unwrap();
+    assert_eq!(stderr.matches("the journal is kept no longer").count(), 1, "{stderr}");
 }
 
 #[test]

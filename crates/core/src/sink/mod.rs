@@ -16,7 +16,7 @@ pub use device::{DeviceOptions, DeviceSink};
 pub use discard::Discard;
 pub use file::{FileOptions, FileSink};
 pub use stdout::PipeSink;
-pub use unfinished::remove_leftovers;
+pub use unfinished::{prefix as unfinished_prefix, remove_leftovers};
 
 use crate::error::Result;
 use crate::format::Order;

@@ -22,6 +22,9 @@ const NAME_MAX: usize = 255;
 const SUFFIX: &str = ".diskferry";
 const RANDOM: usize = 6;
 
+/// What is left for what stands behind [`prefix`].
+const END: usize = 32;
+
 /// How often a file is begun anew that somebody who tidies up has found before it was locked.
 const TRIES: usize = 16;
 
@@ -121,11 +124,11 @@ fn is_same(file: &File, path: &Path) -> bool {
     }
 }
 
-/// `.NAME.`, cut where the whole name would become too long.
-fn prefix(target: &Path) -> OsString {
+/// What the name of an unfinished disk for `target` begins with: `.NAME.`, with `NAME` cut so that 32 bytes have room behind it. Whoever
+/// keeps something else beside the disk can call it by that, too.
+pub fn prefix(target: &Path) -> OsString {
     let name = target.file_name().unwrap_or_default().as_bytes();
-    let room = NAME_MAX - SUFFIX.len() - RANDOM - 2;
-    let name = name.get(..room).unwrap_or(name);
+    let name = name.get(..NAME_MAX - END - 2).unwrap_or(name);
     [OsStr::new("."), OsStr::from_bytes(name), OsStr::new(".")].into_iter().collect()
 }
 

@@ -1,5 +1,7 @@
 //! One attempt: from the source that was ordered to the destination.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use diskferry::digest::{Algorithm, Checksum};
 use diskferry::{Course, Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
@@ -9,6 +11,7 @@ use diskferry_remote::{Client, Location, Runtime, Sandbox};
 use super::journal::Journal;
 use super::order::{Destination, Order, Origin, Store, Volume};
 use super::volume;
+use crate::human::say;
 use crate::status::{Board, Facts, Reason};
 
 /// Code of the errors by which a server shows that it speaks no TLS.
@@ -155,10 +158,20 @@ fn onto_volume(
                 // That it is stopped meanwhile is seen soon.
                 let _ = board.enter(Reason::Provisioning, message);
             }
+            let is_kept = AtomicBool::new(true);
             let mark = |named| {
                 let (journal, unfinished) = (journal.clone(), unfinished.to_owned());
-                let written = sandbox.outside(move || journal.write(&unfinished, size, named));
-                written.map_err(|error| Error::writing("writing the journal", None, error))?
+                let write = move || journal.write(&unfinished, size, named);
+                if is_kept.load(Ordering::Relaxed)
+                    && let Err(error) = sandbox.outside(write).and_then(|written| written)
+                {
+                    // The disk is as good without.
+                    is_kept.store(false, Ordering::Relaxed);
+                    say(&format!(
+                        "the journal is kept no longer, what comes now would come again after a kill: {error}"
+                    ));
+                }
+                Ok(())
             };
             let course = Course { from, every: journal.every(), mark: &mark };
             let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));

@@ -4,11 +4,12 @@
 //! kill leaves it. A block volume has no place for one.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use diskferry::{Error, Input, Options, Result};
+use diskferry::sink::unfinished_prefix;
+use diskferry::{Input, Options};
 use diskferry_remote::own_file;
 use serde::{Deserialize, Serialize};
 
@@ -109,24 +110,18 @@ impl Journal {
     }
 
     /// Writes that `named` bytes of the disk of `size`, which lies at `unfinished`, are durable.
-    pub fn write(&self, unfinished: &Path, size: u64, named: u64) -> Result<()> {
+    pub fn write(&self, unfinished: &Path, size: u64, named: u64) -> io::Result<()> {
         let unfinished = unfinished.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         let entry = Entry { version: VERSION, image: self.image.clone(), size, unfinished, named };
-        let writing = |error: std::io::Error| Error::Io {
-            side: diskferry::Side::Target,
-            doing: "writing the journal",
-            at: None,
-            source: error,
-        };
-        let text = serde_json::to_vec(&entry).map_err(|error| writing(error.into()))?;
+        let text = serde_json::to_vec(&entry)?;
         let directory = dir(&self.path);
         let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let prefix = format!("{}-", name.trim_end_matches(TEMPORARY));
-        let made = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(directory);
-        let mut made = made.map_err(writing)?;
-        made.write_all(&text).and_then(|()| made.as_file().sync_all()).map_err(writing)?;
-        made.persist(&self.path).map_err(|error| writing(error.error))?;
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(writing)
+        let mut made = tempfile::Builder::new().prefix(&prefix).suffix(TEMPORARY).tempfile_in(directory)?;
+        made.write_all(&text)?;
+        made.as_file().sync_all()?;
+        made.persist(&self.path)?;
+        File::open(directory)?.sync_all()
     }
 
     /// The attempt has ended, and with it the unfinished disk.
@@ -144,9 +139,9 @@ pub(super) fn is_journal(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(NAME))
 }
 
-/// Whether a file of this name is the journal for the disk `disk`, or one that was being written.
-pub(super) fn is_of_journal(name: &str, disk: &str) -> bool {
-    let rest = name.strip_prefix(&format!(".{disk}.journal")).and_then(|rest| rest.strip_suffix(TEMPORARY));
+/// Whether a file of this name is the journal for a disk whose files begin with `prefix`, or one that was being written.
+pub(super) fn is_of_journal(name: &str, prefix: &str) -> bool {
+    let rest = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("journal")?.strip_suffix(TEMPORARY));
     // Another target may be called as if it were a journal.
     let is_random = |random: &str| random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix('-').is_some_and(is_random))
@@ -154,8 +149,8 @@ pub(super) fn is_of_journal(name: &str, disk: &str) -> bool {
 
 /// Where the journal for the disk at `path` lies.
 fn path_for(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    Some(dir(path).join(format!(".{name}.{NAME}")))
+    let prefix = unfinished_prefix(path).into_string().ok()?;
+    Some(dir(path).join(prefix + NAME))
 }
 
 /// What tells an image from its other versions. Of a device nothing does.

@@ -298,11 +298,11 @@ pub(super) fn dir(path: &Path) -> &Path {
 /// Takes away what attempts that were killed have left beside the disk, but for the one that was `begun`, and its journal.
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     sink::remove_leftovers(path, begun);
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return };
+    let Ok(prefix) = sink::unfinished_prefix(path).into_string() else { return };
     for found in names(dir(path)).into_iter().flatten().flatten() {
         let path = dir(path).join(&found);
         let is_needed = begun.is_some() && is_journal(&path);
-        if found.to_str().is_some_and(|found| is_of_journal(found, name)) && !is_needed {
+        if found.to_str().is_some_and(|found| is_of_journal(found, &prefix)) && !is_needed {
             // Whatever keeps it from being removed will be said when there is no room.
             let _ = fs::remove_file(path);
         }
