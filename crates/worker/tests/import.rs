@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Pod, SECRET, names};
+use diskferry_testkit::container::{Layout, MANIFEST};
 use diskferry_testkit::processes::watch;
 use diskferry_testkit::qcow2::Qcow2;
 use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Server};
@@ -185,6 +186,39 @@ fn a_container_image_is_copied_from_registry_to_registry_as_it_is() {
     let ended = pod.import();
     ended.assert_bad(4, "source-not-found");
     assert_eq!(ended.events.last().unwrap()["reason"], "ImagePullFailed");
+}
+
+#[test]
+fn what_is_said_of_a_copy_is_of_what_was_copied_and_not_of_what_has_its_tag_since() {
+    let (server, scratch) = (Server::start(), tempfile::tempdir().unwrap());
+    let layout = Layout::new(scratch.path());
+    let labels = |size: usize| {
+        format!(r#""source-image-format":"raw","source-image-size":"{size}","source-image-virtual-size":"{size}""#)
+    };
+    let [first, second] = [1000, 2000].map(|size| layout.image(&[("disk/a.raw", &vec![7; size])], &labels(size)));
+    for entry in fs::read_dir(scratch.path().join("blobs/sha256")).unwrap() {
+        let entry = entry.unwrap();
+        let digest = format!("sha256:{}", entry.file_name().to_str().unwrap());
+        for kind in ["blobs", "manifests"] {
+            server.put(&format!("/v2/vi/a/{kind}/{digest}"), File::new(fs::read(entry.path()).unwrap()));
+        }
+    }
+    let [old, new] = [&first, &second].map(|image| fs::read(layout.path(&image.digest)).unwrap());
+    let right = || Answer::right().header("Content-Type", MANIFEST);
+    let tag = File::new(old).version(new).gets_then([right()], right().version(1));
+    server.put("/v2/vi/a/manifests/1", tag);
+    let registry = Registry::default().start();
+    let pod = Pod::new(&[
+        ("IMPORTER_SOURCE", "dvcr"),
+        ("IMPORTER_ENDPOINT", &format!("{}/vi/a:1", server.address())),
+        ("DISKFERRY_PLAIN_HTTP", "true"),
+        ("IMPORTER_DESTINATION_ENDPOINT", &format!("{}/vi/a:1", registry.host())),
+        ("DESTINATION_INSECURE_TLS", "true"),
+    ]);
+    let ended = pod.import();
+    ended.assert_good();
+    assert_eq!(ended.termination["digest"], first.digest);
+    assert_eq!(ended.termination["source-image-virtual-size"], 1000);
 }
 
 #[test]

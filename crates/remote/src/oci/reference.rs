@@ -64,6 +64,12 @@ impl Reference {
         Ok(Self { repository: repository.to_owned(), ..named })
     }
 
+    /// What has this digest in the same repository, whatever a tag comes to lead to.
+    #[must_use]
+    pub fn at(&self, digest: &Checksum) -> Self {
+        Self { version: Version::Digest(digest.clone()), ..self.clone() }
+    }
+
     /// Host and port, as credentials are filed under.
     pub(super) fn host(&self) -> &str {
         &self.host

@@ -45,10 +45,14 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
     let (runtime, client) = (Runtime::new()?, Client::new(access)?);
     let target = Target::Registry(Box::new(upload(&runtime, store, Some(reference), progress)?));
     let (copied, claims) = plain_where_it_must_be(order, |is_plain| {
-        let source = oci::Store::Registry(Box::new(Registry::new(&runtime, &client, reference, keys, is_plain)));
-        let copied = oci::copy(&source, &target, wish, progress)?;
+        let store = |reference: &Reference| {
+            oci::Store::Registry(Box::new(Registry::new(&runtime, &client, reference, keys, is_plain)))
+        };
+        let copied = oci::copy(&store(reference), &target, wish, progress)?;
+        // The tag may lead to another image by now.
+        let found = store(&reference.at(&copied.digest)).find(wish, progress);
         // What cannot be read as a disk image is copied all the same.
-        Ok((copied, source.find(wish, progress).ok().and_then(|image| image.claims())))
+        Ok((copied, found.ok().and_then(|image| image.claims())))
     })?;
     board.opened();
     let Claims { format, stored_size, virtual_size } = match claims {
