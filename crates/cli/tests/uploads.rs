@@ -316,13 +316,29 @@ fn a_manifest_that_the_registry_has_another_digest_for_is_a_mismatch() {
 fn chunks_are_as_long_as_the_registry_wants_them() {
     let lab = Lab::new();
     let (host, state) = Faulty::start(&[]);
-    state.lock().unwrap().least = Some(12_000_000);
+    // More than is sent at once where nobody asks for it.
+    state.lock().unwrap().least = Some(20_000_000);
     lab.pushes(&host, &[]);
     let state = state.lock().unwrap();
-    let layer = state.chunks.iter().position(|len| *len < 1 << 20).unwrap();
-    let (last, others) = state.chunks[..layer].split_last().unwrap();
-    // It says so when the first one has been put together.
-    assert!(others[1..].iter().all(|len| *len >= 12_000_000) && *last < 12_000_000, "{:?}", state.chunks);
+    // The last chunk of all is the configuration.
+    assert!(matches!(state.chunks[..], [20_000_000, 20_000_000, last, config] if last > config), "{:?}", state.chunks);
+}
+
+#[test]
+fn a_registry_that_wants_longer_chunks_than_are_sent_gets_none_but_what_is_one_anyway() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[]);
+    state.lock().unwrap().least = Some(64 << 20);
+    let output = lab.push(&lab.source, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let error = &json(&output)["error"];
+    assert_eq!(error["code"], "target-chunk-length", "{error}");
+    let said = error["message"].as_str().unwrap();
+    assert!(said.contains("67108864 bytes at least, 33554432 are sent at most"), "{said}");
+    let small = lab.write("small.img", &lab.disk[..1 << 20]);
+    assert!(state.lock().unwrap().chunks.is_empty());
+    let output = lab.push(&small, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ use crate::shown::Host;
 /// What is sent with one request. Each takes the registry a moment, since some sync what they have got; and three are in memory.
 const CHUNK: usize = 16 << 20;
 
-/// Largest chunk, where the registry wants large ones.
+/// Largest chunk, where the registry wants large ones. One that wants larger ones gets none.
 const LARGEST: usize = 32 << 20;
 
 /// A registry that takes less than this part of a chunk is asked what it has, and waited for.
@@ -194,7 +194,7 @@ impl Upload {
         progress: &Progress,
     ) -> Result<Sent> {
         let mut digester = Digester::new([algorithm]);
-        let chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
+        let mut chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
             let digest = manifest::finish(digester)?;
@@ -203,18 +203,21 @@ impl Upload {
                 return Ok(Sent { digest, size, uploaded: 0 });
             }
             let mut session = self.begin(progress)?.0;
-            self.transfer(&mut session, chunk, progress)?;
+            self.transfer(&mut session, chunk.into(), progress)?;
             self.complete(&mut session, &digest, size, progress)?;
             return Ok(Sent { digest, size, uploaded: size });
         }
         let (mut session, least) = self.begin(progress)?;
+        let len = self.chunk_len(least)?;
+        // The first chunk is to be as long as the others.
+        chunk.extend(self.chunk(reader, len - CHUNK, CHUNK as u64, &mut digester)?);
         let digest = thread::scope(|scope| {
             // The next chunk is read while one is on its way. No more than that: each is memory.
             let (send, receive) = sync_channel(0);
             let first = chunk.len() as u64;
-            let read = move || self.chunks(reader, CHUNK.max(least), first, digester, &send);
+            let read = move || self.chunks(reader, len, first, digester, &send);
             let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
-            self.transfer(&mut session, chunk, progress)?;
+            self.transfer(&mut session, chunk.into(), progress)?;
             for chunk in receive {
                 self.transfer(&mut session, chunk, progress)?;
             }
@@ -237,7 +240,7 @@ impl Upload {
         loop {
             let chunk = self.chunk(reader, len, at, &mut digester)?;
             at = at.saturating_add(chunk.len() as u64);
-            if chunk.is_empty() || chunks.send(chunk).is_err() {
+            if chunk.is_empty() || chunks.send(chunk.into()).is_err() {
                 return manifest::finish(digester);
             }
         }
@@ -272,16 +275,28 @@ impl Upload {
         })
     }
 
-    fn chunk(&self, reader: &mut (dyn Read + Send), len: usize, at: u64, digester: &mut Digester) -> Result<Bytes> {
+    fn chunk(&self, reader: &mut (dyn Read + Send), len: usize, at: u64, digester: &mut Digester) -> Result<Vec<u8>> {
         let mut chunk = vec![0; len];
         let got = fill(reader, &mut chunk).map_err(|error| Error::reading(at, error))?;
         chunk.truncate(got);
         digester.update(&chunk);
-        Ok(chunk.into())
+        Ok(chunk)
+    }
+
+    /// How long chunks are for a registry that wants `least` bytes in each that is not the last.
+    fn chunk_len(&self, least: u64) -> Result<usize> {
+        match usize::try_from(least) {
+            Ok(least) if least <= LARGEST => Ok(CHUNK.max(least)),
+            _ => {
+                let host = self.reference.host();
+                let what = format!("{host} wants chunks of {least} bytes at least, {LARGEST} are sent at most");
+                Err(Error::Target { code: "chunk-length", what })
+            }
+        }
     }
 
     /// Begins a blob; the least that the registry wants in a chunk that is not the last.
-    fn begin(&self, progress: &Progress) -> Result<(Session, usize)> {
+    fn begin(&self, progress: &Progress) -> Result<(Session, u64)> {
         let url = self.url("blobs", "uploads/")?;
         self.ask(progress, async |_| {
             let answer = self.send(Method::POST, &url, HeaderMap::new(), Some(Payload::default())).await?;
@@ -290,7 +305,7 @@ impl Upload {
                     let least = header(&answer, &HeaderName::from_static("oci-chunk-min-length"));
                     let least = least.and_then(|least| least.parse().ok()).unwrap_or(0);
                     let url = self.location(&url, &answer)?;
-                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0, furthest: 0 }, LARGEST.min(least)))
+                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0, furthest: 0 }, least))
                 }
                 _ => Err(refused(answer).await),
             }
