@@ -96,12 +96,14 @@ impl Lock {
     }
 
     /// Whether there is a blob with this digest, which is new from now on: whoever tidies up leaves it alone for some time. What is in
-    /// it is not looked at.
+    /// it is not looked at. One that is not ours to make new is none.
     pub fn renew(&self, digest: &Checksum) -> Result<bool> {
         let path = self.layout.dir.join(blob_path(digest));
         match File::open(&path).and_then(|file| file.set_modified(SystemTime::now())) {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+                Ok(false)
+            }
             Err(error) => Err(writing("keeping a blob of the image layout", &path, error)),
         }
     }
