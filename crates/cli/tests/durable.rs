@@ -36,6 +36,32 @@ mod traced {
     }
 
     #[test]
+    fn a_new_layout_is_on_the_storage_with_all_directories_before_it_has_an_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let [image, layout, log] = ["image", "new/layout", "calls"].map(|name| dir.path().join(name));
+        fs::write(&image, vec![7; 1 << 20]).unwrap();
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-y", "-s", "4096", "-e", "trace=fsync,/^mkdir,/^rename", "-o"])
+            .arg(&log)
+            .args([env!("CARGO_BIN_EXE_diskferry"), "push", "-q"])
+            .arg(&image)
+            .arg(format!("oci:{}", layout.display()))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let calls = fs::read_to_string(log).unwrap();
+        let calls: Vec<_> = calls.lines().collect();
+        let named = calls.iter().rposition(|call| call.contains("index.json\"")).unwrap();
+        for made in ["new", "new/layout", "new/layout/blobs", "new/layout/blobs/sha256"] {
+            let path = dir.path().join(made);
+            let [made, parent] = [format!("\"{}\"", path.display()), format!("{}>)", path.parent().unwrap().display())];
+            let made = calls.iter().position(|call| call.contains("mkdir") && call.contains(&made)).unwrap();
+            let is_synced = |call: &&str| call.contains("fsync(") && call.contains(&parent);
+            assert!(calls[made..named].iter().any(is_synced), "{path:?} in {calls:#?}");
+        }
+    }
+
+    #[test]
     fn a_job_that_is_held_up_where_it_cannot_look_is_ended_when_its_time_has_passed() {
         let dir = tempfile::tempdir().unwrap();
         let [image, disk, log] = ["image", "disk.raw", "calls"].map(|name| dir.path().join(name));

@@ -53,7 +53,7 @@ struct Staged {
 impl Stow {
     /// For an image that will be called `name` in the layout in `dir`. A directory that is empty or not there becomes one.
     pub fn create(dir: &Path, name: Option<&str>) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
+        make_dir(dir)?;
         if is_blank(dir).map_err(|error| writing("opening the layout", dir, error))? {
             initialise(dir)?;
         }
@@ -62,8 +62,7 @@ impl Stow {
             return Err(Error::Target { code: "not-a-layout", what });
         }
         Layout::open(dir)?;
-        let blobs = dir.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|error| writing("making the layout", &blobs, error))?;
+        make_dir(&dir.join("blobs/sha256"))?;
         let ready = Mutex::new(Some(temporary(dir)?));
         Ok(Self { dir: dir.to_owned(), name: name.map(str::to_owned), ready, staged: Mutex::default() })
     }
@@ -159,7 +158,7 @@ impl Stow {
             // Whatever has that name: this was compared with its digest.
             let (_locked, file) = file;
             let dir = path.parent().unwrap_or(&self.dir);
-            fs::create_dir_all(dir).map_err(|error| writing("making the layout", dir, error))?;
+            make_dir(dir)?;
             file.persist(&path).map_err(|error| writing("giving a blob its name", &path, error.error))?;
             dirs.insert(dir.to_owned());
         }
@@ -283,6 +282,20 @@ pub(super) fn left_behind(dir: &Path) -> io::Result<Vec<(PathBuf, u64, File)>> {
         }
     }
     Ok(found)
+}
+
+/// Makes a directory that is not there, and those that it lies in. Their names are on the storage then.
+fn make_dir(dir: &Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_dir(parent)?;
+    match fs::create_dir(dir) {
+        // Somebody else may have made it meanwhile.
+        Err(error) if !dir.is_dir() => Err(writing("making the layout", dir, error)),
+        _ => sync(parent),
+    }
 }
 
 fn sync(dir: &Path) -> Result<()> {
