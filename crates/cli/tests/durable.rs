@@ -3,8 +3,8 @@
 
 /// What a test run without the right to trace leaves out.
 mod traced {
-    use std::fs;
-    use std::process::Command;
+    use std::fs::{self, File};
+    use std::process::{Command, Stdio};
 
     #[test]
     fn a_new_file_is_its_owners_alone_and_on_the_storage_before_it_has_its_name() {
@@ -33,6 +33,38 @@ mod traced {
             _ => None,
         });
         assert_eq!(steps.collect::<Vec<_>>(), ["content", "name", "directory"], "{calls}");
+    }
+
+    #[test]
+    fn a_disk_for_stdout_is_on_the_storage_where_that_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let [image, disk, log] = ["image", "disk.raw", "calls"].map(|name| dir.path().join(name));
+        fs::write(&image, vec![7; 1 << 20]).unwrap();
+        let run = |stdout: Stdio, how: &[&str], more: &[&str]| {
+            let mut command = Command::new("strace");
+            command.args(["-f", "-qq", "-y", "-e", "trace=write,fsync,fdatasync"]).args(how).arg("-o").arg(&log);
+            command.args([env!("CARGO_BIN_EXE_diskferry"), "convert", "-q"]).args(more).arg(&image).arg("-");
+            let output = command.stdout(stdout).output().unwrap();
+            (output, fs::read_to_string(&log).unwrap())
+        };
+        let file = || File::create(&disk).unwrap().into();
+        let (output, calls) = run(file(), &[], &[]);
+        assert!(output.status.success() && fs::read(&disk).unwrap() == fs::read(&image).unwrap(), "{output:?}");
+        let of_disk: Vec<_> = calls.lines().filter(|call| call.contains("disk.raw>")).collect();
+        let (last, before) = of_disk.split_last().unwrap();
+        let is_sync = |call: &str| call.contains("sync(");
+        assert!(is_sync(last) && !before.is_empty() && !before.iter().any(|call| is_sync(call)), "{calls}");
+
+        let fault = ["-e", "inject=fdatasync:error=EIO"];
+        let (output, _) = run(file(), &fault, &[]);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(5) && text.contains("making the disk durable: "), "{output:?}");
+
+        // A pipe has no storage.
+        for (stdout, more) in [(file(), &["--no-sync"][..]), (Stdio::piped(), &[])] {
+            let (output, calls) = run(stdout, &fault, more);
+            assert!(output.status.success() && !calls.lines().any(is_sync), "{output:?} {calls}");
+        }
     }
 
     #[test]
@@ -85,9 +117,7 @@ mod traced {
 
     /// This needs a filesystem of its own as well.
     mod share {
-        use std::fs::File;
         use std::io::{self, Write};
-        use std::process::Stdio;
 
         use diskferry_testkit::places::Mount;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use diskferry::Progress;
+use diskferry::{Error, Progress};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -33,12 +33,14 @@ pub(crate) struct Outlet {
     progress: Progress,
     /// Whether writes to the file could block.
     careful: bool,
+    /// Whether what is flushed is on stable storage.
+    durable: bool,
 }
 
 impl Outlet {
     /// Writes to `file` until `progress` says that the job is stopped.
     pub(crate) fn new(file: File, progress: &Progress) -> Self {
-        let outlet = |file, careful| Self { file, progress: progress.clone(), careful };
+        let outlet = |file, careful| Self { file, progress: progress.clone(), careful, durable: false };
         let kind = file.metadata().map(|metadata| metadata.file_type());
         let (is_pipe, is_socket) = kind.map_or((false, false), |kind| (kind.is_fifo(), kind.is_socket()));
         if is_pipe {
@@ -50,6 +52,12 @@ impl Outlet {
             // Neither pipe nor socket, and no terminal: a regular file or a device, for which nobody has to wait.
             _ => outlet(file, is_pipe || is_socket),
         }
+    }
+
+    /// The same, where what is flushed is on stable storage, if the file has any: stdout may be led to a regular file or a device.
+    pub(crate) fn durable(self) -> Self {
+        let kind = self.file.metadata().map(|metadata| metadata.file_type());
+        Self { durable: kind.is_ok_and(|kind| kind.is_file() || kind.is_block_device()), ..self }
     }
 
     /// Waits for room, and returns whether there is some.
@@ -78,7 +86,11 @@ impl Write for Outlet {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file.flush()?;
+        if self.durable {
+            self.file.sync_data().map_err(|error| Error::writing("making the disk durable", None, error))?;
+        }
+        Ok(())
     }
 }
 
@@ -115,7 +127,8 @@ mod tests {
     fn a_careful_writer_fills_a_pipe_and_then_waits_no_longer_than_the_job() {
         let (_reader, writer) = io::pipe().unwrap();
         let progress = Progress::default();
-        let mut outlet = Outlet { file: OwnedFd::from(writer).into(), progress: progress.clone(), careful: true };
+        let file = OwnedFd::from(writer).into();
+        let mut outlet = Outlet { file, progress: progress.clone(), careful: true, durable: false };
         let size = fcntl_setpipe_size(&outlet.file, 65536).unwrap();
         outlet.write_all(&vec![1; size]).unwrap();
         let stopper = thread::spawn(move || {

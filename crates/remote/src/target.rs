@@ -122,6 +122,7 @@ impl Target {
             Self::Device(path) => Box::new(DeviceSink::open(path, DeviceOptions { sync: how.sync })?),
             Self::Forward(file) => {
                 let outlet = Outlet::new(file, progress);
+                let outlet = if how.sync { outlet.durable() } else { outlet };
                 Box::new(PipeSink::of_job(outlet, options))
             }
         })

@@ -16,7 +16,8 @@ use crate::spool::{BOOKKEEPING, Place, Spool, within_memory};
 /// Writes the disk from its first byte to its last, zeroes included.
 ///
 /// What comes before its turn is spooled. The writer gets large pieces and needs no buffer of its own: hand in a
-/// [`File`](std::fs::File) made of standard output, as [`Stdout`](std::io::Stdout) looks for line ends.
+/// [`File`](std::fs::File) made of standard output, as [`Stdout`](std::io::Stdout) looks for line ends. It is flushed at the end, and the
+/// disk is as durable as that makes it.
 pub struct PipeSink<W> {
     state: Mutex<State<W>>,
 }
