@@ -13,7 +13,8 @@ use tempfile::TempPath;
 
 use super::reserve::Reserving;
 use super::share::Sharing;
-use super::{Sink, unfinished, write_zeroes};
+use super::unfinished::{self, Hold, Lock};
+use super::{Sink, write_zeroes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
@@ -56,12 +57,17 @@ pub struct FileSink {
     largest: u64,
     sharing: Sharing,
     reserving: Reserving,
+    /// Whether another sink may go on with it, and it has what it is said to have.
+    resumable: bool,
 }
 
 impl FileSink {
     /// A sink for the file at `path`, which need not exist. A link to a regular file is followed once, here.
     pub fn create(path: impl AsRef<Path>, options: FileOptions) -> Result<Self> {
-        let path = path.as_ref();
+        Self::create_by(path.as_ref(), options, File::try_lock)
+    }
+
+    fn create_by(path: &Path, options: FileOptions, lock: Lock) -> Result<Self> {
         let (target, replaced) = resolve(path)?;
         let directory = target.parent().unwrap_or(Path::new("/")).to_owned();
         let cannot = |e: io::Error| Error::Target {
@@ -74,7 +80,7 @@ impl FileSink {
             Some(permissions) => permissions,
             None => unfinished::new_file_permissions(&target, &directory).map_err(cannot)?,
         };
-        let (file, temporary) = unfinished::create(&target, &directory).map_err(cannot)?;
+        let (file, temporary, hold) = unfinished::create(&target, &directory, lock).map_err(cannot)?;
         let may_share = options.share && options.sparse && !options.preallocate;
         let sharing = if may_share { Sharing::within(&directory) } else { Sharing::default() };
         let opened = File::open(&directory).map_err(cannot)?;
@@ -91,15 +97,26 @@ impl FileSink {
             largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
             sharing,
             reserving,
+            resumable: hold == Hold::Locked,
         })
     }
 
     /// The same with a disk that another sink has begun and that its process could not remove: `temporary`, as
     /// [`temporary`](Self::temporary) named it. It is taken over, and removed like any other.
+    ///
+    /// On a filesystem without locks nobody can tell whether that process still writes it. There it is removed at once, and the
+    /// disk begun anew: the sink is not [resumable](Sink::is_resumable).
     pub fn resume(path: impl AsRef<Path>, temporary: &Path, options: FileOptions) -> Result<Self> {
+        Self::resume_by(path.as_ref(), temporary, options, File::try_lock)
+    }
+
+    fn resume_by(path: &Path, temporary: &Path, options: FileOptions, lock: Lock) -> Result<Self> {
         let cannot = |e: io::Error| Error::writing("opening the unfinished disk", None, e);
-        let (file, taken) = unfinished::take_over(temporary).map_err(cannot)?;
-        let sink = match Self::create(path, options) {
+        let Some((file, taken)) = unfinished::take_over(temporary, lock).map_err(cannot)? else {
+            // Nothing of the disk is there, whether the new one could be locked or not.
+            return Ok(Self { resumable: false, ..Self::create_by(path, options, lock)? });
+        };
+        let sink = match Self::create_by(path, options, lock) {
             Ok(sink) => sink,
             Err(error) => {
                 // It can be taken over another time.
@@ -109,7 +126,7 @@ impl FileSink {
         };
         // The new file goes, with the name that it had.
         sink.lock().replace(taken);
-        Ok(Self { file, ..sink })
+        Ok(Self { file, resumable: true, ..sink })
     }
 
     /// Where the disk lies as long as it is not published: what is there has to be removed by whoever ends the process without
@@ -199,7 +216,7 @@ impl Sink for FileSink {
 
     /// See [`resume`](Self::resume).
     fn is_resumable(&self) -> bool {
-        true
+        self.resumable
     }
 
     fn sync(&self) -> Result<()> {
@@ -215,7 +232,7 @@ impl Sink for FileSink {
         }
         let temporary = self.lock().take();
         if let Some(temporary) = temporary {
-            temporary.persist(&self.target).map_err(|e| publishing(e.error))?;
+            unfinished::publish(&self.file, temporary, &self.target).map_err(publishing)?;
             // What it says is that the disk is not finished. Whoever locks the disk now must not meet it.
             let _ = self.file.unlock();
         }
@@ -247,5 +264,50 @@ fn resolve(path: &Path) -> Result<(PathBuf, Option<Permissions>)> {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             Ok((parent.canonicalize().map_err(unreachable)?.join(name), None))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::TryLockError;
+
+    use super::*;
+
+    fn no_locks(_: &File) -> Result<(), TryLockError> {
+        Err(TryLockError::Error(Errno::NOLCK.into()))
+    }
+
+    /// The server of locks is away until a new file is made.
+    fn none_for_a_while(file: &File) -> Result<(), TryLockError> {
+        if file.metadata().unwrap().len() > 0 { no_locks(file) } else { file.try_lock() }
+    }
+
+    #[test]
+    fn a_disk_that_somebody_may_still_be_writing_is_begun_anew_and_not_published_by_him() {
+        for lock in [no_locks, none_for_a_while] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("disk.raw");
+            let other = FileSink::create(&path, FileOptions::default()).unwrap();
+            other.prepare(Some(8)).unwrap();
+            let begun = other.temporary().unwrap();
+            let sink = FileSink::resume_by(&path, &begun, FileOptions::default(), lock).unwrap();
+            assert!(!sink.is_resumable() && sink.temporary().unwrap() != begun && !begun.exists());
+            sink.prepare(Some(8)).unwrap();
+            sink.write_at(b"our disk", 0).unwrap();
+            sink.finish(8).unwrap();
+            other.write_at(b"his disk", 0).unwrap();
+            let error = other.finish(8).unwrap_err().to_string();
+            assert!(error.contains("giving the file its name") && error.contains("is gone"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), b"our disk");
+        }
+    }
+
+    #[test]
+    fn without_locks_a_disk_is_made_but_not_resumed() {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = FileSink::create_by(&dir.path().join("disk.raw"), FileOptions::default(), no_locks).unwrap();
+        assert!(!sink.is_resumable());
+        sink.finish(8).unwrap();
+        assert_eq!(fs::read(dir.path().join("disk.raw")).unwrap(), [0; 8]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The lock (`flock`) goes with the process that holds it, however that ends. So the next run for the same target tells what a killed
 //! one has left, and removes it, from what another is writing. Who removes a file holds its lock; who has begun one holds its lock and
-//! then still finds it under its name. Of two that meet over a file one gives way.
+//! then still finds it under its name. Of two that meet over a file one gives way. On a filesystem without locks nobody can tell what
+//! another is writing: there everybody begins anew, and finds what is his still under its name before he publishes it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions, TryLockError};
@@ -28,27 +29,55 @@ const END: usize = 32;
 /// How often a file is begun anew that somebody who tidies up has found before it was locked.
 const TRIES: usize = 16;
 
+/// How a file is locked: [`File::try_lock`], but for tests of filesystems without locks.
+pub(super) type Lock = fn(&File) -> Result<(), TryLockError>;
+
+/// What comes of locking an unfinished disk.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// It is ours, and everybody can see that.
+    Locked,
+    /// The filesystem has no locks: only who has just made it knows whose it is.
+    Unlocked,
+    /// Somebody else has it, or has taken its name away.
+    Lost,
+}
+
 /// Begins the disk that becomes `target`, in `directory`.
-pub(super) fn create(target: &Path, directory: &Path) -> io::Result<(File, TempPath)> {
+pub(super) fn create(target: &Path, directory: &Path, lock: Lock) -> io::Result<(File, TempPath, Hold)> {
     for _ in 0..TRIES {
         let (file, path) = begin(target, directory, 0o600)?.into_parts();
-        if is_held(&file, &path)? {
-            return Ok((file, path));
+        let hold = hold(&file, &path, lock)?;
+        if hold != Hold::Lost {
+            return Ok((file, path, hold));
         }
     }
     Err(io::Error::other("whatever is begun there is removed at once"))
 }
 
-/// Takes over the unfinished disk at `path`, which nobody else may be writing.
-pub(super) fn take_over(path: &Path) -> io::Result<(File, TempPath)> {
+/// Takes over the unfinished disk at `path`, which nobody else may be writing. Where that cannot be seen it is removed instead: who
+/// may still be writing it will not find it any more, and no disk has two writers.
+pub(super) fn take_over(path: &Path, lock: Lock) -> io::Result<Option<(File, TempPath)>> {
     let file = File::from(open(path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return Err(ErrorKind::InvalidInput.into());
     }
-    if !is_held(&file, path)? {
-        return Err(io::Error::new(ErrorKind::ResourceBusy, "another process is writing it"));
+    match hold(&file, path, lock)? {
+        Hold::Locked => Ok(Some((file, TempPath::try_from_path(path)?))),
+        Hold::Unlocked => fs::remove_file(path).map(|()| None),
+        Hold::Lost => Err(io::Error::new(ErrorKind::ResourceBusy, "another process is writing it")),
     }
-    Ok((file, TempPath::try_from_path(path)?))
+}
+
+/// Gives the disk at `path`, which is `file`, the name `target`, if it is still there.
+pub(super) fn publish(file: &File, path: TempPath, target: &Path) -> io::Result<()> {
+    if !is_same(file, &path) {
+        let what = format!("{} is gone, or another process has put something else there", path.display());
+        // What is there now is not ours to remove.
+        let _ = path.keep();
+        return Err(io::Error::other(what));
+    }
+    path.persist(target).map_err(|failed| failed.error)
 }
 
 /// What a new file in `directory` is allowed to, by the umask and the directory's own rules. An empty file is made to
@@ -99,14 +128,14 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether `file` is ours from now on. On a filesystem without locks it is: nobody removes anything there.
-fn is_held(file: &File, path: &Path) -> io::Result<bool> {
+/// Locks `file`, which was found or made at `path`.
+fn hold(file: &File, path: &Path, lock: Lock) -> io::Result<Hold> {
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(is_same(file, path)),
-            Err(TryLockError::WouldBlock) => return Ok(false),
+        match lock(file) {
+            Ok(()) if is_same(file, path) => return Ok(Hold::Locked),
+            Ok(()) | Err(TryLockError::WouldBlock) => return Ok(Hold::Lost),
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
-            Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(true),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(Hold::Unlocked),
             Err(TryLockError::Error(error)) => return Err(error),
         }
     }
@@ -155,7 +184,7 @@ mod tests {
     fn what_nobody_writes_any_more_goes_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("disk.raw");
-        let (_file, living) = create(&target, dir.path()).unwrap();
+        let (_file, living, _) = create(&target, dir.path(), File::try_lock).unwrap();
         let others = [".disk.raw.abc.diskferry", ".disk.raw.x", ".disk.raw.x.abcdef.diskferry", "disk.raw"];
         for name in others.iter().chain(&[".disk.raw.abcdef.diskferry", ".disk.raw.needed.diskferry"]) {
             fs::write(dir.path().join(name), "x").unwrap();
@@ -174,11 +203,12 @@ mod tests {
     fn a_file_that_lost_its_writer_is_abandoned_and_can_be_taken_over_by_one() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("disk.raw");
-        let (file, path) = create(&target, dir.path()).unwrap();
-        assert_eq!(take_over(&path).unwrap_err().kind(), ErrorKind::ResourceBusy);
+        let (file, path, hold) = create(&target, dir.path(), File::try_lock).unwrap();
+        assert_eq!(hold, Hold::Locked);
+        assert_eq!(take_over(&path, File::try_lock).unwrap_err().kind(), ErrorKind::ResourceBusy);
         let path = path.keep().unwrap();
         drop(file);
-        let (file, taken) = take_over(&path).unwrap();
+        let (file, taken) = take_over(&path, File::try_lock).unwrap().unwrap();
         remove_leftovers(&target, None);
         assert!(path.exists());
         drop((taken.keep().unwrap(), file));
@@ -200,7 +230,7 @@ mod tests {
                 });
             }
             for _ in 0..100 {
-                let (file, path) = create(&target, dir.path()).unwrap();
+                let (file, path, _) = create(&target, dir.path(), File::try_lock).unwrap();
                 assert!(is_same(&file, &path));
                 thread::yield_now();
                 assert!(path.exists());

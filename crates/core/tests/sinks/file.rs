@@ -64,6 +64,20 @@ fn a_sink_dropped_early_leaves_nothing() {
 }
 
 #[test]
+fn what_somebody_has_put_in_the_disks_place_is_not_published_and_stays() {
+    let dir = tempdir().unwrap();
+    let target = dir.path().join("disk.raw");
+    let sink = FileSink::create(&target, DEFAULT).unwrap();
+    let temporary = sink.temporary().unwrap();
+    fs::remove_file(&temporary).unwrap();
+    fs::write(&temporary, "another disk").unwrap();
+    assert_eq!(code(sink.finish(1000)), "target-write");
+    drop(sink);
+    assert!(!target.exists());
+    assert_eq!(fs::read(temporary).unwrap(), b"another disk");
+}
+
+#[test]
 fn permissions_are_those_of_the_replaced_file_or_of_any_new_one() {
     let dir = tempdir().unwrap();
     let (replaced, new, ordinary) = (dir.path().join("replaced"), dir.path().join("new"), dir.path().join("ordinary"));
