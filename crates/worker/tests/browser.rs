@@ -153,24 +153,30 @@ fn disk(seed: u64) -> Vec<u8> {
 
 const LEN: usize = 8 << 20;
 
-/// What lies between a browser and the worker at `port`, and breaks off once, in the midst of a body. Gives its own port.
+/// What lies between a browser and the worker at `port`, and breaks off in the midst of every body that is a whole image. Gives its own
+/// port.
 fn breaking(port: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     thread::spawn(move || {
-        let mut is_whole = false;
         for from in listener.incoming() {
-            let (mut from, mut to) = (from.unwrap(), TcpStream::connect(("127.0.0.1", port)).unwrap());
-            let (mut back, mut answers) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-            thread::spawn(move || {
-                let _ = (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both));
-            });
-            let carried = std::io::copy(&mut (&mut from).take(if is_whole { u64::MAX } else { 3 << 20 }), &mut to);
-            is_whole |= carried.is_ok_and(|carried| carried == 3 << 20);
-            let _ = (to.shutdown(Shutdown::Both), from.shutdown(Shutdown::Both));
+            let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            thread::spawn(move || carry(from.unwrap(), to));
         }
     });
     own
+}
+
+fn carry(from: TcpStream, mut to: TcpStream) -> std::io::Result<()> {
+    let (mut back, mut answers) = (from.try_clone()?, to.try_clone()?);
+    thread::spawn(move || (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both)));
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && (&from).take(1).read_to_end(&mut head)? > 0 {}
+    to.write_all(&head)?;
+    let head = String::from_utf8_lossy(&head);
+    let most = if head.starts_with("PUT") && !head.contains("Content-Range") { LEN / 2 } else { LEN };
+    std::io::copy(&mut (&from).take(most as u64), &mut to)?;
+    to.shutdown(if most < LEN { Shutdown::Both } else { Shutdown::Write })
 }
 
 #[test]
@@ -208,10 +214,7 @@ fn the_page_goes_on_with_what_it_has_begun() {
     browser.choose(&pod.write("disk.raw", &disk));
     let (class, text) = browser.verdict();
     assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");
-    let ended = pod.end(child);
-    assert_eq!(ended.code, Some(0));
-    // Begun anew, it would be a second one.
-    assert_eq!(ended.events.last().unwrap()["attempt"], 1, "{:?}", ended.events);
+    assert_eq!(pod.end(child).code, Some(0));
     assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
 }
 

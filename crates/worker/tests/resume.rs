@@ -73,7 +73,8 @@ fn interrupted(pod: &Pod, named: u64) {
         thread::sleep(Duration::from_millis(5));
     }
     kill(pod, child);
-    assert_eq!(names(&pod.path("data")).len(), 2, "the unfinished disk and its journal");
+    let left = names(&pod.path("data")).into_iter().filter(|name| !name.contains(".journal-"));
+    assert_eq!(left.count(), 2, "the unfinished disk and its journal, besides one that was being written");
 }
 
 /// How many bytes of the disk the journal speaks of.

@@ -1,7 +1,8 @@
 //! HTTP for whoever sends an image: one path, and every answer says what a person would want to know.
 //!
 //! `PUT` and `POST` take the image, with `Content-Length` or in chunks; with `Content-Range` they go on with one that broke off, at the offset
-//! that `HEAD` tells. `Upload-Id` tells uploads apart. The core of [tus](https://tus.io/protocols/resumable-upload) 1.0 with its creation is the same in other words.
+//! that `HEAD` tells. The core of [tus](https://tus.io/protocols/resumable-upload) 1.0 with its creation is the same in other words.
+//! `Upload-Id` tells one upload from another.
 
 use std::convert::Infallible;
 use std::sync::Arc;
