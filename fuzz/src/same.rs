@@ -34,8 +34,11 @@ pub fn same(image: &[u8], format: Option<&str>) {
     match (by_file, by_stream) {
         // What a stream cannot give again, a file can.
         (_, Err(error)) if FILE_ONLY.contains(&error.code().as_str()) => {}
-        // The file is known to be too long, or too short, for what its header says; a stream is not.
-        (Err(one), Err(other)) => assert_eq!(one.kind(), other.kind(), "{one} and {other}"),
+        // A file is known to be too short before anything else is, and shows the footer of a VMDK first; a stream when it ends.
+        (Err(one), Err(other)) if one.code().ends_with("-ends-early") || other.code().starts_with("vmdk-") => {
+            assert_eq!(one.kind(), other.kind(), "{one} and {other}");
+        }
+        (Err(one), Err(other)) => assert_eq!(one.code(), other.code(), "{one} and {other}"),
         (Ok(one), Ok(other)) => assert!(one == other, "another disk"),
         (one, other) => panic!("{:?} and {:?}", one.map(drop), other.map(drop)),
     }
