@@ -133,6 +133,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_has_a_window_of_8_mib_at_most() {
+        let outcome = |log| {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+            encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(log)).unwrap();
+            encoder.include_contentsize(false).unwrap();
+            encoder.write_all(&[7; 4096]).unwrap();
+            let mut out = vec![0; 4096];
+            Unpacker::new().unpack(Codec::Zstd, &encoder.finish().unwrap(), &mut out)
+        };
+        assert_eq!(outcome(ZSTD_WINDOW_LOG), Ok(4096));
+        assert_eq!(outcome(ZSTD_WINDOW_LOG + 1).unwrap_err(), "Frame requires too much memory for decoding");
+    }
+
+    #[test]
     fn two_zstd_frames_make_one_unit() {
         let stored = [zstd::encode_all(&[7; 100][..], 3).unwrap(), zstd::encode_all(&[9; 28][..], 3).unwrap()].concat();
         let mut out = [0; 128];
