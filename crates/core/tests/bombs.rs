@@ -81,6 +81,19 @@ fn before_its_last_table_it_may_have_four_disks_spooled_or_a_gibibyte() {
 }
 
 #[test]
+fn as_much_may_follow_the_last_byte_that_it_uses() {
+    for (size, gap, expected) in [
+        (GIB, 8 * GIB - (128 << 10), "65536 bytes"),
+        (GIB, 8 * GIB, "qcow2-trailing-excess"),
+        (3 * GIB, 12 * GIB - (128 << 10), "65536 bytes"),
+        (3 * GIB, 12 * GIB, "qcow2-trailing-excess"),
+    ] {
+        // The last part is one byte more.
+        assert_eq!(outcome([disk(size).build().image, vec![0]], gap), expected, "{size} {gap}");
+    }
+}
+
+#[test]
 fn what_was_sent_as_it_is_may_be_left_unused() {
     let gap = 9 * GIB;
     let [head, tail] = far_data(1 << 20, gap);
