@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskferry::digest::{Algorithm, Checksum};
+use diskferry::sink::Sink;
 use diskferry::{Course, Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
@@ -156,7 +157,7 @@ fn onto_volume(
     let sink = volume.sink(room, size, place, &read_from, how, progress)?;
     let report = correct(match (&journal, sink.unfinished(), size) {
         (Some(journal), Some(unfinished), Some(size)) => {
-            let from = begun.map_or(0, |begun| begun.named);
+            let from = begun.filter(|_| sink.is_resumable()).map_or(0, |begun| begun.named);
             if from > 0 {
                 let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
                 // That it is stopped meanwhile is seen soon.
