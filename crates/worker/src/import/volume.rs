@@ -73,9 +73,9 @@ impl Volume {
         input.refuse(&target)?;
         target.refuse_in_use()?;
         size.map(|size| room.fit(size)).transpose()?;
-        let how = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
+        let file = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
         if self.is_block {
-            return Ok(Sized { room, old: None, sink: target.sink(how, options, progress)?, unfinished: None });
+            return Ok(Sized { room, old: None, sink: target.sink(file, options, progress)?, unfinished: None });
         }
         let old = self.old(begun, sandbox)?;
         if let (Some(old), Some(size)) = (&old, size) {
@@ -83,8 +83,8 @@ impl Volume {
         }
         let (sink, unfinished) = signals::with_temporary(|| {
             let sink = match begun {
-                Some(begun) => FileSink::resume(&self.path, begun, how)?,
-                None => FileSink::create(&self.path, how)?,
+                Some(begun) => FileSink::resume(&self.path, begun, file)?,
+                None => FileSink::create(&self.path, file)?,
             };
             let unfinished = sink.temporary();
             Ok::<_, Error>(((sink, unfinished.clone()), unfinished))
@@ -100,7 +100,7 @@ impl Volume {
         let free = space(&self.path)?.0.saturating_add(begun.map_or(0, held));
         let beside = usable(free, self.overhead);
         let (path, sandbox) = (self.path.clone(), sandbox.clone());
-        Ok(Some(Old { path, beside, sandbox, is_there: Mutex::new(true) }))
+        Ok(Some(Old { path, beside, is_reserved: self.preallocate, sandbox, is_there: Mutex::new(true) }))
     }
 }
 
@@ -110,6 +110,8 @@ struct Old {
     path: PathBuf,
     /// Bytes that another disk may have beside it.
     beside: u64,
+    /// Whether all of the other one is reserved, and not only what is written of it.
+    is_reserved: bool,
     /// What writes the other one cannot remove files.
     sandbox: Sandbox,
     is_there: Mutex<bool>,
@@ -129,13 +131,22 @@ impl Old {
         }
         Ok(())
     }
+
+    /// Refuses to take it away from a virtual machine that has opened it since.
+    fn refuse_in_use(&self) -> Result<()> {
+        refuse_in_use(&self.path)
+    }
 }
 
-/// Removes the disk at `path`, which a virtual machine may have opened by now.
+/// Removes the disk at `path`.
 fn remove(path: PathBuf) -> Result<()> {
-    let target = Target::File(path.clone());
-    target.refuse_in_use()?;
+    refuse_in_use(&path)?;
     fs::remove_file(path).map_err(removing)
+}
+
+/// A virtual machine may have opened it by now.
+fn refuse_in_use(path: &Path) -> Result<()> {
+    Target::File(path.to_owned()).refuse_in_use()
 }
 
 fn removing(error: io::Error) -> Error {
@@ -218,6 +229,14 @@ impl Sized {
         self.unfinished.as_deref()
     }
 
+    /// The size that a disk of `unpacked` bytes gets. If all of that is reserved, there is room for it then.
+    fn fit(&self, unpacked: u64) -> Result<u64> {
+        let size = self.room.fit(unpacked)?;
+        let old = self.old.as_ref().filter(|old| old.is_reserved);
+        old.map_or(Ok(()), |old| old.leave_room(size))?;
+        Ok(size)
+    }
+
     /// That the disk may have `len` bytes at `offset`, for which there is room then.
     fn check(&self, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len);
@@ -229,7 +248,7 @@ impl Sized {
 /// It is never blank: of a stream whose size nobody knows, zeroes are held against the room as well.
 impl Sink for Sized {
     fn prepare(&self, size: Option<u64>) -> Result<()> {
-        let size = size.map(|size| self.room.fit(size)).transpose()?;
+        let size = size.map(|size| self.fit(size)).transpose()?;
         self.sink.prepare(size)
     }
 
@@ -261,7 +280,9 @@ impl Sink for Sized {
     }
 
     fn finish(&self, size: u64) -> Result<()> {
-        self.sink.finish(self.room.fit(size)?)
+        let size = self.fit(size)?;
+        self.old.as_ref().map_or(Ok(()), Old::refuse_in_use)?;
+        self.sink.finish(size)
     }
 
     fn spooled(&self) -> u64 {
