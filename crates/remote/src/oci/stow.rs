@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result, names};
+use rustix::fs::syncfs;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -56,6 +57,8 @@ impl Stow {
         make_dir(dir)?;
         if is_blank(dir).map_err(|error| writing("opening the layout", dir, error))? {
             initialise(dir)?;
+            // Somebody may have made it, and have ended before its name was on the storage.
+            sync_name(dir)?;
         }
         if !dir.join("oci-layout").exists() {
             let what = format!("{} is neither empty nor an image layout: it has no file oci-layout", dir.display());
@@ -160,7 +163,7 @@ impl Stow {
             let dir = path.parent().unwrap_or(&self.dir);
             make_dir(dir)?;
             file.persist(&path).map_err(|error| writing("giving a blob its name", &path, error.error))?;
-            dirs.insert(dir.to_owned());
+            dirs.extend(dir.ancestors().take(2).map(Path::to_owned));
         }
         for dir in dirs {
             sync(&dir)?;
@@ -289,13 +292,28 @@ fn make_dir(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make_dir(parent)?;
+    make_dir(above(dir))?;
     match fs::create_dir(dir) {
         // Somebody else may have made it meanwhile.
         Err(error) if !dir.is_dir() => Err(writing("making the layout", dir, error)),
-        _ => sync(parent),
+        _ => sync_name(dir),
     }
+}
+
+fn above(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the name of a directory durable. Who may only write to the one above, and not read it, has the whole filesystem made so.
+fn sync_name(dir: &Path) -> Result<()> {
+    let synced = match File::open(above(dir)) {
+        Ok(above) => above.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            File::open(dir).and_then(|dir| Ok(syncfs(dir)?))
+        }
+        Err(error) => Err(error),
+    };
+    synced.map_err(|error| writing("making the layout durable", dir, error))
 }
 
 fn sync(dir: &Path) -> Result<()> {
