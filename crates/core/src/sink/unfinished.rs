@@ -154,10 +154,14 @@ fn is_same(file: &File, path: &Path) -> bool {
 }
 
 /// What the name of an unfinished disk for `target` begins with: `.NAME.`, with `NAME` cut so that 32 bytes have room behind it. Whoever
-/// keeps something else beside the disk can call it by that, too.
+/// keeps something else beside the disk can call it by that, too. No character is cut.
 pub fn prefix(target: &Path) -> OsString {
+    const ROOM: usize = NAME_MAX - END - 2;
+    const CHARACTER: usize = 4;
     let name = target.file_name().unwrap_or_default().as_bytes();
-    let name = name.get(..NAME_MAX - END - 2).unwrap_or(name);
+    let begins_one = |at: &usize| name.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
+    let end = (ROOM - CHARACTER + 1..=ROOM).rev().find(begins_one).unwrap_or(ROOM);
+    let name = name.get(..end).unwrap_or(name);
     [OsStr::new("."), OsStr::from_bytes(name), OsStr::new(".")].into_iter().collect()
 }
 
@@ -197,6 +201,20 @@ mod tests {
         expected.extend([living.file_name().unwrap().to_owned(), ".disk.raw.needed.diskferry".into()]);
         expected.sort();
         assert_eq!(sorted_names(dir.path()), expected);
+    }
+
+    #[test]
+    fn long_names_are_cut_where_a_character_ends() {
+        let prefix_of = |name: &str| prefix(Path::new(name)).into_string().unwrap();
+        assert_eq!(prefix_of("/data/disk.raw"), ".disk.raw.");
+        for character in ["x", "я", "磁", "💾"] {
+            for before in ["", "x", "xx", "xxx"] {
+                let name = format!("{before}{}", character.repeat(250 / character.len()));
+                let prefix = prefix_of(&name);
+                assert!(name.starts_with(&prefix[1..prefix.len() - 1]) && prefix.len() <= 223, "{prefix}");
+                assert!(prefix.len() > 223 - character.len(), "{prefix}");
+            }
+        }
     }
 
     #[test]
