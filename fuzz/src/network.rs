@@ -99,7 +99,9 @@ pub fn answers(script: &[u8]) {
         return;
     }
     let (mut reader, len) = match input {
-        Input::Stream { reader, len } | Input::Ranged { reader, len, .. } => (reader, len),
+        Input::Stream { reader, len } | Input::Unpacked { reader, len } | Input::Ranged { reader, len, .. } => {
+                (reader, len)
+            }
         Input::File(_) => panic!("a file from a server"),
     };
     let mut bytes = Vec::new();

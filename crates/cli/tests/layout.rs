@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -11,7 +12,8 @@ use std::slice;
 
 use common::{assert_fails, json, names, run, stderr, stdout};
 use diskferry_testkit::container::{Layout, TAR, digest, tar};
-use diskferry_testkit::qcow2::Qcow2;
+use diskferry_testkit::field::{Field, poke};
+use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::wrap;
 use serde_json::json;
 use tempfile::TempDir;
@@ -62,6 +64,40 @@ impl Lab {
         assert_eq!(json(&output)["error"]["code"], code, "{output:?}");
         assert_eq!(names(self.dir.path()), ["layout"], "nothing is left");
         output
+    }
+}
+
+/// The header of a file of so many bytes.
+fn tar_header(name: &str, size: u64) -> Vec<u8> {
+    const SIZE: Range<usize> = 124..136;
+    const SUM: Range<usize> = 148..156;
+    let mut header = tar(&[(name, &[])])[..512].to_vec();
+    header[SIZE].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    header[SUM].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[SUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+/// A disk of which the only table lies far behind: what is before it has to be spooled.
+#[test]
+fn a_packed_layer_is_held_to_what_its_disk_may_leave_unused() {
+    const GIB: u64 = 1 << 30;
+    let mut disk = Qcow2 { l2: Place::Behind, ..Qcow2::new(1 << 20) };
+    disk.clusters.insert(0, Cluster::Plain(vec![7; 1 << 16]));
+    // The digest of what is unpacked is wrong, which is seen at its end.
+    for (gap, exit, code) in [(GIB - (1 << 20), 6, "mismatch"), (GIB, 3, "stream-unused")] {
+        let mut lab = Lab::new();
+        let built = disk.build();
+        let (mut head, table) = (built.image, built.l2[&0]);
+        poke(&mut head, Field::be(usize::try_from(built.l1).unwrap(), 8), (table + gap) | (1 << 63));
+        let tail = head.split_off(usize::try_from(table).unwrap());
+        let header = tar_header("disk/a.qcow2", (head.len() + tail.len()) as u64 + gap);
+        let layer = wrap::zstd_with_gap(&[header, head].concat(), gap, &[tail, vec![0; 1024]].concat());
+        let layer = lab.layout.blob(&format!("{TAR}+zstd"), &layer);
+        let image = lab.layout.manifest("linux/amd64", &[layer], &[digest(b"")], "");
+        lab.layout.name(&image, "v1");
+        lab.refuses("v1", &[], exit, code);
     }
 }
 

@@ -27,6 +27,14 @@ pub enum Input {
         /// How many bytes will come, where somebody promised it. A different number is a [`Mismatch`](crate::Error::Mismatch).
         len: Option<u64>,
     },
+    /// As a stream, of bytes that were unpacked on their way here: a few stored ones may have become many. What the image leaves unused
+    /// of them is bounded, as where wrappings come off here.
+    Unpacked {
+        /// Where the bytes come from.
+        reader: Box<dyn Read + Send>,
+        /// How many will come, where somebody promised it.
+        len: Option<u64>,
+    },
     /// As a stream, but metadata far ahead can be had by requests of their own, as HTTP servers allow.
     Ranged {
         /// All bytes, in order.

@@ -77,12 +77,16 @@ pub(crate) fn open_copied(
     let digests = Digests::new(wanted);
     let unchanged = match &input {
         Input::File(file) => Some(Unchanged::since_now(file)?),
-        Input::Stream { .. } | Input::Ranged { .. } => None,
+        Input::Stream { .. } | Input::Unpacked { .. } | Input::Ranged { .. } => None,
     };
-    let opener = Opener { options, meter: &meter, digests: &digests, copied };
+    let opener = Opener { options, meter: &meter, digests: &digests, copied, is_unpacked: false };
     let Unwrapped { mut source, wrappings, stored_size, stored } = match input {
         Input::File(file) => opener.file(file)?,
         Input::Stream { reader, len } => opener.stream(Box::new(opener.tap(reader, len)), len, None)?,
+        Input::Unpacked { reader, len } => {
+            let unpacked = Opener { is_unpacked: true, ..opener };
+            unpacked.stream(Box::new(unpacked.tap(reader, len)), len, None)?
+        }
         Input::Ranged { reader, len, ranges } => opener.stream(Box::new(opener.tap(reader, len)), len, Some(ranges))?,
     };
     progress.expect(stored_size.unwrap_or(0));
@@ -306,6 +310,8 @@ struct Opener<'a> {
     meter: &'a Arc<Meter>,
     digests: &'a Digests,
     copied: Option<Copied>,
+    /// Whether the bytes were unpacked before they came here.
+    is_unpacked: bool,
 }
 
 impl Opener<'_> {
@@ -348,7 +354,7 @@ impl Opener<'_> {
         let plain_len = len.filter(|_| wrappings.is_empty());
         // A stream must not run for ever behind a small disk.
         let stream = Stream::new(reader, plain_len, limits.stream(), Past::Spool(spool));
-        let stream = if wrappings.is_empty() { stream } else { stream.unwrapped() };
+        let stream = if self.is_unpacked || !wrappings.is_empty() { stream.unwrapped() } else { stream };
         let aside = ranges.map(|ranges| Aside::new(ranges, len, Arc::clone(self.meter)));
         let (source, stored) = match aside {
             Some(aside) if wrappings.is_empty() => (stream.with_aside(aside), None),

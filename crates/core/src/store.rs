@@ -47,7 +47,7 @@ impl Input {
     pub fn stored_len(&self) -> Result<Option<u64>> {
         match self {
             Self::File(file) => stored_len(file).map(Some).map_err(|error| Error::reading(0, error)),
-            Self::Stream { len, .. } | Self::Ranged { len, .. } => Ok(*len),
+            Self::Stream { len, .. } | Self::Unpacked { len, .. } | Self::Ranged { len, .. } => Ok(*len),
         }
     }
 }

@@ -37,8 +37,8 @@ const UNDER_WAY: usize = 6 << 20;
 /// it may keep, each thread's part of it by itself.
 const SPARE: usize = 10 << 20;
 
-/// What all workers together may take to unpack units into. Clusters of 2 MiB are unpacked by four at a time; more of them would have to wait
-/// for one another when they write.
+/// What all workers together may take to unpack units into, if all that an image maps is packed. Clusters of 2 MiB are dealt with by four at a
+/// time; more of them would have to wait for one another when they write.
 const UNITS: u64 = 8 << 20;
 
 /// What the engine needs to know besides the two ends.

@@ -68,7 +68,7 @@ impl Unused {
         let most = if is_settled { self.most } else { self.before_tables };
         if self.count > most {
             let what = format!(
-                "more than {most} bytes pass before the image uses them, if it does: unwrap it to a file, and convert that"
+                "more than {most} bytes pass before the image uses them, if it does: save it to a file, without wrappings, and convert that"
             );
             return Err(Error::unsupported("stream", "unused", what));
         }

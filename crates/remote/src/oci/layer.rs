@@ -81,7 +81,10 @@ impl Opener<'_> {
         let found = self.wish.sandbox.run(|| self.image(stored, layer, hidden))??;
         let Some((image, is_plain)) = found else { return Ok(None) };
         let (reader, len) = (image.reader, Some(image.len));
-        let Some(inner) = ranges.filter(|_| is_plain) else { return Ok(Some(Input::Stream { reader, len })) };
+        if !is_plain {
+            return Ok(Some(Input::Unpacked { reader, len }));
+        }
+        let Some(inner) = ranges else { return Ok(Some(Input::Stream { reader, len })) };
         let ranges =
             Box::new(Within { inner, at: image.at, len: image.len, transferred: Arc::clone(&self.transferred) });
         Ok(Some(Input::Ranged { reader, len, ranges }))

@@ -76,7 +76,7 @@ impl Registry {
     pub(super) fn blob(&self, blob: &Descriptor, wish: &Wish, progress: &Progress) -> Result<Blob> {
         let url = self.reference.url(self.is_plain, "blobs", &blob.checksum()?.to_string())?;
         match http::open(&self.runtime, &self.client, &url, &wish.how, progress)? {
-            Input::Stream { reader, .. } => Ok(Blob { reader, ranges: None }),
+            Input::Stream { reader, .. } | Input::Unpacked { reader, .. } => Ok(Blob { reader, ranges: None }),
             Input::Ranged { reader, ranges, .. } => Ok(Blob { reader, ranges: Some(ranges) }),
             Input::File(file) => Ok(Blob { reader: Box::new(file), ranges: None }),
         }

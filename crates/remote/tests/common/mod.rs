@@ -65,7 +65,9 @@ impl Fetcher {
     /// All bytes that come, and whatever ends them.
     pub fn fetch(&self, url: &str) -> Result<Vec<u8>, Error> {
         let (mut reader, len) = match self.open(url)? {
-            Input::Stream { reader, len } | Input::Ranged { reader, len, .. } => (reader, len),
+            Input::Stream { reader, len } | Input::Unpacked { reader, len } | Input::Ranged { reader, len, .. } => {
+                (reader, len)
+            }
             Input::File(_) => panic!("a server is no file"),
         };
         let mut bytes = Vec::new();

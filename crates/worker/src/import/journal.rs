@@ -162,7 +162,7 @@ fn identity(input: &Input) -> Option<String> {
             let (written, nanoseconds) = (file.mtime(), file.mtime_nsec());
             Some(format!("{}:{} of {} bytes of {written}.{nanoseconds:09}", file.dev(), file.ino(), file.len()))
         }
-        Input::Stream { .. } => None,
+        Input::Stream { .. } | Input::Unpacked { .. } => None,
     }
 }
 
