@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Pod, SECRET, names};
@@ -652,15 +652,36 @@ fn a_disk_that_qemu_has_open_is_not_replaced() {
     let pod = from_url(&nginx.url(Origin::Plain, "/a.qcow2")).with(&[("DISKFERRY_PATIENCE", "0s")]);
     let old = vec![7; MIB];
     let target = pod.write("data/disk.img", &old);
-    let mut qemu = Command::new("qemu-io");
-    let mut qemu = qemu.args(["-f", "raw", &target]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    // It answers when it has the file open.
-    qemu.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let open = || {
+        let mut qemu = Command::new("qemu-io");
+        let mut qemu = qemu.args(["-f", "raw", &target]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // It answers when it has the file open.
+        qemu.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+        qemu
+    };
+    let close = |mut qemu: Child| {
+        drop(qemu.stdin.take());
+        assert!(qemu.wait().unwrap().success());
+    };
+    let is_kept = |pod: &Pod| {
+        assert!(fs::read(&target).unwrap() == old);
+        assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    };
+    let qemu = open();
     pod.import().assert_bad(75, "target-in-use");
-    assert!(fs::read(&target).unwrap() == old);
-    assert_eq!(names(&pod.path("data")), ["disk.img"]);
-    drop(qemu.stdin.take());
-    assert!(qemu.wait().unwrap().success());
+    is_kept(&pod);
+    close(qemu);
+    // It may come while another disk is on its way.
+    let slow = Nginx::new().rate(1_000_000).start();
+    fs::write(slow.root().join("a.qcow2"), &image).unwrap();
+    let pod = pod.with(&[("IMPORTER_ENDPOINT", &slow.url(Origin::Plain, "/a.qcow2"))]);
+    let child = pod.command(&["import"]).spawn().unwrap();
+    pod.wait_for(|status| status["passed"].as_u64() > Some(0));
+    let qemu = open();
+    pod.end(child).assert_bad(75, "target-in-use");
+    is_kept(&pod);
+    close(qemu);
+    let pod = pod.with(&[("IMPORTER_ENDPOINT", &nginx.url(Origin::Plain, "/a.qcow2"))]);
     pod.import().assert_good();
     assert!(fs::read(&target).unwrap() == disk);
 }
@@ -926,6 +947,27 @@ mod full {
         small.import().assert_bad(5, "target-too-small");
         assert!(fs::read(small.path("data/disk.img")).unwrap() == disk);
         drop(mounted);
+    }
+
+    #[test]
+    fn a_disk_goes_first_where_all_of_the_new_one_is_reserved() {
+        let (image, disk) = qcow2();
+        let nginx = nginx(&[("a.qcow2", &image), ("a.raw.gz", &wrap::gzip(&disk))]);
+        for name in ["/a.qcow2", "/a.raw.gz"] {
+            let pod = from_url(&nginx.url(Origin::Plain, name)).with(&[
+                ("FILESYSTEM_OVERHEAD", "0"),
+                ("IMPORTER_IMAGE_SIZE", "14Mi"),
+                ("PREALLOCATION", "true"),
+                ("DISKFERRY_PATIENCE", "0s"),
+            ]);
+            let mounted = Mounted::new(&pod.text("data"), 18);
+            // Beside it there is room for what the image has, and not for what is asked for.
+            fs::write(pod.path("data/disk.img"), vec![1; 8 * MIB]).unwrap();
+            pod.import().assert_good();
+            let found = fs::read(pod.path("data/disk.img")).unwrap();
+            assert!(found.len() == 14 * MIB && found[..8 * MIB] == disk[..], "{name}");
+            drop(mounted);
+        }
     }
 
     #[test]
