@@ -207,6 +207,35 @@ fn part_of_another_version_is_a_change_even_if_the_server_ignores_if_range() {
     assert_eq!(server.requests().len(), 2);
 }
 
+/// When it is by a server whose file is older than that.
+const TODAY: &str = "Wed, 01 Jan 2025 00:00:00 GMT";
+
+#[test]
+fn part_whose_weak_tag_or_date_is_another_is_a_change() {
+    // Replaced right now, a file has a date that is no name for its version yet.
+    let now = "Thu, 31 Dec 2099 00:00:00 GMT";
+    let first = |tag| right().tag(tag).header("Date", TODAY).cut(100_000, End::Close);
+    for (tag, part) in [
+        (Tag::None, right().tag(Tag::None).header("Last-Modified", now)),
+        (Tag::Literal("W/\"one\"".into()), right().tag(Tag::Literal("W/\"other\"".into()))),
+        (Tag::Literal("W/\"one\"".into()), right().tag(Tag::Literal("W/\"one\"".into())).header("Last-Modified", now)),
+    ] {
+        let other = part.header("Date", TODAY).version(1);
+        let (server, url) = serve(File::new(disk(LEN)).version(vec![7; LEN]).gets([first(tag), other]));
+        assert_eq!(raw().fetch(&url).unwrap_err().code(), "source-changed");
+        assert_eq!(server.requests().iter().map(asked).collect::<Vec<_>>(), ["all", "100000-"]);
+    }
+}
+
+#[test]
+fn part_that_has_no_date_where_that_was_the_name_is_not_used() {
+    let answer = || right().tag(Tag::None).header("Date", TODAY);
+    let (server, url) =
+        serve(file([answer().cut(100_000, End::Close), answer().header("Last-Modified", ""), answer()]));
+    assert_eq!(raw().fetch(&url).unwrap(), disk(LEN));
+    assert_eq!(server.requests().iter().map(asked).collect::<Vec<_>>(), ["all", "100000-", "all"]);
+}
+
 #[test]
 fn part_that_does_not_say_of_which_version_it_is_is_not_used() {
     // It honours If-Range by the date, and leaves the tag out of its parts.

@@ -32,6 +32,7 @@ pub(super) struct About {
     /// Length in bytes.
     pub(super) total: Option<u64>,
     pub(super) validator: Option<Validator>,
+    pub(super) marks: Marks,
     /// An encoding that the server has put around the image, or says it has.
     pub(super) encoding: Option<String>,
     /// Whether the server said that it gives parts, or that it does not.
@@ -49,6 +50,33 @@ impl Validator {
     }
 }
 
+/// What an answer says of the version, whether or not that is a name for it: two of one version have the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    tag: Option<HeaderValue>,
+    pub(super) modified: Option<HeaderValue>,
+}
+
+impl Marks {
+    fn of(headers: &HeaderMap) -> Self {
+        let mark = |name| headers.get(name).filter(|value| !value.is_empty()).cloned();
+        Self { tag: mark(ETAG), modified: mark(LAST_MODIFIED) }
+    }
+
+    /// Whether something that both say tells one from the other. Several servers may date one version differently and give it the same strong
+    /// tag. A weak tag may have lost its weakness on the way, or got it: RFC 9110, section 8.8.3.2.
+    pub(super) fn differ(&self, other: &Self) -> bool {
+        let is_strong = |tag: &HeaderValue| tag.as_bytes().starts_with(b"\"");
+        let opaque = |tag: &HeaderValue| tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes()).to_vec();
+        match (&self.tag, &other.tag) {
+            (Some(one), Some(other)) if opaque(one) != opaque(other) => return true,
+            (Some(one), Some(other)) if is_strong(one) && is_strong(other) => return false,
+            _ => {}
+        }
+        self.modified.is_some() && other.modified.is_some() && self.modified != other.modified
+    }
+}
+
 impl About {
     /// Whether parts of the image can be told from parts of others, and counted.
     pub(super) fn names_all(&self) -> bool {
@@ -63,14 +91,16 @@ impl Answer {
         let mut about = About {
             total: number(headers, &CONTENT_LENGTH),
             validator: validator(headers),
-            encoding: text(headers, &CONTENT_ENCODING).filter(|encoding| encoding != "identity"),
-            ranges: text(headers, &ACCEPT_RANGES).map(|unit| unit != "none"),
+            marks: Marks::of(headers),
+            encoding: encoding(headers),
+            ranges: text(headers, &ACCEPT_RANGES).map(|unit| !unit.eq_ignore_ascii_case("none")),
         };
         match (response.status(), asked) {
             (StatusCode::OK, _) => {
                 let has_end = about.total.is_some() || headers.contains_key(TRANSFER_ENCODING);
                 let ends_by_closing = !has_end && response.version() < Version::HTTP_2;
-                let could_be_page = text(headers, &CONTENT_TYPE).is_some_and(|of| of.starts_with("text/html"));
+                let could_be_page =
+                    text(headers, &CONTENT_TYPE).is_some_and(|of| of.to_ascii_lowercase().starts_with("text/html"));
                 let response = Some(response);
                 Ok(Self { response, at: 0, part_end: None, ends_by_closing, could_be_page, about })
             }
@@ -154,6 +184,14 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
     let modified = headers.get(LAST_MODIFIED)?;
     let since = date(headers, &DATE)?.duration_since(date(headers, &LAST_MODIFIED)?).ok()?;
     (since > Duration::from_secs(1)).then(|| Validator(modified.clone()))
+}
+
+/// What has been put around the image: RFC 9110, section 8.4. That of S3 is how it was sent to there, and no more.
+fn encoding(headers: &HeaderMap) -> Option<String> {
+    const NONE: [&str; 3] = ["", "identity", "aws-chunked"];
+    let all = text(headers, &CONTENT_ENCODING)?.to_ascii_lowercase();
+    let left: Vec<_> = all.split(',').map(str::trim).filter(|coding| !NONE.contains(coding)).collect();
+    (!left.is_empty()).then(|| left.join(", "))
 }
 
 fn wrong_range(asked: u64, headers: &HeaderMap) -> Failure {
@@ -243,6 +281,45 @@ mod tests {
             let found_here = validator(&headers(pairs)).map(|validator| validator.0);
             assert_eq!(found_here, found.map(HeaderValue::from_static), "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn marks_differ_where_both_say_something_else() {
+        let [old, new] =
+            ["Tue, 15 Nov 2022 12:45:26 GMT", "Tue, 15 Nov 2022 12:45:27 GMT"].map(|date| ("last-modified", date));
+        let [strong, weak] = ["\"a\"", "W/\"a\""].map(|tag| ("etag", tag));
+        let (other, other_weak) = (("etag", "\"b\""), ("etag", "W/\"b\""));
+        for (one, two, differ) in [
+            (&[strong, old][..], &[strong, new][..], false),
+            (&[strong, old], &[other, old], true),
+            (&[weak, old], &[other_weak, old], true),
+            (&[weak, old], &[strong, old], false),
+            (&[weak, old], &[weak, new], true),
+            (&[old], &[new], true),
+            (&[strong, old], &[new], true),
+            (&[strong], &[old], false),
+            (&[old], &[], false),
+            (&[("etag", ""), old], &[strong, old], false),
+        ] {
+            let [first, second] = [one, two].map(|pairs| Marks::of(&headers(pairs)));
+            assert_eq!((first.differ(&second), second.differ(&first)), (differ, differ), "{one:?} {two:?}");
+        }
+    }
+
+    #[test]
+    fn encodings_that_put_nothing_around_the_image_are_none() {
+        for (value, found) in [
+            ("", None),
+            ("identity", None),
+            ("Identity, ,identity", None),
+            ("aws-chunked", None),
+            ("GZIP", Some("gzip")),
+            ("aws-chunked,gzip", Some("gzip")),
+            ("gzip, br", Some("gzip, br")),
+        ] {
+            assert_eq!(encoding(&headers(&[("content-encoding", value)])).as_deref(), found, "{value}");
+        }
+        assert_eq!(encoding(&headers(&[])), None);
     }
 
     #[test]

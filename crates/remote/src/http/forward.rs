@@ -165,6 +165,7 @@ impl Forward {
             if at == self.at && !answer.is_part() {
                 // Its prefix is ours, so all of it is the image, whatever its version is called.
                 self.resource.about.validator.clone_from(&answer.about.validator);
+                self.resource.about.marks.clone_from(&answer.about.marks);
             }
             let Some(mut chunk) = self.resource.chunk(&mut answer).await? else { break };
             let seen = usize::try_from(self.at.saturating_sub(at)).unwrap_or(usize::MAX).min(chunk.len());

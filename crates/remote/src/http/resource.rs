@@ -84,12 +84,17 @@ impl Resource {
         // What may be a page is looked at before it is called another image.
         let other_length =
             then.total.is_some() && now.total.is_some() && then.total != now.total && !answer.could_be_page;
-        let other_version = then.validator.is_some() && now.validator.is_some() && then.validator != now.validator;
+        let other_version = answer.response.is_some() && then.marks.differ(&now.marks);
         if other_length || (other_version && answer.is_part()) || then.encoding != now.encoding {
             return Err(changed("the image on the server was replaced by another one while it was read"));
         }
         let has_tag = |about: &About| about.validator.as_ref().is_some_and(Validator::is_tag);
-        if answer.is_part() && answer.response.is_some() && has_tag(then) && !has_tag(now) {
+        let is_named_as_then = match &then.validator {
+            Some(_) if has_tag(then) => has_tag(now),
+            Some(_) => now.marks.modified.is_some() || has_tag(now),
+            None => true,
+        };
+        if answer.is_part() && answer.response.is_some() && !is_named_as_then {
             return Err(Failure {
                 error: Error::source(
                     "wrong-range",
