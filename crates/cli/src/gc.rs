@@ -17,6 +17,9 @@ use crate::{columns, json, output, signals};
 /// Largest list that is read, in bytes.
 const MOST: u64 = 64 << 20;
 
+/// Entries that no image has of which so many are named.
+const SHOWN: usize = 20;
+
 /// Runs what was asked for.
 pub fn run(command: GcCommand) -> Result<(), Failure> {
     match command {
@@ -40,6 +43,7 @@ fn check(args: &GcCheckArgs) -> Result<(), Failure> {
     for (name, error) in &survey.unknown {
         output::say(&format!("warning: {name}: {error}"));
     }
+    warn_of_unmatched(&keep);
     output::result(&text)
 }
 
@@ -57,6 +61,7 @@ fn sweep(args: &GcRunArgs) -> Result<(), Failure> {
         Order { keep: &keep, keep_nothing: args.keep.nothing, grace: args.grace, seen: seen.as_mut(), act: args.yes };
     let done = args.dealing.open(&args.store.store)?.sweep(order, &progress)?;
     let room = Room::of(place);
+    warn_of_unmatched(&keep);
     for (name, error) in &done.survey.unknown {
         output::say(&format!("warning: {name}: {error}"));
     }
@@ -99,6 +104,17 @@ fn swept(place: &Place, act: bool, done: &Sweep, room: Option<&Room>) -> Value {
         "removed": list(&done.removed), "young": list(&done.young), "blobs": done.blobs, "freed": done.freed,
         "room": room.map(Room::object), "unknown": unknown(&done.survey),
     })
+}
+
+/// Who has mistyped a name would lose what it stands for.
+fn warn_of_unmatched(keep: &KeepList) {
+    let unmatched = keep.unmatched();
+    for name in unmatched.iter().take(SHOWN) {
+        output::say(&format!("warning: no image is {} of the list to keep", name));
+    }
+    if unmatched.len() > SHOWN {
+        output::say(&format!("warning: nor are {} others", unmatched.len() - SHOWN));
+    }
 }
 
 fn keep_list(args: &KeepArgs, place: &Place) -> Result<KeepList, Failure> {
@@ -220,7 +236,7 @@ fn row(unused: &Unused) -> Vec<String> {
 fn object(place: &Place, keep: &KeepList, survey: &Survey, room: Option<&Room>) -> Value {
     let unused: Vec<_> = survey.unused.iter().map(image).collect();
     json!({
-        "store": place.to_string(), "keep-list": keep.len(), "manifests": survey.images, "kept": survey.kept,
+        "store": place.to_string(), "keep-list": keep.len(), "keep-list-unmatched": keep.unmatched().len(), "manifests": survey.images, "kept": survey.kept,
         "size": survey.size, "room": room.map(Room::object), "unused": unused, "frees": survey.freed, "unknown": unknown(survey),
     })
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use common::{assert_fails, diskferry, json, run, run_with_pipe, stdout};
 use diskferry_testkit::container::Layout;
@@ -184,6 +185,23 @@ fn pages_of_names_are_followed_and_bounded() {
 }
 
 #[test]
+fn names_of_a_registry_may_have_64_mib_together() {
+    const NAME: usize = 4_000_000;
+    let server = Server::start();
+    let at_page = |number: usize| format!("/v2/_catalog?last={number}&n=1000");
+    let names: Arc<[u8]> = format!(r#"{{"repositories":["{}"]}}"#, "a".repeat(NAME)).into_bytes().into();
+    for number in 0..20 {
+        let link = format!("<{}>; rel=\"next\"", at_page(number + 1));
+        let path = if number == 0 { "/v2/_catalog?n=1000".into() } else { at_page(number) };
+        server.put(&path, File::new(Arc::clone(&names)).gets_then([], Answer::right().header("Link", &link)));
+    }
+    let output = at(["list", "--json", &format!("docker://{}", server.address())]);
+    assert_fails(&output, 4);
+    assert_eq!(json(&output)["error"]["code"], "source-paging", "{output:?}");
+    assert_eq!(server.requests().len(), (64 << 20) / NAME + 1);
+}
+
+#[test]
 fn a_registry_without_a_catalogue_says_so_and_a_repository_can_be_named() {
     let server = Server::start();
     let store = format!("docker://{}", server.address());
@@ -329,6 +347,11 @@ fn what_nobody_needs_in_a_layout_is_shown_with_what_it_frees() {
     let store = lab.store();
     let check = |list: &str| run_with_pipe(["gc", "check", "--json", &store, "--keep-list", "-"], list.as_bytes());
     assert_eq!(unused(&check("one\ntwo\nagain\nall\n")), []);
+    // A mark in front is none of the first name, and what nothing is called is told.
+    let output = check("\u{feff}one\ntwoo\nagain\nall\n");
+    assert_eq!(unused(&output).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["two"]);
+    assert_eq!(json(&output)["keep-list-unmatched"], 1);
+    assert_eq!(common::stderr(&output), "diskferry: warning: no image is twoo of the list to keep\n");
     let found = unused(&check("# needed\none\nall\n"));
     assert_eq!(found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["alone", "two"]);
     assert!(found[0].1 > 2048 && found[0].2 == 0, "{found:?}");

@@ -355,7 +355,7 @@ fn what_nobody_means_as_a_file_is_none() {
         (text(lab.scratch.path("to/new/")), "target-cannot-create"),
         ("docker://127.0.0.1/disk:1".into(), "target-cannot-create"),
         ("oci:layout:disk".into(), "target-cannot-create"),
-        ("http://127.0.0.1/disk.raw".into(), "target-cannot-create"),
+        ("http://me:s3cr3t@127.0.0.1/disk.raw".into(), "target-cannot-create"),
         ("s3://bucket/disk.raw".into(), "target-cannot-create"),
         ("/dev/diskferry-no-such-device".into(), "target-not-a-device"),
     ] {
@@ -363,6 +363,7 @@ fn what_nobody_means_as_a_file_is_none() {
             diskferry(["convert", "--json", &image, &target]).current_dir(lab.scratch.path("to")).output().unwrap();
         assert_fails(&output, 5);
         assert_eq!(json(&output)["error"]["code"], code, "{target}: {output:?}");
+        assert!(![&output.stdout, &output.stderr].iter().any(|said| said.windows(6).any(|word| word == b"s3cr3t")));
         assert_eq!(lab.names(), ["there"], "{target}");
     }
     assert_eq!(fs::read(there).unwrap(), b"x");

@@ -38,6 +38,7 @@ const STRENGTH: [&str; 4] = ["sha512", "sha256", "sha1", "md5"];
 
 /// The strongest checksum that `text` has for the file `name`.
 pub(crate) fn find(text: &str, name: &str) -> Result<Checksum, Missing> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines: Vec<Line> = signed(text).iter().filter_map(|line| Line::parse(line)).collect();
     for algorithm in STRENGTH {
         let of = |rank: Match| {

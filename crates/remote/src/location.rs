@@ -173,6 +173,9 @@ mod tests {
             "https://user:secret@",
             "http://[::1",
             "s3://user:secret@b/c",
+            "s3://b/../secret/c",
+            "s3://b/a/./c",
+            "s3://b/..",
         ] {
             let error = Location::parse(OsStr::new(wrong)).unwrap_err();
             assert!(!error.contains("secret"), "{error}");

@@ -34,6 +34,10 @@ impl Object {
         if !is_name || key.is_empty() {
             return Err("an object in S3 is named as in s3://bucket/key".into());
         }
+        // A URL cannot name it: it would be another key, or one of another bucket.
+        if key.split('/').any(|part| part == "." || part == "..") {
+            return Err("a key in S3 with a part that is . or .. cannot be asked for".into());
+        }
         Ok(Self { bucket: bucket.to_owned(), key: key.to_owned() })
     }
 }

@@ -141,7 +141,10 @@ fn misnamed(path: &Path) -> Option<String> {
             Some(format!("{shown} is no file: `diskferry push` makes container images (of a file say ./{shown})"))
         }
         "file" => Some(format!("{shown}: a TARGET is named without file: (of a file of that name say ./{shown})")),
-        "http" | "https" | "s3" => Some(format!("{shown} is no file: nothing is sent there (of a file say ./{shown})")),
+        // There may be a password in it.
+        "http" | "https" | "s3" => {
+            Some(format!("{scheme}:… is no file: nothing is sent there (of a file say ./{scheme}:…)"))
+        }
         _ => None,
     }
 }

@@ -30,6 +30,10 @@ const PAGE: usize = 1000;
 const PAGES: usize = 10_000;
 const NAMES: usize = 1 << 20;
 
+/// Bytes of all names in a list, and of what leads to a page: each page may be as long as a document.
+const HELD: usize = 64 << 20;
+const LINKED: usize = 4 << 10;
+
 /// A registry, or the part of it that begins with a prefix.
 pub struct Catalogue {
     pub(super) runtime: Runtime,
@@ -146,10 +150,10 @@ impl Catalogue {
     fn pages(&self, client: &Client, mut url: Url, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
         url.query_pairs_mut().append_pair("n", &PAGE.to_string());
         let first = url.clone();
-        let mut names = Vec::new();
+        let (mut names, mut held) = (Vec::new(), 0_usize);
         let mut seen = BTreeSet::new();
         while seen.insert(url.clone()) {
-            if seen.len() > PAGES || names.len() > NAMES {
+            if seen.len() > PAGES {
                 return Err(paging(&self.host, "does not come to an end"));
             }
             let accept = HeaderValue::from_static("application/json");
@@ -157,9 +161,14 @@ impl Catalogue {
             let work = unless_stopped(progress, document::get(client, &wanted, wish.how.patience, progress));
             let found = self.runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
             let page: Page = json(&found.bytes, "list of names")?;
-            names.extend(page.repositories.or(page.tags).unwrap_or_default());
+            let more = page.repositories.or(page.tags).unwrap_or_default();
+            held = more.iter().fold(held, |held, name| held.saturating_add(name.len()));
+            names.extend(more);
+            if names.len() > NAMES || held > HELD {
+                return Err(paging(&self.host, "does not come to an end"));
+            }
             let Some(link) = found.headers.get(LINK) else { return Ok(names) };
-            let next = link.to_str().ok().and_then(next_page);
+            let next = link.to_str().ok().and_then(next_page).filter(|next| next.len() <= LINKED);
             let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
                 return Err(paging(&self.host, "names a next page that cannot be understood"));
             };

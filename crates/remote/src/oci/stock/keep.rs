@@ -1,6 +1,7 @@
 //! The list of images that are needed: one on a line, and nothing else but comments.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use super::super::manifest::checksum;
 use super::super::reference::Reference;
@@ -10,19 +11,22 @@ use super::Place;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeepList {
     /// `REPOSITORY:TAG`, `REPOSITORY@DIGEST` or `REPOSITORY` in a registry, names in a layout, digests in both.
-    names: BTreeSet<String>,
+    /// And whether an image was found that has it.
+    names: BTreeMap<String, Cell<bool>>,
 }
 
 impl KeepList {
     /// Reads a list for the images at `place`. One line that cannot be meant spoils it: what was meant would be missing.
     pub fn parse(text: &str, place: &Place) -> Result<Self, String> {
-        let mut names = BTreeSet::new();
+        let mut names = BTreeMap::new();
+        // Some editors begin a text with a mark that it is one.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (line, at) in text.lines().zip(1_u64..) {
             let entry = line.trim();
             if entry.is_empty() || entry.starts_with('#') {
                 continue;
             }
-            names.insert(understand(entry, place).map_err(|why| format!("line {at}: {why}"))?);
+            names.insert(understand(entry, place).map_err(|why| format!("line {at}: {why}"))?, Cell::new(false));
         }
         Ok(Self { names })
     }
@@ -37,21 +41,27 @@ impl KeepList {
         self.names.is_empty()
     }
 
+    /// Entries that no image has had that was looked for: it is not there, or they are not what was meant.
+    pub fn unmatched(&self) -> Vec<&str> {
+        self.names.iter().filter(|(_, is_found)| !is_found.get()).map(|(name, _)| name.as_str()).collect()
+    }
+
     pub(super) fn has(&self, repository: Option<&str>, tag: Option<&str>, digest: &str) -> bool {
-        let named = match (repository, tag) {
-            (Some(repository), Some(tag)) => self.names.contains(&format!("{repository}:{tag}")),
-            (None, Some(tag)) => self.names.contains(tag),
-            (_, None) => false,
+        let names = match (repository, tag) {
+            (Some(repository), Some(tag)) => vec![format!("{repository}:{tag}")],
+            (None, Some(tag)) => vec![tag.to_owned()],
+            (_, None) => Vec::new(),
         };
-        let whole = repository.is_some_and(|repository| {
-            self.names.contains(repository) || self.names.contains(&format!("{repository}@{digest}"))
-        });
-        named || whole || self.names.contains(digest)
+        let whole = repository.map(|repository| [repository.to_owned(), format!("{repository}@{digest}")]);
+        let all = names.into_iter().chain(whole.into_iter().flatten()).chain([digest.to_owned()]);
+        // Each of them is found, and not only the first.
+        let found = all.filter_map(|name| self.names.get(&name)).inspect(|is_found| is_found.set(true)).count();
+        found > 0
     }
 }
 
 fn understand(entry: &str, place: &Place) -> Result<String, String> {
-    if entry.contains(char::is_whitespace) || entry.contains(char::is_control) {
+    if entry.contains(|letter: char| letter.is_whitespace() || letter.is_control() || letter == '\u{feff}') {
         return Err("expected one name on a line".into());
     }
     if let Ok(digest) = checksum(entry.strip_prefix('@').unwrap_or(entry)) {
@@ -87,6 +97,10 @@ mod tests {
         assert!(has("vi/a", "1", "") && has("vi/b", "2", "") && has("c", "any", "") && has("d", "x", &digest));
         assert!(has("other", "x", &digest), "a digest keeps what has it, wherever");
         assert!(!has("vi/a", "2", "") && !has("vi", "1", "") && !has("a", "1", ""));
+        assert_eq!(keep.unmatched(), Vec::<&str>::new());
+        let keep = KeepList::parse("\u{feff}a:1\nb:1\n", &place).unwrap();
+        assert!(keep.has(Some("a"), Some("1"), "") && !keep.has(Some("a"), Some("2"), ""));
+        assert_eq!(keep.unmatched(), ["b:1"]);
         for wrong in ["a b", "A:1", "other.example/a:1", "h:6/a", "a:", "<html>", "{\"a\":1}", "a@sha256:00", "../a"] {
             let error = KeepList::parse(&format!("a:1\n{wrong}\n"), &place).unwrap_err();
             assert!(error.starts_with("line 2: "), "{error}");
