@@ -116,6 +116,7 @@ impl Drop for Browser {
     }
 }
 
+/// One that is there for some time after the end, since pages ask again when they have waited.
 fn worker() -> (Pod, Child, u16) {
     let pod = Pod::new(&[]);
     fs::create_dir(pod.path("data")).unwrap();
@@ -128,7 +129,7 @@ fn worker() -> (Pod, Child, u16) {
         ("LISTEN_PORT", &port.to_string()),
         ("HEALTHZ_PORT", "0"),
         ("DISKFERRY_UPLOAD_TOKEN", TOKEN),
-        ("DISKFERRY_LINGER", "5s"),
+        ("DISKFERRY_LINGER", "15s"),
     ]);
     let child = pod.command(&["upload"]).spawn().unwrap();
     pod.wait_for(|status| status["phase"] == "WaitForUserUpload");
@@ -153,30 +154,33 @@ fn disk(seed: u64) -> Vec<u8> {
 
 const LEN: usize = 8 << 20;
 
-/// What lies between a browser and the worker at `port`, and breaks off in the midst of every body that is a whole image. Gives its own
-/// port.
-fn breaking(port: u16) -> u16 {
+/// What lies between a browser and the worker at `port`, and breaks off behind so many bytes of every body that is a whole image, and with
+/// that before its answer. Gives its own port.
+fn breaking(port: u16, behind: usize) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for from in listener.incoming() {
             let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            thread::spawn(move || carry(from.unwrap(), to));
+            thread::spawn(move || carry(from.unwrap(), to, behind));
         }
     });
     own
 }
 
-fn carry(from: TcpStream, mut to: TcpStream) -> std::io::Result<()> {
+fn carry(from: TcpStream, mut to: TcpStream, behind: usize) -> std::io::Result<()> {
     let (mut back, mut answers) = (from.try_clone()?, to.try_clone()?);
-    thread::spawn(move || (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both)));
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && (&from).take(1).read_to_end(&mut head)? > 0 {}
     to.write_all(&head)?;
     let head = String::from_utf8_lossy(&head);
-    let most = if head.starts_with("PUT") && !head.contains("Content-Range") { LEN / 2 } else { LEN };
-    std::io::copy(&mut (&from).take(most as u64), &mut to)?;
-    to.shutdown(if most < LEN { Shutdown::Both } else { Shutdown::Write })
+    if head.starts_with("PUT") && !head.contains("Content-Range") {
+        std::io::copy(&mut (&from).take(behind as u64), &mut to)?;
+        return from.shutdown(Shutdown::Both).and(to.shutdown(Shutdown::Both));
+    }
+    thread::spawn(move || (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both)));
+    std::io::copy(&mut &from, &mut to)?;
+    to.shutdown(Shutdown::Write)
 }
 
 #[test]
@@ -210,7 +214,20 @@ fn the_page_goes_on_with_what_it_has_begun() {
     let disk = disk(1);
     let mut browser = Browser::start();
     let (pod, child, port) = worker();
-    browser.open(&url(breaking(port)));
+    browser.open(&url(breaking(port, LEN / 2)));
+    browser.choose(&pod.write("disk.raw", &disk));
+    let (class, text) = browser.verdict();
+    assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");
+    assert_eq!(pod.end(child).code, Some(0));
+    assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+}
+
+#[test]
+fn the_page_is_told_what_became_of_an_image_whose_answer_was_lost() {
+    let disk = disk(3);
+    let mut browser = Browser::start();
+    let (pod, child, port) = worker();
+    browser.open(&url(breaking(port, LEN)));
     browser.choose(&pod.write("disk.raw", &disk));
     let (class, text) = browser.verdict();
     assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");

@@ -90,8 +90,8 @@ enum Stage {
     Taking(Taking),
     /// All bytes are there, and are being dealt with.
     Working { len: u64 },
-    /// It has ended.
-    Ended(Outcome),
+    /// It has ended, after so many bytes.
+    Ended { outcome: Outcome, len: u64 },
 }
 
 struct Taking {
@@ -217,7 +217,7 @@ impl Intake {
         let is_another = id.is_some() && id != state.id;
         let goes_on = match &state.stage {
             Stage::Working { .. } => return Err(Refusal::Busy),
-            Stage::Ended(_) => return Err(Refusal::Over),
+            Stage::Ended { .. } => return Err(Refusal::Over),
             Stage::Taking(taking) if taking.broken.is_none() => return Err(Refusal::Busy),
             Stage::Waiting if start > 0 => return Err(Refusal::Elsewhere { offset: 0 }),
             Stage::Waiting => false,
@@ -279,14 +279,16 @@ impl Intake {
                 Place { is_open: true, is_busy, ..place(taking.offset, taking.total) }
             }
             Stage::Working { len } => Place { is_busy: true, ..place(*len, Some(*len)) },
-            Stage::Waiting | Stage::Ended(_) => place(0, None),
+            // Whoever has missed the answer sees that all of it has come.
+            Stage::Ended { outcome: Outcome::Good, len } => place(*len, Some(*len)),
+            Stage::Waiting | Stage::Ended { .. } => place(0, None),
         }
     }
 
     /// How it has ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.lock().stage {
-            Stage::Ended(outcome) => Some(outcome.clone()),
+            Stage::Ended { outcome, .. } => Some(outcome.clone()),
             _ => None,
         }
     }
@@ -298,7 +300,7 @@ impl Intake {
             {
                 let state = self.lock();
                 match &state.stage {
-                    Stage::Ended(outcome) => return Some(outcome.clone()),
+                    Stage::Ended { outcome, .. } => return Some(outcome.clone()),
                     _ if state.round != round && state.given_up.is_none() => return None,
                     _ => {}
                 }
@@ -311,7 +313,10 @@ impl Intake {
 
     /// It has ended.
     pub fn end(&self, outcome: Outcome) {
-        self.lock().stage = Stage::Ended(outcome);
+        let mut state = self.lock();
+        let len = if let Stage::Working { len } = state.stage { len } else { 0 };
+        state.stage = Stage::Ended { outcome, len };
+        drop(state);
         self.tell();
     }
 
@@ -323,7 +328,7 @@ impl Intake {
         let late = |what, time: Duration, since: Instant| (since.elapsed() > time).then_some(Why::Late(what, time));
         let whole = |what| whole.and_then(|whole| late(what, whole, self.0.began));
         let why = match &state.stage {
-            Stage::Ended(_) => return None,
+            Stage::Ended { .. } => return None,
             _ if state.given_up.is_some() => state.given_up,
             Stage::Working { .. } => whole("the image had come, but was not carried after"),
             _ if is_stopped => Some(Why::Stopped),
