@@ -100,8 +100,8 @@ pub fn answers(script: &[u8]) {
     }
     let (mut reader, len) = match input {
         Input::Stream { reader, len } | Input::Unpacked { reader, len } | Input::Ranged { reader, len, .. } => {
-                (reader, len)
-            }
+            (reader, len)
+        }
         Input::File(_) => panic!("a file from a server"),
     };
     let mut bytes = Vec::new();
