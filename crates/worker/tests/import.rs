@@ -16,7 +16,7 @@ use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Server
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use diskferry_testkit::serve::registry::{Registry, RunningRegistry, USER};
 use diskferry_testkit::serve::tls::Authority;
-use diskferry_testkit::wrap;
+use diskferry_testkit::{Random, wrap};
 
 const MIB: usize = 1 << 20;
 
@@ -27,14 +27,7 @@ fn qcow2() -> (Vec<u8>, Vec<u8>) {
 
 /// Bytes that nothing makes smaller.
 fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len / 8).flat_map(|_| next()).collect()
+    Random::new(1).bytes(len)
 }
 
 fn nginx(files: &[(&str, &[u8])]) -> RunningNginx {

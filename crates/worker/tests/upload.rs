@@ -14,7 +14,7 @@ use common::{Ended, Pod, names};
 use diskferry_testkit::qcow2::Qcow2;
 use diskferry_testkit::serve::registry::{Registry, RunningRegistry};
 use diskferry_testkit::serve::tls::Authority;
-use diskferry_testkit::wrap;
+use diskferry_testkit::{Random, wrap};
 use rustix::net::sockopt::set_socket_linger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
@@ -147,14 +147,7 @@ fn qcow2() -> (Vec<u8>, Vec<u8>) {
 
 /// Bytes that nothing makes smaller.
 fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..len / 8).flat_map(|_| next()).collect()
+    Random::new(1).bytes(len)
 }
 
 #[test]
