@@ -110,7 +110,7 @@ fn swept(place: &Place, act: bool, done: &Sweep, room: Option<&Room>) -> Value {
 fn warn_of_unmatched(keep: &KeepList) {
     let unmatched = keep.unmatched();
     for name in unmatched.iter().take(SHOWN) {
-        output::say(&format!("warning: no image is {} of the list to keep", name));
+        output::say(&format!("warning: no image is {name} of the list to keep"));
     }
     if unmatched.len() > SHOWN {
         output::say(&format!("warning: nor are {} others", unmatched.len() - SHOWN));
@@ -236,7 +236,8 @@ fn row(unused: &Unused) -> Vec<String> {
 fn object(place: &Place, keep: &KeepList, survey: &Survey, room: Option<&Room>) -> Value {
     let unused: Vec<_> = survey.unused.iter().map(image).collect();
     json!({
-        "store": place.to_string(), "keep-list": keep.len(), "keep-list-unmatched": keep.unmatched().len(), "manifests": survey.images, "kept": survey.kept,
+        "store": place.to_string(), "keep-list": keep.len(), "keep-list-unmatched": keep.unmatched().len(),
+        "manifests": survey.images, "kept": survey.kept,
         "size": survey.size, "room": room.map(Room::object), "unused": unused, "frees": survey.freed, "unknown": unknown(survey),
     })
 }

@@ -11,6 +11,9 @@ use reqwest::{Response, StatusCode, Version};
 
 use crate::failure::{Again, Failure};
 
+/// What an ETag begins with that is not weak.
+const STRONG: &[u8] = b"\"";
+
 /// An answer with bytes of the image.
 pub(super) struct Answer {
     /// `None` if there are no bytes, and what the answer brings is something else.
@@ -46,7 +49,7 @@ pub(super) struct Validator(pub(super) HeaderValue);
 impl Validator {
     /// Whether it is an ETag, and not a date.
     pub(super) fn is_tag(&self) -> bool {
-        self.0.as_bytes().starts_with(b"\"")
+        self.0.as_bytes().starts_with(STRONG)
     }
 }
 
@@ -66,11 +69,10 @@ impl Marks {
     /// Whether something that both say tells one from the other. Several servers may date one version differently and give it the same strong
     /// tag. A weak tag may have lost its weakness on the way, or got it: RFC 9110, section 8.8.3.2.
     pub(super) fn differ(&self, other: &Self) -> bool {
-        let is_strong = |tag: &HeaderValue| tag.as_bytes().starts_with(b"\"");
-        let opaque = |tag: &HeaderValue| tag.as_bytes().strip_prefix(b"W/").unwrap_or(tag.as_bytes()).to_vec();
-        match (&self.tag, &other.tag) {
+        let opaque = |tag| <[u8]>::strip_prefix(tag, b"W/").unwrap_or(tag);
+        match (self.tag.as_ref().map(HeaderValue::as_bytes), other.tag.as_ref().map(HeaderValue::as_bytes)) {
             (Some(one), Some(other)) if opaque(one) != opaque(other) => return true,
-            (Some(one), Some(other)) if is_strong(one) && is_strong(other) => return false,
+            (Some(one), Some(other)) if one.starts_with(STRONG) && other.starts_with(STRONG) => return false,
             _ => {}
         }
         self.modified.is_some() && other.modified.is_some() && self.modified != other.modified
@@ -178,7 +180,7 @@ fn nothing_behind(headers: &HeaderMap) -> Option<u64> {
 /// If-Range takes strong validators only: RFC 9110, section 13.1.5. A date is one if the file was not touched in
 /// the second in which it was sent.
 fn validator(headers: &HeaderMap) -> Option<Validator> {
-    if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")) {
+    if let Some(tag) = headers.get(ETAG).filter(|tag| tag.as_bytes().starts_with(STRONG)) {
         return Some(Validator(tag.clone()));
     }
     let modified = headers.get(LAST_MODIFIED)?;

@@ -47,13 +47,9 @@ impl KeepList {
     }
 
     pub(super) fn has(&self, repository: Option<&str>, tag: Option<&str>, digest: &str) -> bool {
-        let names = match (repository, tag) {
-            (Some(repository), Some(tag)) => vec![format!("{repository}:{tag}")],
-            (None, Some(tag)) => vec![tag.to_owned()],
-            (_, None) => Vec::new(),
-        };
+        let name = tag.map(|tag| repository.map_or(tag.to_owned(), |repository| format!("{repository}:{tag}")));
         let whole = repository.map(|repository| [repository.to_owned(), format!("{repository}@{digest}")]);
-        let all = names.into_iter().chain(whole.into_iter().flatten()).chain([digest.to_owned()]);
+        let all = name.into_iter().chain(whole.into_iter().flatten()).chain([digest.to_owned()]);
         // Each of them is found, and not only the first.
         let found = all.filter_map(|name| self.names.get(&name)).inspect(|is_found| is_found.set(true)).count();
         found > 0
