@@ -115,6 +115,13 @@ impl Spool {
             self.keep(data, at);
         } else {
             self.store(data, at)?;
+            // To know where scattered pieces of the file are takes room, too.
+            while self.piece_bytes.saturating_add(self.bookkeeping()) > self.memory.saturating_add(LEAST_BOOKKEEPING)
+                && let Some((at, piece)) = self.pieces.pop_first()
+            {
+                self.piece_bytes -= piece.len() as u64;
+                self.store(&piece, at)?;
+            }
         }
         self.peak = self.peak.max(held);
         within_memory(self.bookkeeping(), self.memory)
@@ -251,6 +258,8 @@ fn clamp(value: u64, most: usize) -> usize {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use diskferry_testkit::Random;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -291,6 +300,32 @@ mod tests {
         assert_eq!(spool.file(10..140_000).unwrap().1, 10);
         assert!(spool.file(10..140_001).is_none());
         assert_eq!(spool.read(&mut [0; 10], 140_000).unwrap(), 0);
+    }
+
+    #[test]
+    fn pieces_leave_memory_for_what_it_takes_to_find_those_of_the_file() {
+        const FIRST: usize = 2 * EACH_MIB - PIECE;
+        let memory = 2 * MIB;
+        let mut spool = Spool::new(None, memory, u64::MAX);
+        let random = &mut Random::new(1);
+        let (first, scattered) = (random.bytes(FIRST), random.bytes(64));
+        spool.put(&first, 0).unwrap();
+        let (mut at, mut most) = (1 << 30, 0);
+        let error = loop {
+            if let Err(error) = spool.put(&scattered, at) {
+                break error;
+            }
+            at += 1 << 12;
+            most = most.max(spool.piece_bytes + spool.bookkeeping());
+        };
+        assert_eq!(error.code(), "limit-spool-memory");
+        assert!((memory..=memory + LEAST_BOOKKEEPING + BOOKKEEPING).contains(&most), "{most}");
+        let mut read = vec![0; first.len()];
+        let mut got = 0;
+        while got < read.len() {
+            got += spool.read(&mut read[got..], got as u64).unwrap();
+        }
+        assert!(read == first);
     }
 
     #[test]

@@ -6,7 +6,10 @@ mod common;
 use common::judge::{Judge, Verdict, is_known};
 use common::refusal;
 use diskferry::Options;
+use diskferry_testkit::field::poke;
 use diskferry_testkit::hostile::{subjects, tiny_subjects};
+use diskferry_testkit::qcow2::field::{PACKED, entry};
+use diskferry_testkit::qcow2::{Cluster, Compression, Qcow2};
 use diskferry_testkit::{Random, wrap};
 
 #[test]
@@ -61,4 +64,80 @@ fn a_head_that_is_cut_short_is_of_its_format_and_no_raw_disk() {
             assert!(code.starts_with(format), "{len} bytes of {format}: {code}");
         }
     }
+}
+
+#[test]
+fn packed_clusters_of_several_frames_too_long_or_cut_are_read_as_qemu_reads_them() {
+    let text = Random::new(3).text(CLUSTER);
+    let (front, back) = text.split_at(30_000);
+    let zstd = |parts: &[&[u8]]| wrap::zstd(&parts.concat(), &[]);
+    let deflate = |parts: &[&[u8]]| wrap::gzip(&parts.concat()).split_off(GZIP_HEADER);
+    let skipped = [&b"\x50\x2a\x4d\x18\x04\0\0\0"[..], b"skip"].concat();
+    let empty_block = [0, 0, 0, 0xff, 0xff].repeat(100);
+    let mut damaged = zstd(&[&text]);
+    *damaged.last_mut().unwrap() ^= 1;
+    let zstd_units = [
+        ("one frame", true, zstd(&[&text])),
+        ("two frames", true, [zstd(&[front]), zstd(&[back])].concat()),
+        ("frames without anything first", true, [zstd(&[]), zstd(&[]), zstd(&[&text])].concat()),
+        ("a skippable frame first", true, [&skipped[..], &zstd(&[&text])].concat()),
+        ("one between", true, [&zstd(&[front])[..], &skipped, &zstd(&[back])].concat()),
+        ("a window of 128 MiB", true, wrap::zstd(&text, &["--long=27"])),
+        ("noise behind it", true, [zstd(&[&text]), Random::new(4).bytes(300)].concat()),
+        ("no check value", true, wrap::zstd(&text, &["--no-check"])),
+        ("a wrong one", false, damaged),
+        ("a byte more", false, zstd(&[&text, b"x"])),
+        ("the second a byte more", false, [zstd(&[front]), zstd(&[back, b"x"])].concat()),
+        ("a byte less", false, zstd(&[text.split_last().unwrap().1])),
+        ("noise behind half of it", false, [zstd(&[front]), Random::new(4).bytes(300)].concat()),
+        ("a cut check value", false, cut_by_two(&zstd(&[&text]))),
+        ("cut data", false, cut_by_two(&wrap::zstd(&text, &["--no-check"]))),
+    ];
+    let deflate_units = [
+        ("one stream", true, deflate(&[&text])),
+        ("blocks without anything first", true, [&empty_block[..], &deflate(&[&text])].concat()),
+        ("a byte more", true, deflate(&[&text, b"x"])),
+        ("a byte less", false, deflate(&[text.split_last().unwrap().1])),
+    ];
+    let court = Judge::new();
+    let units = zstd_units.map(|unit| (Compression::Zstd, unit)).into_iter();
+    for (compression, (name, is_sound, unit)) in units.chain(deflate_units.map(|unit| (Compression::Deflate, unit))) {
+        match court.judge("qcow2", &with_unit(compression, &unit)).unwrap() {
+            Verdict::Carried { .. } => assert!(is_sound, "{compression:?}, {name}"),
+            Verdict::Refused { code } => {
+                assert!(!is_sound && code == "qcow2-packed-data", "{compression:?}, {name}: {code}");
+                assert!(!court.qemu_takes_it("qcow2", 30), "{compression:?}, {name}: qemu-img carries it");
+            }
+        }
+    }
+}
+
+const CLUSTER: usize = 64 << 10;
+const SECTOR: usize = 512;
+/// Without a name.
+const GZIP_HEADER: usize = 10;
+
+/// An image of one cluster, packed as `unit`, whose entry names the sectors that this takes.
+fn with_unit(compression: Compression, unit: &[u8]) -> Vec<u8> {
+    const SECTORS_AT: u32 = 54;
+    let mut image = Qcow2 { compression, ..Qcow2::new(CLUSTER as u64) };
+    image.clusters.insert(0, Cluster::Packed(vec![1; CLUSTER]));
+    let built = image.build();
+    let at = built.clusters[&0];
+    let sectors = unit.len().div_ceil(SECTOR) as u64;
+    let mut bytes = built.image;
+    bytes.resize(usize::try_from(at).unwrap(), 0);
+    bytes.extend_from_slice(unit);
+    bytes.resize(bytes.len().next_multiple_of(SECTOR), 0xff);
+    poke(&mut bytes, entry(built.l2[&0], 0), PACKED | (sectors - 1) << SECTORS_AT | at);
+    bytes
+}
+
+/// `frame` without its last two bytes, behind a skippable frame that has it end with a sector.
+fn cut_by_two(frame: &[u8]) -> Vec<u8> {
+    const HEAD: usize = 8;
+    let left = &frame[..frame.len() - 2];
+    let filler = (left.len() + HEAD).next_multiple_of(SECTOR) - left.len() - HEAD;
+    let head = [0x184d_2a50_u32.to_le_bytes(), u32::try_from(filler).unwrap().to_le_bytes()].concat();
+    [&head[..], &vec![0; filler], left].concat()
 }

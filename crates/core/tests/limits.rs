@@ -135,10 +135,11 @@ fn mapping_tables_may_take_as_much_memory_as_is_allowed() {
     ] {
         let scratch = Scratch::new();
         let image = scratch.write("image", &image);
-        // A file lets extents pass before it loads the next table, so it may need less.
         let of_pipe = least(&image, from_pipe, &TABLE, &disk);
         let of_file = least(&image, from_file, &TABLE, &disk);
-        assert!(of_file <= of_pipe && of_pipe < 16 * KIB, "{name}: {of_file} of a file, {of_pipe} of a pipe");
+        assert!(of_file.max(of_pipe) < 16 * KIB, "{name}: {of_file} of a file, {of_pipe} of a pipe");
+        // A file lets extents pass before it loads the next table, so it may need less. A stream is read from a pipe without most of them.
+        assert!(of_file <= of_pipe || name == "stream", "{name}: {of_file} of a file, {of_pipe} of a pipe");
     }
 }
 

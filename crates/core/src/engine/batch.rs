@@ -23,6 +23,9 @@ const UNPACKED: u64 = 4 << 20;
 /// Pieces in a batch, so that a batch of tiny pieces ends too.
 const PIECES: usize = 4096;
 
+/// A buffer of more than that has held units of 512 KiB and more.
+pub(super) const LARGE: usize = 1 << 20;
+
 /// How far apart packed units may lie that are read together.
 const GAP: u64 = 4096;
 
@@ -69,6 +72,12 @@ impl Batch {
     /// How many stored bytes it has.
     pub(super) fn len(&self) -> usize {
         self.filled.saturating_add(self.shared)
+    }
+
+    /// How much memory it takes: its buffer may have held a large unit before.
+    pub(super) fn memory(&self) -> usize {
+        let buffer = if self.bytes.capacity() > LARGE { self.bytes.capacity() } else { self.filled };
+        buffer.saturating_add(self.shared)
     }
 
     /// How many stored bytes there is room for before the batch is full.

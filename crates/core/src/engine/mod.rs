@@ -31,7 +31,7 @@ const STEP: u64 = 64 << 20;
 
 /// Stored bytes in all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
-const UNDER_WAY: usize = 6 << 20;
+const UNDER_WAY: usize = 5 << 20;
 
 /// Bytes of the buffers that wait for some: all that can have been under way, and the one that the reader fills. What is given back to the allocator
 /// it may keep, each thread's part of it by itself.
@@ -113,6 +113,8 @@ struct Shared {
     less: Condvar,
     /// Buffers to be used again.
     spare: Mutex<Vec<Aligned>>,
+    /// Those that units are unpacked into: as many as workers were at that at one time.
+    rooms: Mutex<Vec<Aligned>>,
 }
 
 /// Batches, and the stored bytes in them.
@@ -142,10 +144,16 @@ impl Shared {
     }
 
     /// Counts a batch with so many stored bytes, once there is room for them.
+    /// A buffer counts for all of its memory.
     fn begin(&self, bytes: usize) {
-        let mut pending = self.wait_while(|pending| pending.bytes.saturating_add(bytes) > UNDER_WAY);
+        let mut pending = self.wait_for_room(bytes);
         pending.batches = pending.batches.saturating_add(1);
         pending.bytes = pending.bytes.saturating_add(bytes);
+    }
+
+    /// Waits until so many bytes more may be under way.
+    fn wait_for_room(&self, bytes: usize) -> MutexGuard<'_, Pending> {
+        self.wait_while(|pending| pending.bytes.saturating_add(bytes) > UNDER_WAY)
     }
 
     /// One of them is done with.
@@ -171,8 +179,11 @@ impl Shared {
         pending
     }
 
+    /// The largest that is there, so that no other one has to grow.
     fn buffer(&self) -> Aligned {
-        lock(&self.spare).pop().unwrap_or_default()
+        let mut spare = lock(&self.spare);
+        let largest = (0..spare.len()).max_by_key(|&place| spare.get(place).map_or(0, Aligned::capacity));
+        largest.map(|place| spare.swap_remove(place)).unwrap_or_default()
     }
 
     fn give_back(&self, buffer: Aligned) {

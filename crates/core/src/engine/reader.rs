@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 
-use super::batch::{Batch, LENT, Piece, What};
+use super::batch::{Batch, LARGE, LENT, Piece, What};
 use super::{Job, STEP, Shared};
 use crate::error::{Error, Result};
 use crate::extent::{Body, Codec, Extent};
@@ -266,6 +266,7 @@ impl<'a> Reader<'a> {
         let least = if codec.is_exact() { u64::from(len) } else { 1 };
         let format = self.format;
         let early = |got| Err(ends_early(format, "packed data", at, u64::from(len), got));
+        self.make_room(len as usize);
         let stored = match source.lend(at..at.saturating_add(len.into())) {
             Some((file, file_at)) => {
                 let there = source.len().map_or(u64::MAX, |end| end.saturating_sub(at));
@@ -281,6 +282,17 @@ impl<'a> Reader<'a> {
         }
         self.add(Piece { start: extent.start, len: extent.len, what: What::Packed { codec, at }, stored });
         Ok(())
+    }
+
+    /// Makes room for a unit that is stored in `len` bytes. A large one counts from here on, and gets the largest buffer that there is.
+    fn make_room(&mut self, len: usize) {
+        if len <= LARGE {
+            return;
+        }
+        self.hand_over();
+        drop(self.shared.wait_for_room(len));
+        self.shared.give_back(take(&mut self.batch).into_buffer());
+        self.batch = Batch::new(self.shared.buffer());
     }
 
     /// Reads up to `len` bytes into the batch, fewer only at the end of the image.
@@ -299,8 +311,9 @@ impl<'a> Reader<'a> {
         if self.batch.is_empty() {
             return;
         }
+        self.shared.begin(self.batch.memory());
+        // What room was waited for was given back by then.
         let next = Batch::new(self.shared.buffer());
-        self.shared.begin(self.batch.len());
         let send = self.send.get_or_insert_with(self.start);
         if send.send(std::mem::replace(&mut self.batch, next)).is_err() {
             // Every worker has panicked, which the end of their scope will say, or none could be started.

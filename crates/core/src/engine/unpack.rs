@@ -2,12 +2,9 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::Decompressor;
-use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::{DCtx, find_frame_compressed_size, get_error_name};
 
 use crate::extent::Codec;
-
-/// A cluster's zstd window is never larger than the cluster, and RFC 8878 asks decoders for 8 MiB; a larger one is an attack.
-const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// Decoder state, kept between units.
 pub(super) struct Unpacker {
@@ -16,7 +13,7 @@ pub(super) struct Unpacker {
     whole: Decompressor,
     deflate: Decompress,
     zlib: Decompress,
-    zstd: Option<Decoder<'static>>,
+    zstd: Option<DCtx<'static>>,
 }
 
 impl Unpacker {
@@ -46,31 +43,21 @@ impl Unpacker {
                     (_, false) => Err(format!("more than {} bytes come out, or the end is missing", out.len())),
                 }
             }
-            Codec::Zstd => self.unzstd(stored, out).map_err(|error| error.to_string()),
+            Codec::Zstd => self.unzstd(stored, out).map_err(|code| get_error_name(code).to_owned()),
         }
     }
 
-    fn unzstd(&mut self, stored: &[u8], out: &mut [u8]) -> std::io::Result<usize> {
-        let decoder = match &mut self.zstd {
-            Some(decoder) => {
-                decoder.reinit()?;
-                decoder
-            }
-            empty => {
-                let mut decoder = Decoder::new()?;
-                decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-                empty.insert(decoder)
-            }
-        };
-        let mut input = InBuffer::around(stored);
-        let mut output = OutBuffer::around(out);
-        loop {
-            let before = (input.pos(), output.pos());
-            decoder.run(&mut input, &mut output)?;
-            if output.pos() == output.capacity() || (input.pos(), output.pos()) == before {
-                return Ok(output.pos());
-            }
+    /// Unpacks frame by frame until `out` is full. As with QEMU, none may be longer than that, and each is read to its check value. The window
+    /// of a frame is `out`, whatever its head asks for.
+    fn unzstd(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, usize> {
+        let decoder = self.zstd.get_or_insert_with(DCtx::create);
+        let (mut rest, mut got) = (stored, 0_usize);
+        while got < out.len() && !rest.is_empty() {
+            let (frame, behind) = rest.split_at(find_frame_compressed_size(rest)?.min(rest.len()));
+            got = got.saturating_add(decoder.decompress(out.get_mut(got..).unwrap_or_default(), frame)?);
+            rest = behind;
         }
+        Ok(got)
     }
 }
 
@@ -133,17 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_a_window_of_8_mib_at_most() {
-        let outcome = |log| {
+    fn a_zstd_frame_may_have_any_window_and_no_more_bytes_than_the_unit() {
+        let frame = |data: &[u8]| {
             let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
-            encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(log)).unwrap();
+            encoder.set_parameter(zstd::stream::raw::CParameter::WindowLog(27)).unwrap();
             encoder.include_contentsize(false).unwrap();
-            encoder.write_all(&[7; 4096]).unwrap();
-            let mut out = vec![0; 4096];
-            Unpacker::new().unpack(Codec::Zstd, &encoder.finish().unwrap(), &mut out)
+            encoder.write_all(data).unwrap();
+            encoder.finish().unwrap()
         };
-        assert_eq!(outcome(ZSTD_WINDOW_LOG), Ok(4096));
-        assert_eq!(outcome(ZSTD_WINDOW_LOG + 1).unwrap_err(), "Frame requires too much memory for decoding");
+        let mut out = [0; 4096];
+        assert_eq!(Unpacker::new().unpack(Codec::Zstd, &frame(&[7; 4096]), &mut out), Ok(4096));
+        assert_eq!(out, [7; 4096]);
+        let error = Unpacker::new().unpack(Codec::Zstd, &frame(&[7; 4097]), &mut out).unwrap_err();
+        assert_eq!(error, "Destination buffer is too small");
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::source::file::read_lent;
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 1 << 20;
 
+/// What all workers may gather if they are more than two; each of them gets a fair part.
+const GATHER_ALL: usize = 2 << 20;
+
 /// Unpacks, and writes what is not zero.
 pub(super) struct Worker<'a> {
     job: &'a Job<'a>,
@@ -27,6 +30,8 @@ pub(super) struct Worker<'a> {
     format: &'static str,
     /// Where packed units are clipped.
     virtual_size: u64,
+    /// Unpacked bytes from which on they are written.
+    gather: usize,
     unpacker: Unpacker,
     /// Bytes of a lent file.
     relayed: Aligned,
@@ -35,19 +40,22 @@ pub(super) struct Worker<'a> {
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, virtual_size: Option<u64>) -> Self {
         let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
-        Self { job, shared, format, virtual_size, unpacker: Unpacker::new(), relayed: Aligned::default() }
+        let gather = GATHER.min(GATHER_ALL / job.workers.max(1));
+        Self { job, shared, format, virtual_size, gather, unpacker: Unpacker::new(), relayed: Aligned::default() }
     }
 
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
     pub(super) fn run(mut self, receive: &Mutex<Receiver<Batch>>) {
-        let mut gathered = Gathered::default();
         while let Ok(mut batch) = { lock(receive).recv() } {
-            let _done = Done { shared: self.shared, bytes: batch.len() };
+            let _done = Done { shared: self.shared, bytes: batch.memory() };
+            let room = lock(&self.shared.rooms).pop();
+            let mut gathered = Gathered { bytes: room.unwrap_or_default(), ..Gathered::default() };
             if !self.shared.failed()
                 && let Err(error) = self.deliver(&mut batch, &mut gathered)
             {
                 self.shared.fail(error);
             }
+            lock(&self.shared.rooms).push(gathered.bytes);
             self.shared.give_back(batch.into_buffer());
         }
     }
@@ -89,7 +97,7 @@ impl<'a> Worker<'a> {
 
     /// Unpacks one unit behind what has been gathered, if it follows it on the disk.
     fn unpack(&mut self, piece: &Piece, codec: Codec, at: u64, stored: &[u8], gathered: &mut Gathered) -> Result<()> {
-        if gathered.end() != piece.start || gathered.len >= GATHER {
+        if gathered.end() != piece.start || gathered.len >= self.gather {
             self.flush(gathered)?;
             gathered.start = piece.start;
         }

@@ -61,6 +61,8 @@ pub(crate) struct Walk {
     limit: u64,
     /// Memory that the format itself takes of the limit.
     held: u64,
+    /// Memory that one table may take with all that it names.
+    table_room: u64,
     /// Tables not loaded yet, the next one last.
     tables: Vec<Table>,
     /// Headers, root tables and all tables, in ascending order, not overlapping.
@@ -77,9 +79,8 @@ pub(crate) struct Walk {
     /// Stored bytes named up to now, and the furthest of them.
     named: u64,
     furthest: u64,
-    /// Where the table lies that is being loaded, and how many runs waited before it.
+    /// Where the table lies that is being loaded.
     loading: u64,
-    waiting: usize,
     sides: Sides,
     settled: bool,
 }
@@ -94,6 +95,7 @@ impl Walk {
             order: Order::Source,
             limit: how.limits.table,
             held: 0,
+            table_room: 0,
             tables: Vec::new(),
             metadata: Vec::new(),
             runs: BinaryHeap::new(),
@@ -104,7 +106,6 @@ impl Walk {
             named: 0,
             furthest: 0,
             loading: 0,
-            waiting: 0,
             sides: Sides::default(),
             settled: false,
         }
@@ -118,6 +119,11 @@ impl Walk {
     /// Counts `bytes` that the format keeps besides as memory for tables.
     pub(crate) fn hold(&mut self, bytes: u64) {
         self.held = bytes;
+    }
+
+    /// Says that no table names more than so many extents.
+    pub(crate) fn table_names(&mut self, extents: u64) {
+        self.table_room = extents.saturating_mul(size_of::<Run>() as u64);
     }
 
     /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the
@@ -145,7 +151,7 @@ impl Walk {
         self.forbid_metadata(at, len)?;
         self.forbid_both_sides(at, len)?;
         self.push(at, start, len, PLAIN);
-        self.bound_table()
+        self.check_memory(0)
     }
 
     /// Maps one unit of `len` bytes at `start` of the disk to at most `stored` packed bytes at `at` of the image.
@@ -155,7 +161,7 @@ impl Walk {
         self.forbid_metadata(at, 1)?;
         self.forbid_both_sides(at, 1)?;
         self.push(at, start, len, stored);
-        self.bound_table()
+        self.check_memory(0)
     }
 
     /// Says that `len` bytes at `start` of the disk are zero.
@@ -174,9 +180,10 @@ impl Walk {
         self.keep_tail(source)?;
         while self.table_is_next(source)? {
             let Some(table) = self.tables.pop() else { break };
-            (self.loading, self.waiting) = (table.at, self.runs.len());
+            self.loading = table.at;
             load(self, source, table)?;
             self.close();
+            self.check_memory(0)?;
             let found = self.sides.close();
             self.mapped_once(found)?;
         }
@@ -195,17 +202,6 @@ impl Walk {
             self.keep_shared(&extent, source)?;
         }
         Ok(next)
-    }
-
-    /// One table alone must not take more memory than all may.
-    fn bound_table(&self) -> Result<()> {
-        let runs = self.runs.len().saturating_sub(self.waiting).saturating_mul(size_of::<Run>());
-        let wanted = self.held.saturating_add(runs as u64);
-        if wanted > self.limit {
-            let what = "bytes of memory for one mapping table of the image";
-            return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
-        }
-        Ok(())
     }
 
     /// A small image can name its bytes for a disk of terabytes, one cluster or all of them again and again. Nobody but an
@@ -262,22 +258,24 @@ impl Walk {
         if run.key < key_of(self.order, table) {
             return Ok(false);
         }
-        match self.check_memory(self.tables.len(), self.metadata.len()) {
-            // A seekable source can be read in any order: let extents pass first.
-            Err(_) if source.seekable() => Ok(false),
-            charged => charged.map(|()| true),
-        }
+        // A seekable source can be read in any order: where there may not be room for all that the table names, let extents pass first.
+        Ok(!source.seekable() || self.check_memory(self.table_room).is_ok())
     }
 
     /// Holds `tables` tables that are about to be planned against the limit, with what waits already.
     pub(crate) fn charge(&self, tables: usize) -> Result<()> {
-        self.check_memory(tables, tables)
+        self.check_memory(tables.saturating_mul(size_of::<Table>().saturating_add(size_of::<Span>())) as u64)
     }
 
-    fn check_memory(&self, tables: usize, spans: usize) -> Result<()> {
-        let kept = [(tables, size_of::<Table>()), (spans, size_of::<Span>()), (self.runs.len(), size_of::<Run>())];
-        let add = |sum: u64, (count, each): (usize, usize)| sum.saturating_add(count.saturating_mul(each) as u64);
-        let wanted = kept.into_iter().fold(self.held, add);
+    /// Holds what is kept, and `more` bytes, against the limit.
+    fn check_memory(&self, more: u64) -> Result<()> {
+        let kept = [
+            self.tables.len().saturating_mul(size_of::<Table>()),
+            self.metadata.len().saturating_mul(size_of::<Span>()),
+            self.runs.len().saturating_mul(size_of::<Run>()),
+        ];
+        let wanted =
+            kept.into_iter().fold(self.held.saturating_add(more), |sum, bytes| sum.saturating_add(bytes as u64));
         if wanted > self.limit {
             let what = "bytes of memory for the image's mapping tables";
             return Err(Error::Limit { what, wanted, limit: self.limit, option: "--limit-table" });
@@ -433,6 +431,7 @@ mod tests {
         let how = Opening { limits: &limits, stated: false };
         let mut walk = Walk::new("test", Codec::Deflate, 2 * MIB - 5, &how);
         walk.along(order);
+        walk.table_names(2);
         walk.plan(vec![Table { at: 200 << 10, start: MIB }, Table { at: 100 << 10, start: 0 }], 4096, &[(0, 4096)])?;
         let mut source = Nothing { seekable, settled: false };
         let mut extents = Vec::new();
@@ -473,8 +472,8 @@ mod tests {
 
     #[test]
     fn over_the_limit_a_stream_is_refused_and_a_file_lets_extents_pass_first() {
-        // Two tables and their metadata fit; a waiting run as well does not.
-        let limit = (2 * size_of::<Table>() + 3 * size_of::<Span>()) as u64;
+        // One table is loaded and one waits; the runs of both together have no room.
+        let limit = (size_of::<Table>() + 3 * size_of::<Span>() + 2 * size_of::<Run>()) as u64;
         assert_eq!(walked(Order::Source, limit, false).unwrap_err().code(), "limit-table");
         let mut in_passing = walked(Order::Source, limit, true).unwrap();
         let mut planned = walked(Order::Source, MIB, true).unwrap();

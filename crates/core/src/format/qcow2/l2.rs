@@ -12,8 +12,10 @@ const COMPRESSED: u64 = 1 << 62;
 const READS_AS_ZERO: u64 = 1;
 const SECTOR: u64 = 512;
 const SUBCLUSTERS: u64 = 32;
+/// Bytes of a table that are read at once.
+const PIECE: u64 = 64 << 10;
 
-/// Reads L2 tables; keeps what of the header that needs, and the buffer.
+/// Reads L2 tables; keeps what of the header that needs, and a buffer for a piece of one.
 pub(super) struct L2 {
     version: u32,
     cluster_bits: u32,
@@ -21,7 +23,7 @@ pub(super) struct L2 {
     extended: bool,
     entry_bits: u32,
     virtual_size: u64,
-    table: Vec<u8>,
+    piece: Vec<u8>,
 }
 
 /// What an L2 entry says of its cluster.
@@ -68,19 +70,35 @@ impl L2 {
             extended: header.extended_l2,
             entry_bits: header.entry_bits(),
             virtual_size: header.virtual_size,
-            table: Vec::new(),
+            piece: vec![0; usize::try_from(header.cluster_size().min(PIECE)).unwrap_or_default()],
         }
+    }
+
+    /// How many extents a table names at most.
+    pub(super) fn names(&self) -> u64 {
+        let each = if self.extended { SUBCLUSTERS } else { 1 };
+        (self.cluster >> self.entry_bits).saturating_mul(each)
     }
 
     /// Reads `table` and names all that it maps.
     pub(super) fn load(&mut self, walk: &mut Walk, source: &mut dyn Source, table: Table) -> Result<()> {
-        let mut bytes = std::mem::take(&mut self.table);
-        bytes.resize(usize::try_from(self.cluster).unwrap_or_default(), 0);
-        look_exact(source, &mut bytes, table.at, FORMAT, "an L2 table")?;
-        let entry_size = 1 << self.entry_bits;
-        let mut rest = bytes.as_slice();
-        let mut start = table.start;
+        let mut bytes = std::mem::take(&mut self.piece);
         let mut plain = Plain::default();
+        let mut start = table.start;
+        for offset in (0..self.cluster).step_by(bytes.len()) {
+            let at = table.at.saturating_add(offset);
+            look_exact(source, &mut bytes, at, FORMAT, "an L2 table")?;
+            start = self.name(walk, &bytes, at, start, &mut plain)?;
+        }
+        self.piece = bytes;
+        plain.name(walk)
+    }
+
+    /// Names what the piece of a table maps that lies at `piece_at` and maps the disk from `start` on. What may go on behind it is left in
+    /// `plain`. Returns where the next piece goes on.
+    fn name(&self, walk: &mut Walk, piece: &[u8], piece_at: u64, mut start: u64, plain: &mut Plain) -> Result<u64> {
+        let entry_size = 1 << self.entry_bits;
+        let mut rest = piece;
         while let left @ 1.. = self.virtual_size.saturating_sub(start)
             && let Some((entry, behind)) = rest.split_at_checked(entry_size)
         {
@@ -94,11 +112,11 @@ impl L2 {
                 rest = rest.get(empty << self.entry_bits..).unwrap_or_default();
                 continue;
             }
-            let entry_at = table.at.saturating_add(bytes.len().saturating_sub(rest.len()) as u64);
+            let entry_at = piece_at.saturating_add(piece.len().saturating_sub(rest.len()) as u64);
             let len = self.cluster.min(left);
             match self.cluster_of(standard, bitmap, entry_at)? {
                 Cluster::Data { at } if plain.is_followed_by(at, start) => plain.len = plain.len.saturating_add(len),
-                Cluster::Data { at } => std::mem::replace(&mut plain, Plain { at, start, len }).name(walk)?,
+                Cluster::Data { at } => std::mem::replace(plain, Plain { at, start, len }).name(walk)?,
                 Cluster::Zero => walk.zero(start, len),
                 Cluster::Packed { at, len } => walk.packed(at, start, self.cluster, len)?,
                 Cluster::Split { at, allocated } => self.name_subclusters(walk, at, start, allocated)?,
@@ -106,9 +124,7 @@ impl L2 {
             start = start.saturating_add(self.cluster);
             rest = behind;
         }
-        plain.name(walk)?;
-        self.table = bytes;
-        Ok(())
+        Ok(start)
     }
 
     fn name_subclusters(&self, walk: &mut Walk, at: u64, start: u64, allocated: u32) -> Result<()> {

@@ -27,8 +27,9 @@ fn probe(head: &[u8]) -> bool {
 
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let (header, info) = Header::read(source)?;
-    let walk = Walk::new(FORMAT, header.codec, header.virtual_size, how);
-    Ok(Box::new(Qcow2 { info, walk, l2: L2::new(&header), header }))
+    let (mut walk, l2) = (Walk::new(FORMAT, header.codec, header.virtual_size, how), L2::new(&header));
+    walk.table_names(l2.names());
+    Ok(Box::new(Qcow2 { info, walk, l2, header }))
 }
 
 struct Qcow2 {

@@ -33,14 +33,9 @@ struct Stored {
 impl Tables {
     /// The tables that the grain directory at `directory` names. Nothing is read yet.
     pub(super) fn new(header: &Header, directory: u64, virtual_size: u64, how: &Opening) -> Self {
-        Self {
-            header: header.clone(),
-            directory,
-            walk: Walk::new(FORMAT, Codec::Zlib, virtual_size, how),
-            end: 0,
-            stored: Stored::default(),
-            buffer: Vec::new(),
-        }
+        let mut walk = Walk::new(FORMAT, Codec::Zlib, virtual_size, how);
+        walk.table_names(header.table_len() / ENTRY);
+        Self { header: header.clone(), directory, walk, end: 0, stored: Stored::default(), buffer: Vec::new() }
     }
 
     /// Reads the grain directory. Needed once, before [`next`](Self::next). Returns where the first of it and the tables begins,
