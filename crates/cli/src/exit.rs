@@ -103,9 +103,11 @@ pub fn of_parsing(mut refusal: clap::Error) -> ExitCode {
     hide_urls(&mut refusal);
     match refusal.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let _ = refusal.print();
-            let _ = io::stdout().flush();
-            ExitCode::from(if refusal.use_stderr() { 2 } else { 0 })
+            if refusal.use_stderr() {
+                let _ = refusal.print();
+                return ExitCode::from(2);
+            }
+            of(output::written(refusal.print().and_then(|()| io::stdout().flush())), false)
         }
         _ => {
             let json = std::env::args_os().any(|arg| arg == "--json");

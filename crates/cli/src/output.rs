@@ -9,7 +9,12 @@ use crate::exit::Failure;
 /// Writes a result. Somebody who stopped listening, as `head` does, has what they wanted.
 pub fn result(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()))
+}
+
+/// What came of writing a result.
+pub fn written(outcome: io::Result<()>) -> Result<(), Failure> {
+    match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::Unexpected(format!("writing to stdout: {error}")))
         }

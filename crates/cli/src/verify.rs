@@ -18,6 +18,8 @@ pub fn run(args: VerifyArgs) -> Result<(), Failure> {
     let text = if args.store.json {
         let images: Vec<_> = verdicts.iter().map(object).collect();
         json::text(&json!({ "store": args.store.store.to_string(), "images": images }))
+    } else if verdicts.is_empty() {
+        "no images".to_owned()
     } else {
         verdicts.iter().map(lines).collect::<Vec<_>>().join("\n")
     };

@@ -190,7 +190,9 @@ fn a_reader_that_has_enough_is_no_error() {
 
 #[test]
 fn a_result_that_cannot_be_written_is_an_error() {
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = diskferry(["completions", "bash"]).stdout(Stdio::from(full)).output().unwrap();
-    assert_fails(&output, 1);
+    for args in [&["completions", "bash"][..], &["--help"], &["convert", "--help"], &["--version"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = diskferry([]).args(args).stdout(Stdio::from(full)).output().unwrap();
+        assert_fails(&output, 1);
+    }
 }

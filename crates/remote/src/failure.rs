@@ -75,6 +75,14 @@ impl Failure {
         Self::later(Error::source("unreachable", format!("{host} has not answered as HTTP has it: {cause}")))
     }
 
+    /// Says where redirects have led to, since nobody has named that.
+    pub(crate) fn of_redirect(mut self, url: &Url) -> Self {
+        if let Error::Source { what, .. } = &mut self.error {
+            what.push_str(&format!(", which is {} by redirects", Shown(url)));
+        }
+        self
+    }
+
     /// The proxy wants to know who we are, or knows and does not like it.
     pub(crate) fn proxy_refuses(proxy: &Url) -> Self {
         Self::never(login_at_proxy(Shown(proxy)))

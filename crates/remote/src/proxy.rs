@@ -100,7 +100,12 @@ fn without(list: &str) -> Vec<Without> {
     let entry = |text: &str| match Block::parse(text) {
         _ if text == "*" => Without::Everything,
         Some(block) => Without::Block(block),
-        None => Without::Domain(text.trim_start_matches("*.").trim_matches('.').to_ascii_lowercase()),
+        None => {
+            let name = text.trim_start_matches("*.").trim_matches('.');
+            // As URLs have it.
+            let host = Host::parse(name).ok().map(|host| host.to_string());
+            Without::Domain(host.unwrap_or_else(|| name.to_ascii_lowercase()))
+        }
     };
     entries.map(entry).collect()
 }
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn hosts_of_no_proxy_are_reached_directly() {
-        let list = "example.org, .internal *.lan,10.0.0.0/8,[::1],192.168.1.7";
+        let list = "example.org, .internal *.lan,10.0.0.0/8,[::1],192.168.1.7,bücher.example";
         let direct = |url: &str| of(&[("all_proxy", "p"), ("no_proxy", list)], url).is_none();
         for url in [
             "http://example.org/",
@@ -186,6 +191,8 @@ mod tests {
             "http://0xa000001/",
             "http://[::1]:8/",
             "http://192.168.1.7/",
+            "http://BÜCHER.example/",
+            "http://www.xn--bcher-kva.example/",
         ] {
             assert!(direct(url), "{url}");
         }

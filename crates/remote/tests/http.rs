@@ -255,6 +255,26 @@ fn wrong_parts_are_not_used_and_the_whole_is_asked_for() {
 }
 
 #[test]
+fn a_mirror_that_has_gone_is_left_for_another_and_named_in_an_error() {
+    let bytes = disk(LEN);
+    let (near, far) = (Server::start(), Server::start());
+    far.put("/disk", File::new(bytes.clone()).gets([Answer::right().cut(100_000, End::Reset)]));
+    far.greet([Greeting::Serve].into_iter().chain((0..20).map(|_| Greeting::End(End::Reset))));
+    near.put(
+        "/a",
+        File::new([]).gets([Answer::redirect(302, &far.url("/disk")), Answer::redirect(302, &near.url("/disk"))]),
+    );
+    near.put("/disk", File::new(bytes.clone()));
+    assert!(raw().fetch(&near.url("/a")).unwrap() == bytes);
+    assert_eq!(near.requests().iter().map(|request| request.path.as_str()).collect::<Vec<_>>(), ["/a", "/a", "/disk"]);
+
+    near.put("/b", File::new([]).gets_then([], Answer::redirect(302, &near.url("/nothing?token=hunter2"))));
+    let error = raw().fetch(&near.url("/b")).unwrap_err();
+    let said = format!(", which is {} by redirects", near.url("/nothing"));
+    assert!(error.code() == "source-not-found" && error.to_string().ends_with(&said), "{error}");
+}
+
+#[test]
 fn mislabelled_part_is_found_by_the_checksum_only() {
     let (_server, url) = serve(file([right().cut(100_000, End::Close), right().ranges(Ranges::Mislabelled(100))]));
     let options = Options { checksums: vec![sha256(&disk(LEN))], ..Options::default() };

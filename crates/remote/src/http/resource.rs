@@ -67,9 +67,11 @@ impl Resource {
     pub(super) async fn again(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
         let answer = match &self.found_at {
             None => self.request(&self.url, range).await,
-            // What it led to may have been good for a while only.
+            // What it led to may have been good for a while only, or be gone where another one would answer.
             Some(found) => match self.request(found, range.clone()).await {
-                Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await,
+                Err(failure) if failure.again == Again::Never || is_unreachable(&failure) => {
+                    self.request(&self.url, range).await
+                }
                 answer => answer,
             },
         }?;
@@ -122,7 +124,11 @@ impl Resource {
         }
         let response = timeout(self.patience.stall, self.client.send(Method::GET, &self.url, url, headers));
         let response = response.await.map_err(|_| self.stalled())??;
-        Answer::of(response, range.map(|range| range.start))
+        let led_to = Some(response.url().clone()).filter(|led_to| *led_to != self.url);
+        Answer::of(response, range.map(|range| range.start)).map_err(|failure| match led_to {
+            Some(url) => failure.of_redirect(&url),
+            None => failure,
+        })
     }
 
     /// The next bytes of an answer; `None` at its end, which for a part is the one that it has announced.
@@ -167,6 +173,10 @@ impl Resource {
 /// The image is not what it was: the beginning of one and the end of another make none.
 pub(super) fn changed(what: &str) -> Failure {
     Failure { error: Error::source("changed", what).for_now(), again: Again::Never }
+}
+
+fn is_unreachable(failure: &Failure) -> bool {
+    matches!(failure.error, Error::Source { code: "unreachable", .. })
 }
 
 /// Whether a request for all of the image may be answered better.

@@ -129,6 +129,6 @@ pub fn refusal(refusal: &Refusal, ended: Option<&Outcome>, place: &Place) -> Res
 }
 
 /// The upload was begun anew while it was sent.
-pub fn begun_anew() -> Response<Body> {
-    error(StatusCode::CONFLICT, BEGUN_ANEW, "somebody has begun to send an image anew")
+pub fn begun_anew(place: &Place) -> Response<Body> {
+    named(error(StatusCode::CONFLICT, BEGUN_ANEW, "somebody has begun to send an image anew"), place)
 }

@@ -248,7 +248,7 @@ impl Door {
                 }
                 answer
             }
-            None => answer::begun_anew(),
+            None => answer::begun_anew(&self.intake.place()),
         }
     }
 
