@@ -326,6 +326,9 @@ mod tests {
             got += spool.read(&mut read[got..], got as u64).unwrap();
         }
         assert!(read == first);
+        for at in (1 << 30..at).step_by(1 << 12) {
+            assert!(read_all(&spool, at, scattered.len()) == scattered, "{at}");
+        }
     }
 
     #[test]

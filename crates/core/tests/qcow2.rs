@@ -300,6 +300,23 @@ fn each_bent_table_entry_gives_its_error() {
 }
 
 #[test]
+fn a_table_that_is_read_in_pieces_is_known_by_its_bytes_and_may_not_be_cut() {
+    const CLUSTER: u64 = 2 << 20;
+    const ENTRY: u64 = 200_000;
+    let mut writer = Qcow2::new(CLUSTER / 8 * CLUSTER);
+    writer.cluster_bits = 21;
+    writer.clusters.insert(ENTRY, Cluster::Plain(vec![1; 512]));
+    let mut built = writer.build();
+    let l2 = built.l2[&0];
+    let cut = &built.image[..usize::try_from(l2 + CLUSTER * 3 / 4).unwrap()];
+    assert_eq!(refusal(cut, &Options::default()).code(), "qcow2-ends-early");
+    poke(&mut built.image, field::entry(l2, ENTRY), 0x1_0200);
+    let error = refusal(&built.image, &Options::default());
+    assert_eq!(error.code(), "qcow2-cluster-unaligned");
+    assert!(error.to_string().ends_with(&format!("(at byte {})", l2 + 8 * ENTRY)), "{error}");
+}
+
+#[test]
 fn what_versions_and_clusters_rule_out_gives_its_error() {
     let refused = |writer: Qcow2, bend: &dyn Fn(&mut Built)| {
         let mut built = writer.fill(1).build();

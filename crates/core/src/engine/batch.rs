@@ -1,6 +1,7 @@
 //! What the reader hands to a worker at once.
 
 use std::fs::File;
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ const UNPACKED: u64 = 4 << 20;
 /// Pieces in a batch, so that a batch of tiny pieces ends too.
 const PIECES: usize = 4096;
 
-/// A buffer of more than that has held units of 512 KiB and more.
+/// Stored bytes of a unit that are more than usual.
 pub(super) const LARGE: usize = 1 << 20;
 
 /// How far apart packed units may lie that are read together.
@@ -37,8 +38,9 @@ pub(super) struct Batch {
     filled: usize,
     /// Which of them are still to be read, by the worker.
     lent: Vec<Lent>,
-    /// How many stored bytes are shared with the source.
+    /// How many stored bytes are shared with the source, and what it cannot use again for that.
     shared: usize,
+    pinned: usize,
     pub(super) pieces: Vec<Piece>,
     unpacked: u64,
 }
@@ -74,10 +76,14 @@ impl Batch {
         self.filled.saturating_add(self.shared)
     }
 
-    /// How much memory it takes: its buffer may have held a large unit before.
+    /// How much memory it takes. Its buffer may have held more before, and is yet to grow where bytes are lent.
     pub(super) fn memory(&self) -> usize {
-        let buffer = if self.bytes.capacity() > LARGE { self.bytes.capacity() } else { self.filled };
-        buffer.saturating_add(self.shared)
+        self.bytes.len().max(self.filled).saturating_add(self.pinned)
+    }
+
+    /// The buffer of one that stores nothing itself.
+    pub(super) fn unused_buffer(&mut self) -> Option<Aligned> {
+        (self.filled == 0).then(|| take(&mut self.bytes))
     }
 
     /// How many stored bytes there is room for before the batch is full.
@@ -163,8 +169,11 @@ impl Batch {
             (_, What::Zero) => self.pieces.push(piece),
             _ => {
                 self.unpacked = self.unpacked.saturating_add(piece.len);
-                if let What::Shared { .. } = piece.what {
+                if let What::Shared { bytes } = &piece.what {
                     self.shared = self.shared.saturating_add(piece.stored.len());
+                    if !self.pieces.last().is_some_and(|last| last.shares(bytes)) {
+                        self.pinned = self.pinned.saturating_add(bytes.len());
+                    }
                 }
                 self.pieces.push(piece);
             }
@@ -178,6 +187,12 @@ pub(super) struct Piece {
     pub(super) len: u64,
     pub(super) what: What,
     pub(super) stored: Range<usize>,
+}
+
+impl Piece {
+    fn shares(&self, other: &Arc<Aligned>) -> bool {
+        matches!(&self.what, What::Shared { bytes } if Arc::ptr_eq(bytes, other))
+    }
 }
 
 pub(super) enum What {
@@ -223,6 +238,25 @@ mod tests {
         for ((at, len), stored) in units.into_iter().zip(stored) {
             assert_eq!(batch.stored(&piece(stored)), &bytes[at..at + len], "{at}");
         }
+    }
+
+    #[test]
+    fn a_batch_takes_as_much_memory_as_it_has_held_is_to_hold_or_keeps_from_the_source() {
+        const LEN: usize = 64 << 10;
+        assert_eq!(Batch::default().memory(), 0);
+        assert_eq!(Batch::new(Aligned::zeroed(3 * LEN)).memory(), 3 * LEN);
+        let mut batch = Batch::new(Aligned::zeroed(LEN));
+        batch.lend(Arc::new(tempfile::tempfile().unwrap()), 512, 3 * LEN);
+        assert_eq!(batch.memory(), 3 * LEN);
+        let mut batch = Batch::new(Aligned::zeroed(LEN));
+        let chunks = [Arc::new(Aligned::zeroed(2 * LEN)), Arc::new(Aligned::zeroed(2 * LEN))];
+        for (chunk, stored) in [(0, 0..100), (0, 100..200), (1, 0..LEN)] {
+            let what = What::Shared { bytes: Arc::clone(&chunks[chunk]) };
+            batch.add(Piece { start: 0, len: 1, what, stored });
+        }
+        assert_eq!((batch.memory(), batch.len()), (5 * LEN, LEN + 200));
+        assert_eq!(batch.unused_buffer().map(|buffer| buffer.len()), Some(LEN));
+        assert_eq!(batch.memory(), 4 * LEN);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use self::batch::LARGE;
 use self::reader::Reader;
 use self::worker::Worker;
 use crate::aligned::Aligned;
@@ -29,7 +30,7 @@ use crate::source::Source;
 /// The kernel copies, and zeroes are made, in steps of this size: a slow disk takes seconds for one, and a job can be stopped between them.
 const STEP: u64 = 64 << 20;
 
-/// Stored bytes in all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
+/// Memory of all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
 const UNDER_WAY: usize = 5 << 20;
 
@@ -75,7 +76,7 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
             let receive = Arc::new(Mutex::new(receive));
             for started in 0..workers {
                 let receive = Arc::clone(&receive);
-                let worker = Worker::new(job, &shared, format, size);
+                let worker = Worker::new(job, &shared, format, size, workers);
                 if let Err(error) = thread::Builder::new().spawn_scoped(scope, move || worker.run(&receive)) {
                     // Fewer do it too.
                     if started == 0 {
@@ -117,7 +118,7 @@ struct Shared {
     rooms: Mutex<Vec<Aligned>>,
 }
 
-/// Batches, and the stored bytes in them.
+/// Batches, and the memory that they take.
 #[derive(Default)]
 struct Pending {
     batches: usize,
@@ -143,8 +144,7 @@ impl Shared {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Counts a batch with so many stored bytes, once there is room for them.
-    /// A buffer counts for all of its memory.
+    /// Counts a batch that takes so many bytes of memory, once there is room for them.
     fn begin(&self, bytes: usize) {
         let mut pending = self.wait_for_room(bytes);
         pending.batches = pending.batches.saturating_add(1);
@@ -179,11 +179,17 @@ impl Shared {
         pending
     }
 
-    /// The largest that is there, so that no other one has to grow.
-    fn buffer(&self) -> Aligned {
+    /// The smallest buffer that has held so many bytes, and of those the one that was given back last. If there is none, a large unit gets a new
+    /// one in the place of all others.
+    fn buffer(&self, len: usize) -> Aligned {
         let mut spare = lock(&self.spare);
-        let largest = (0..spare.len()).max_by_key(|&place| spare.get(place).map_or(0, Aligned::capacity));
-        largest.map(|place| spare.swap_remove(place)).unwrap_or_default()
+        let fitting = spare.iter().enumerate().rev().filter(|(_, buffer)| buffer.len() >= len);
+        match fitting.min_by_key(|(_, buffer)| buffer.len()).map(|(place, _)| place) {
+            Some(place) => return spare.remove(place),
+            None if len > LARGE => spare.clear(),
+            None => {}
+        }
+        Aligned::default()
     }
 
     fn give_back(&self, buffer: Aligned) {

@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Makes room for a unit that is stored in `len` bytes. A large one counts from here on, and gets the largest buffer that there is.
+    /// Makes room for a unit that is stored in `len` bytes. A large one counts from here on, and gets a buffer that held one before.
     fn make_room(&mut self, len: usize) {
         if len <= LARGE {
             return;
@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
         self.hand_over();
         drop(self.shared.wait_for_room(len));
         self.shared.give_back(take(&mut self.batch).into_buffer());
-        self.batch = Batch::new(self.shared.buffer());
+        self.batch = Batch::new(self.shared.buffer(len));
     }
 
     /// Reads up to `len` bytes into the batch, fewer only at the end of the image.
@@ -311,9 +311,11 @@ impl<'a> Reader<'a> {
         if self.batch.is_empty() {
             return;
         }
+        let unused = self.batch.unused_buffer();
         self.shared.begin(self.batch.memory());
         // What room was waited for was given back by then.
-        let next = Batch::new(self.shared.buffer());
+        let buffer = unused.unwrap_or_else(|| self.shared.buffer(0));
+        let next = Batch::new(buffer);
         let send = self.send.get_or_insert_with(self.start);
         if send.send(std::mem::replace(&mut self.batch, next)).is_err() {
             // Every worker has panicked, which the end of their scope will say, or none could be started.

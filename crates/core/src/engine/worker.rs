@@ -20,8 +20,9 @@ use crate::source::file::read_lent;
 /// Neighbouring packed units are gathered up to this size and written together.
 const GATHER: usize = 1 << 20;
 
-/// What all workers may gather if they are more than two; each of them gets a fair part.
+/// What all workers gather together, if they are more than two, and what each of them does at least.
 const GATHER_ALL: usize = 2 << 20;
+const GATHER_LEAST: usize = 256 << 10;
 
 /// Unpacks, and writes what is not zero.
 pub(super) struct Worker<'a> {
@@ -38,9 +39,16 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(job: &'a Job<'a>, shared: &'a Shared, format: &'static str, virtual_size: Option<u64>) -> Self {
+    /// One of so many `workers`.
+    pub(super) fn new(
+        job: &'a Job<'a>,
+        shared: &'a Shared,
+        format: &'static str,
+        virtual_size: Option<u64>,
+        workers: usize,
+    ) -> Self {
         let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
-        let gather = GATHER.min(GATHER_ALL / job.workers.max(1));
+        let gather = (GATHER_ALL / workers.max(1)).clamp(GATHER_LEAST, GATHER);
         Self { job, shared, format, virtual_size, gather, unpacker: Unpacker::new(), relayed: Aligned::default() }
     }
 
@@ -206,7 +214,7 @@ mod tests {
         let (limits, progress) = (Limits::default(), Progress::default());
         let job = Job { sink: &Discard, limits: &limits, workers: 1, progress: &progress, course: None };
         let shared = Shared::default();
-        let mut worker = Worker::new(&job, &shared, "raw", None);
+        let mut worker = Worker::new(&job, &shared, "raw", None, 1);
         let file = std::sync::Arc::new(file);
         let piece = |len| Piece { start: 0, len, what: What::Zero, stored: 0..0 };
         worker.relay(&file, 600, &piece(400)).unwrap();

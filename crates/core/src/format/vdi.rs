@@ -291,7 +291,7 @@ fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     // Nothing in a VDI is packed.
     let mut walk = Walk::new(FORMAT, Codec::Deflate, header.disk_size, how);
     walk.hold(seen.memory());
-    walk.table_names(PIECE as u64);
+    walk.expect_of_a_table(PIECE as u64);
     Ok(Box::new(Vdi { info: header.info(), map: Map { header, seen }, walk }))
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Walk {
     limit: u64,
     /// Memory that the format itself takes of the limit.
     held: u64,
-    /// Memory that one table may take with all that it names.
+    /// Memory that one table is expected to take with all that it names.
     table_room: u64,
     /// Tables not loaded yet, the next one last.
     tables: Vec<Table>,
@@ -121,9 +121,10 @@ impl Walk {
         self.held = bytes;
     }
 
-    /// Says that no table names more than so many extents.
-    pub(crate) fn table_names(&mut self, extents: u64) {
-        self.table_room = extents.saturating_mul(size_of::<Run>() as u64);
+    /// Says that no table names more than so many extents, for which there is room before one is loaded. One that may name more than half of
+    /// what is allowed rarely does.
+    pub(crate) fn expect_of_a_table(&mut self, extents: u64) {
+        self.table_room = extents.saturating_mul(size_of::<Run>() as u64).min(self.limit / 2);
     }
 
     /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the
@@ -189,8 +190,12 @@ impl Walk {
         }
         if self.tables.is_empty() && !self.settled {
             self.settled = true;
-            self.metadata = Vec::new();
+            (self.tables, self.metadata) = (Vec::new(), Vec::new());
             source.settle();
+        }
+        if self.settled && self.runs.is_empty() {
+            // Something else may need the memory.
+            self.runs = BinaryHeap::new();
         }
         let next = self.runs.pop().map(|Reverse(run)| self.extent(run));
         self.packed_to = match next {
@@ -431,7 +436,7 @@ mod tests {
         let how = Opening { limits: &limits, stated: false };
         let mut walk = Walk::new("test", Codec::Deflate, 2 * MIB - 5, &how);
         walk.along(order);
-        walk.table_names(2);
+        walk.expect_of_a_table(2);
         walk.plan(vec![Table { at: 200 << 10, start: MIB }, Table { at: 100 << 10, start: 0 }], 4096, &[(0, 4096)])?;
         let mut source = Nothing { seekable, settled: false };
         let mut extents = Vec::new();

@@ -54,12 +54,14 @@ impl<W: Write + Send> PipeSink<W> {
     }
 
     fn spooling(writer: W, limits: &Limits, place: Place) -> Self {
+        // A stream has a spool of its own.
+        let memory = limits.spool_memory / 4;
         let state = State {
             out: Out { writer, at: 0 },
             twice: None,
-            early: Spool::new(place, limits.spool_memory, limits.spool),
+            early: Spool::new(place, memory, limits.spool),
             early_zeroes: Spans::default(),
-            memory: limits.spool_memory,
+            memory,
             buffer: vec![0; BUFFER],
         };
         Self { state: Mutex::new(state) }

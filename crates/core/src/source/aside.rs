@@ -62,7 +62,8 @@ pub(crate) struct Aside {
 struct Unproved {
     range: Range<u64>,
     digest: [u8; 32],
-    passed: Sha256,
+    /// What of it has passed, once something has.
+    passed: Option<Box<Sha256>>,
 }
 
 impl Aside {
@@ -121,7 +122,7 @@ impl Aside {
         self.piece_at = at;
         self.meter.add(got as u64);
         let range = at..at.saturating_add(got as u64);
-        self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: Sha256::new() });
+        self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: None });
         Ok(true)
     }
 
@@ -219,13 +220,15 @@ impl Unproved {
         let end = at.saturating_add(bytes.len() as u64);
         let from = self.range.start.clamp(at, end) - at;
         let to = self.range.end.clamp(at, end) - at;
-        if let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to)) {
-            self.passed.update(bytes.get(from..to).unwrap_or_default());
+        if let (Ok(from), Ok(to)) = (usize::try_from(from), usize::try_from(to))
+            && from < to
+        {
+            self.passed.get_or_insert_default().update(bytes.get(from..to).unwrap_or_default());
         }
         if end < self.range.end {
             return Proof::Ahead;
         }
-        let passed: [u8; 32] = self.passed.finalize_reset().into();
+        let passed: [u8; 32] = self.passed.take().unwrap_or_default().finalize().into();
         if passed == self.digest { Proof::Given } else { Proof::Failed }
     }
 }

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// several stay in the processor's cache.
 pub(super) const CHUNK: usize = 128 << 10;
 
+/// As many pieces are kept that nobody shares any more.
+const MOST_FREE: usize = 8;
+
 struct Chunk {
     at: u64,
     /// Shared with nobody before it is whole.
@@ -108,8 +111,14 @@ impl Window {
     fn empty_chunk(&mut self, keep_from: u64) -> Chunk {
         let passed = self.chunks.pop_front_if(|chunk| chunk.at.saturating_add(CHUNK as u64) <= keep_from);
         self.passed.extend(passed.map(|chunk| chunk.bytes));
-        let free = self.passed.iter().position(|bytes| Arc::strong_count(bytes) == 1);
+        let is_free = |bytes: &Arc<Aligned>| Arc::strong_count(bytes) == 1;
+        let free = self.passed.iter().position(is_free);
         let bytes = free.map_or_else(|| Arc::new(Aligned::zeroed(CHUNK)), |free| self.passed.swap_remove(free));
+        let mut free = 0;
+        self.passed.retain(|bytes| {
+            free += usize::from(is_free(bytes));
+            free <= MOST_FREE || !is_free(bytes)
+        });
         Chunk { at: self.pulled, bytes, filled: 0 }
     }
 }

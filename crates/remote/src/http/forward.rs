@@ -27,7 +27,7 @@ pub(super) enum Pace {
 /// A part of its own connection: long enough to hide the request, and a few of them fit into memory.
 pub(super) const PART: u64 = 2 << 20;
 /// Pieces on their way from the network's thread, which come in some 16 KiB and at most in 400.
-const PIECES: usize = 4;
+const PIECES: usize = 2;
 /// The same where a piece is a whole part.
 const PARTS: usize = 1;
 

@@ -12,8 +12,10 @@ const COMPRESSED: u64 = 1 << 62;
 const READS_AS_ZERO: u64 = 1;
 const SECTOR: u64 = 512;
 const SUBCLUSTERS: u64 = 32;
-/// Bytes of a table that are read at once.
-const PIECE: u64 = 64 << 10;
+/// Bytes of a table that are read at once, which may be a request of a server each.
+const PIECE: u64 = 1 << 20;
+/// The buffer for them is kept up to this size. Tables that need more are few.
+const KEPT: usize = 64 << 10;
 
 /// Reads L2 tables; keeps what of the header that needs, and a buffer for a piece of one.
 pub(super) struct L2 {
@@ -70,12 +72,12 @@ impl L2 {
             extended: header.extended_l2,
             entry_bits: header.entry_bits(),
             virtual_size: header.virtual_size,
-            piece: vec![0; usize::try_from(header.cluster_size().min(PIECE)).unwrap_or_default()],
+            piece: Vec::new(),
         }
     }
 
     /// How many extents a table names at most.
-    pub(super) fn names(&self) -> u64 {
+    pub(super) fn extents_at_most(&self) -> u64 {
         let each = if self.extended { SUBCLUSTERS } else { 1 };
         (self.cluster >> self.entry_bits).saturating_mul(each)
     }
@@ -83,6 +85,7 @@ impl L2 {
     /// Reads `table` and names all that it maps.
     pub(super) fn load(&mut self, walk: &mut Walk, source: &mut dyn Source, table: Table) -> Result<()> {
         let mut bytes = std::mem::take(&mut self.piece);
+        bytes.resize(usize::try_from(self.cluster.min(PIECE)).unwrap_or_default(), 0);
         let mut plain = Plain::default();
         let mut start = table.start;
         for offset in (0..self.cluster).step_by(bytes.len()) {
@@ -90,7 +93,9 @@ impl L2 {
             look_exact(source, &mut bytes, at, FORMAT, "an L2 table")?;
             start = self.name(walk, &bytes, at, start, &mut plain)?;
         }
-        self.piece = bytes;
+        if bytes.len() <= KEPT {
+            self.piece = bytes;
+        }
         plain.name(walk)
     }
 

@@ -28,7 +28,7 @@ fn probe(head: &[u8]) -> bool {
 fn open(source: &mut dyn Source, how: &Opening) -> Result<Box<dyn Image>> {
     let (header, info) = Header::read(source)?;
     let (mut walk, l2) = (Walk::new(FORMAT, header.codec, header.virtual_size, how), L2::new(&header));
-    walk.table_names(l2.names());
+    walk.expect_of_a_table(l2.extents_at_most());
     Ok(Box::new(Qcow2 { info, walk, l2, header }))
 }
 

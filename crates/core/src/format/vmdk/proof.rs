@@ -199,9 +199,12 @@ impl Behind {
     }
 
     fn charge(&self) -> Result<()> {
-        // What a node of a tree takes, roughly; the tables weigh more.
+        /// What an entry of a tree takes, roughly, and what an allocation takes at least.
         const NODE: u64 = 32;
-        let open = (self.by_first.len() as u64).saturating_mul(self.header.table_len().saturating_add(2 * NODE));
+        const ALLOCATION: u64 = 32;
+        // One in each tree, that with the tables of three times the size.
+        let each = self.header.table_len().saturating_add(ALLOCATION).saturating_add(4 * NODE);
+        let open = (self.by_first.len() as u64).saturating_mul(each);
         let passed = (self.closed.len().saturating_add(self.empty.len()) as u64).saturating_mul(NODE);
         let wanted = open.saturating_add(passed);
         if wanted > self.limit {

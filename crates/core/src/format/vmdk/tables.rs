@@ -34,7 +34,7 @@ impl Tables {
     /// The tables that the grain directory at `directory` names. Nothing is read yet.
     pub(super) fn new(header: &Header, directory: u64, virtual_size: u64, how: &Opening) -> Self {
         let mut walk = Walk::new(FORMAT, Codec::Zlib, virtual_size, how);
-        walk.table_names(header.table_len() / ENTRY);
+        walk.expect_of_a_table(header.table_len() / ENTRY);
         Self { header: header.clone(), directory, walk, end: 0, stored: Stored::default(), buffer: Vec::new() }
     }
 
