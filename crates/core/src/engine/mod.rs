@@ -193,6 +193,9 @@ impl Shared {
     }
 
     fn give_back(&self, buffer: Aligned) {
+        if buffer.is_empty() {
+            return;
+        }
         let mut spare = lock(&self.spare);
         if spare.iter().map(Aligned::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= SPARE {
             spare.push(buffer);
