@@ -30,6 +30,11 @@ impl Aligned {
         bytes
     }
 
+    /// None yet, with memory for `len` bytes, which are not moved before there are more.
+    pub fn with_capacity(len: usize) -> Self {
+        Self(Vec::with_capacity(len.div_ceil(LINE)))
+    }
+
     /// Makes it at least `len` bytes long. What comes is zero.
     pub fn grow(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);

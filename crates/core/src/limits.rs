@@ -20,7 +20,8 @@ pub struct Limits {
     /// Memory for the windows and dictionaries of all wrappings together, in bytes. What a decoder needs besides is granted on top,
     /// up to 1 MiB. Blocks of an xz file that are unpacked at the same time count in place of its dictionary, 96 MiB at most.
     pub window: u64,
-    /// Bytes of the spool that stay in memory; the rest goes to an unnamed file. Of what waits for its turn on stdout it is a quarter of that.
+    /// Bytes of the spool that stay in memory; the rest goes to an unnamed file. On stdout, an eighth of that holds data that wait for
+    /// their turn, and half of it is for what it takes to find them.
     pub spool_memory: u64,
     /// Most bytes spooled at one time, memory and file together.
     pub spool: u64,

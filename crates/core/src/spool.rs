@@ -78,6 +78,8 @@ impl Place {
 pub(crate) struct Spool {
     place: Place,
     memory: u64,
+    /// What of that the pieces may take.
+    kept: u64,
     limit: u64,
     pieces: BTreeMap<u64, Vec<u8>>,
     piece_bytes: u64,
@@ -95,6 +97,7 @@ impl Spool {
         Self {
             place: place.into(),
             memory,
+            kept: memory,
             limit,
             pieces: BTreeMap::new(),
             piece_bytes: 0,
@@ -106,17 +109,22 @@ impl Spool {
         }
     }
 
+    /// The same with only so many bytes of data in memory.
+    pub(crate) fn keeping(self, kept: u64) -> Self {
+        Self { kept, ..self }
+    }
+
     /// Keeps `data` at `at`.
     pub(crate) fn put(&mut self, data: &[u8], at: u64) -> Result<()> {
         let len = data.len() as u64;
         let held = self.held().saturating_add(len);
         within("bytes spooled at one time", held, self.limit, "--spool-limit")?;
-        if self.piece_bytes.saturating_add(len).saturating_add(self.bookkeeping()) <= self.memory {
+        if self.piece_bytes.saturating_add(len).saturating_add(self.bookkeeping()) <= self.kept {
             self.keep(data, at);
         } else {
             self.store(data, at)?;
             // To know where scattered pieces of the file are takes room, too.
-            while self.piece_bytes.saturating_add(self.bookkeeping()) > self.memory.saturating_add(LEAST_BOOKKEEPING)
+            while self.piece_bytes.saturating_add(self.bookkeeping()) > self.kept.saturating_add(LEAST_BOOKKEEPING)
                 && let Some((at, piece)) = self.pieces.pop_first()
             {
                 self.piece_bytes -= piece.len() as u64;
@@ -169,7 +177,8 @@ impl Spool {
         self.piece_bytes + self.filed_bytes
     }
 
-    fn bookkeeping(&self) -> u64 {
+    /// What it takes to know where all pieces are, in bytes of memory.
+    pub(crate) fn bookkeeping(&self) -> u64 {
         (self.pieces.len() + self.filed.count()) as u64 * BOOKKEEPING
     }
 

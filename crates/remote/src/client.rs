@@ -283,7 +283,7 @@ fn connections(access: &Access, mut tls: ClientConfig, proxied: bool) -> Result<
 }
 
 /// `url` as it is asked for, and the name and password that stood in it.
-fn without_userinfo(url: &Url) -> (Url, Option<(String, Secret)>) {
+pub(crate) fn without_userinfo(url: &Url) -> (Url, Option<(String, Secret)>) {
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let password = url.password().unwrap_or_default();
     let known = !url.username().is_empty() || !password.is_empty();

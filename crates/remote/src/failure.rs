@@ -78,7 +78,7 @@ impl Failure {
     /// Says where redirects have led to, since nobody has named that.
     pub(crate) fn of_redirect(mut self, url: &Url) -> Self {
         if let Error::Source { what, .. } = &mut self.error {
-            what.push_str(&format!(", which is {} by redirects", Shown(url)));
+            what.push_str(&format!(" (redirects led to {})", Shown(url)));
         }
         self
     }

@@ -15,6 +15,8 @@ pub struct Hidden {
     below: BTreeSet<Path>,
     /// These files. What is below them was never there.
     files: BTreeSet<Path>,
+    /// How long all their names are.
+    len: usize,
 }
 
 /// A name that begins so removes the rest of it.
@@ -24,8 +26,9 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names that begin so are of the file system that whiteouts come from, and say nothing.
 const INTERNAL: &[u8] = b".wh..wh.";
 
-/// More removed files around an image than anybody has.
+/// More removed files around an image than anybody has, and longer names.
 const MOST: usize = 4096;
+const LONGEST: usize = 1 << 20;
 
 impl Entry {
     /// Whether it is there to remove something.
@@ -46,6 +49,7 @@ impl Hidden {
         let (dir, name) = entry.path.split();
         if name == OPAQUE {
             if pick.concerns(&dir) {
+                self.len = self.len.saturating_add(dir.0.len());
                 self.below.insert(dir);
             }
         } else if name.starts_with(INTERNAL) {
@@ -53,15 +57,23 @@ impl Hidden {
         } else if let Some(removed) = name.strip_prefix(WHITEOUT) {
             let path = if dir.0.is_empty() { removed.to_vec() } else { [&dir.0, &b"/"[..], removed].concat() };
             if let Some(path) = Path::new(&path).filter(|path| pick.concerns(path)) {
+                self.len = self.len.saturating_add(path.0.len());
                 self.trees.insert(path);
             }
         } else if pick.concerns(&entry.path) && !entry.path.0.is_empty() {
             let place = if entry.kind == Kind::Directory { &mut self.files } else { &mut self.trees };
+            self.len = self.len.saturating_add(entry.path.0.len());
             place.insert(entry.path.clone());
         }
         let noted: usize = [&self.trees, &self.below, &self.files].map(BTreeSet::len).iter().sum();
         if noted > MOST {
             let what = format!("the layer changes more than {MOST} files where the image should be");
+            return Err(Error::corrupt(FORMAT, "too-many-entries", entry.at, what));
+        }
+        if self.len > LONGEST {
+            let what = format!(
+                "the files that the layer changes where the image should be have names of more than {LONGEST} bytes"
+            );
             return Err(Error::corrupt(FORMAT, "too-many-entries", entry.at, what));
         }
         Ok(())

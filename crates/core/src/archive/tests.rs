@@ -418,12 +418,14 @@ fn a_layer_hides_files_of_those_below_and_not_its_own() {
 
 #[test]
 fn more_whiteouts_than_anybody_has_are_an_error() {
-    let found = |many: u64| {
-        let many: Vec<_> = (0..many).map(|n| file(&format!("disk/.wh.{n}"), "")).collect();
+    let found = |(many, len): (u64, usize)| {
+        let many: Vec<_> = (0..many).map(|n| file(&format!("disk/.wh.{n:0len$}"), "")).collect();
         let found = find(Box::new(Cursor::new(archive(&many))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
         found.map_or_else(|error| error.code(), |_| "read".to_owned())
     };
-    assert_eq!([4096, 4097].map(found), ["read", "tar-too-many-entries"]);
+    assert_eq!([(4096, 1), (4097, 1)].map(found), ["read", "tar-too-many-entries"]);
+    // 64 bytes each, in 1 MiB.
+    assert_eq!([(1 << 14, 59)].map(found), ["tar-too-many-entries"]);
 }
 
 #[test]

@@ -76,9 +76,10 @@ impl Batch {
         self.filled.saturating_add(self.shared)
     }
 
-    /// How much memory it takes. Its buffer may have held more before, and is yet to grow where bytes are lent.
+    /// How much memory it takes. A large buffer counts whole, and one that is yet to grow, since bytes are lent, as what it will be.
     pub(super) fn memory(&self) -> usize {
-        self.bytes.len().max(self.filled).saturating_add(self.pinned)
+        let large = if self.bytes.len() > LARGE { self.bytes.len() } else { 0 };
+        self.filled.max(large).saturating_add(self.pinned)
     }
 
     /// The buffer of one that stores nothing itself.
@@ -241,10 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_takes_as_much_memory_as_it_has_held_is_to_hold_or_keeps_from_the_source() {
+    fn a_batch_takes_as_much_memory_as_it_holds_is_to_hold_or_keeps_from_the_source() {
         const LEN: usize = 64 << 10;
         assert_eq!(Batch::default().memory(), 0);
-        assert_eq!(Batch::new(Aligned::zeroed(3 * LEN)).memory(), 3 * LEN);
+        assert_eq!(Batch::new(Aligned::zeroed(3 * LEN)).memory(), 0);
+        assert_eq!(Batch::new(Aligned::zeroed(LARGE + LEN)).memory(), LARGE + LEN);
         let mut batch = Batch::new(Aligned::zeroed(LEN));
         batch.lend(Arc::new(tempfile::tempfile().unwrap()), 512, 3 * LEN);
         assert_eq!(batch.memory(), 3 * LEN);
@@ -254,9 +256,9 @@ mod tests {
             let what = What::Shared { bytes: Arc::clone(&chunks[chunk]) };
             batch.add(Piece { start: 0, len: 1, what, stored });
         }
-        assert_eq!((batch.memory(), batch.len()), (5 * LEN, LEN + 200));
+        assert_eq!((batch.memory(), batch.len()), (4 * LEN, LEN + 200));
         assert_eq!(batch.unused_buffer().map(|buffer| buffer.len()), Some(LEN));
-        assert_eq!(batch.memory(), 4 * LEN);
+        assert!(batch.into_buffer().is_empty());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use self::batch::LARGE;
+use self::batch::{LARGE, STORED};
 use self::reader::Reader;
 use self::worker::Worker;
 use crate::aligned::Aligned;
@@ -32,7 +32,7 @@ const STEP: u64 = 64 << 20;
 
 /// Memory of all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
-const UNDER_WAY: usize = 5 << 20;
+const UNDER_WAY: usize = 9 << 19;
 
 /// Bytes of the buffers that wait for some: all that can have been under way, and the one that the reader fills. What is given back to the allocator
 /// it may keep, each thread's part of it by itself.
@@ -179,26 +179,53 @@ impl Shared {
         pending
     }
 
-    /// The smallest buffer that has held so many bytes, and of those the one that was given back last. If there is none, a large unit gets a new
-    /// one in the place of all others.
-    fn buffer(&self, len: usize) -> Aligned {
+    /// A buffer of the usual size.
+    fn buffer(&self) -> Aligned {
         let mut spare = lock(&self.spare);
-        let fitting = spare.iter().enumerate().rev().filter(|(_, buffer)| buffer.len() >= len);
-        match fitting.min_by_key(|(_, buffer)| buffer.len()).map(|(place, _)| place) {
-            Some(place) => return spare.remove(place),
-            None if len > LARGE => spare.clear(),
-            None => {}
+        let usual = spare.iter().rposition(|buffer| buffer.len() <= LARGE);
+        usual.map(|place| spare.remove(place)).unwrap_or_else(|| Aligned::with_capacity(2 * STORED))
+    }
+
+    /// The smallest one that has room for a large unit of `len` bytes. If there is none, a new one takes the place of all others.
+    fn large_buffer(&self, len: usize) -> Aligned {
+        let mut spare = lock(&self.spare);
+        let fitting = spare.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= len);
+        match fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(place, _)| place) {
+            Some(place) => spare.remove(place),
+            None => {
+                spare.clear();
+                Aligned::default()
+            }
         }
-        Aligned::default()
     }
 
     fn give_back(&self, buffer: Aligned) {
         if buffer.is_empty() {
+            // Its batch stored nothing.
             return;
         }
         let mut spare = lock(&self.spare);
         if spare.iter().map(Aligned::capacity).sum::<usize>().saturating_add(buffer.capacity()) <= SPARE {
             spare.push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_that_held_nothing_are_not_kept_and_large_ones_are_for_large_units() {
+        const MIB: usize = 1 << 20;
+        let shared = Shared::default();
+        (0..1000).for_each(|_| shared.give_back(Aligned::default()));
+        assert!(lock(&shared.spare).is_empty());
+        for len in [MIB / 4, 3 * MIB, 2 * MIB] {
+            shared.give_back(Aligned::zeroed(len));
+        }
+        assert_eq!([shared.buffer().len(), shared.buffer().len()], [MIB / 4, 0]);
+        assert_eq!(shared.large_buffer(2 * MIB - 1).len(), 2 * MIB);
+        assert_eq!((shared.large_buffer(4 * MIB).len(), lock(&shared.spare).len()), (0, 0));
     }
 }

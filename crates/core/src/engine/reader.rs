@@ -292,7 +292,7 @@ impl<'a> Reader<'a> {
         self.hand_over();
         drop(self.shared.wait_for_room(len));
         self.shared.give_back(take(&mut self.batch).into_buffer());
-        self.batch = Batch::new(self.shared.buffer(len));
+        self.batch = Batch::new(self.shared.large_buffer(len));
     }
 
     /// Reads up to `len` bytes into the batch, fewer only at the end of the image.
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         let unused = self.batch.unused_buffer();
         self.shared.begin(self.batch.memory());
         // What room was waited for was given back by then.
-        let buffer = unused.unwrap_or_else(|| self.shared.buffer(0));
+        let buffer = unused.unwrap_or_else(|| self.shared.buffer());
         let next = Batch::new(buffer);
         let send = self.send.get_or_insert_with(self.start);
         if send.send(std::mem::replace(&mut self.batch, next)).is_err() {

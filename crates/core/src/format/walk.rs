@@ -121,10 +121,9 @@ impl Walk {
         self.held = bytes;
     }
 
-    /// Says that no table names more than so many extents, for which there is room before one is loaded. One that may name more than half of
-    /// what is allowed rarely does.
+    /// Says that no table names more than so many extents, for which there has to be room where extents can pass before one is loaded.
     pub(crate) fn expect_of_a_table(&mut self, extents: u64) {
-        self.table_room = extents.saturating_mul(size_of::<Run>() as u64).min(self.limit / 2);
+        self.table_room = extents.saturating_mul(size_of::<Run>() as u64);
     }
 
     /// Takes the `tables` to visit, each `table_len` bytes long, or 0 where they are parts of a fixed range. `fixed` are the

@@ -38,6 +38,10 @@ struct Out<W> {
     at: u64,
 }
 
+/// Which part of the spool's memory may hold data here, and which of it may be used to find them: a stream has a spool of its own.
+const KEPT: u64 = 8;
+const FOUND: u64 = 2;
+
 /// How much is brought back from the spool at once; pipes take no more.
 const BUFFER: usize = 64 << 10;
 
@@ -54,12 +58,11 @@ impl<W: Write + Send> PipeSink<W> {
     }
 
     fn spooling(writer: W, limits: &Limits, place: Place) -> Self {
-        // A stream has a spool of its own.
-        let memory = limits.spool_memory / 4;
+        let memory = limits.spool_memory;
         let state = State {
             out: Out { writer, at: 0 },
             twice: None,
-            early: Spool::new(place, memory, limits.spool),
+            early: Spool::new(place, memory, limits.spool).keeping(memory / KEPT),
             early_zeroes: Spans::default(),
             memory,
             buffer: vec![0; BUFFER],
@@ -83,7 +86,8 @@ impl<W: Write + Send> Sink for PipeSink<W> {
             return Ok(());
         }
         if offset > state.out.at {
-            return state.early.put(data, offset);
+            state.early.put(data, offset)?;
+            return state.bound_pieces();
         }
         state.out.send(data)?;
         state.catch_up()
@@ -97,7 +101,7 @@ impl<W: Write + Send> Sink for PipeSink<W> {
         }
         if offset > state.out.at {
             state.early_zeroes.insert(offset..end);
-            return within_memory(state.early_zeroes.count() as u64 * BOOKKEEPING, state.memory);
+            return state.bound_pieces();
         }
         write_zeroes(offset..end, |zeroes, _| state.out.send(zeroes))?;
         state.catch_up()
@@ -138,6 +142,12 @@ impl<W: Write> State<W> {
             self.twice = Some(Error::Target { code: "overlap", what });
         }
         self.twice.is_some()
+    }
+
+    /// Refuses to remember more ranges than there is room for.
+    fn bound_pieces(&self) -> Result<()> {
+        let zeroes = self.early_zeroes.count() as u64 * BOOKKEEPING;
+        within_memory((zeroes + self.early.bookkeeping()) * FOUND, self.memory)
     }
 
     /// Writes whatever has its turn now.

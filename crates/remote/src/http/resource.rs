@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use diskferry::{Error, Progress};
-use reqwest::Method;
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use reqwest::{Method, Response};
 use tokio::time::timeout;
 use url::Url;
 
 use super::answer::{About, Answer, Validator};
 use super::retry::{Patience, Tries};
-use crate::client::Client;
+use crate::client::{Client, without_userinfo};
 use crate::failure::{Again, Failure};
 
 /// See the [module](self).
@@ -53,8 +53,7 @@ impl Resource {
                 Ok(answer) if answer.is_part() && !look && !answer.about.names_all() => range = None,
                 Ok(answer) => {
                     self.about = answer.about.clone();
-                    let found_at = answer.response.as_ref().map(|response| response.url().clone());
-                    self.found_at = found_at.filter(|found| *found != self.url);
+                    self.found_at = answer.response.as_ref().and_then(|response| self.led_to(response));
                     return Ok(answer);
                 }
                 Err(failure) if range.is_some() && is_wrong_range(&failure) => range = None,
@@ -67,11 +66,9 @@ impl Resource {
     pub(super) async fn again(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
         let answer = match &self.found_at {
             None => self.request(&self.url, range).await,
-            // What it led to may have been good for a while only, or be gone where another one would answer.
+            // What it led to may have been good for a while only.
             Some(found) => match self.request(found, range.clone()).await {
-                Err(failure) if failure.again == Again::Never || is_unreachable(&failure) => {
-                    self.request(&self.url, range).await
-                }
+                Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await,
                 answer => answer,
             },
         }?;
@@ -124,11 +121,17 @@ impl Resource {
         }
         let response = timeout(self.patience.stall, self.client.send(Method::GET, &self.url, url, headers));
         let response = response.await.map_err(|_| self.stalled())??;
-        let led_to = Some(response.url().clone()).filter(|led_to| *led_to != self.url);
+        let led_to = self.led_to(&response);
         Answer::of(response, range.map(|range| range.start)).map_err(|failure| match led_to {
             Some(url) => failure.of_redirect(&url),
             None => failure,
         })
+    }
+
+    /// Where redirects led to, if there were any. Requests go without name, password and fragment.
+    fn led_to(&self, response: &Response) -> Option<Url> {
+        let named = without_userinfo(&self.url).0;
+        Some(response.url().clone()).filter(|led_to| *led_to != named)
     }
 
     /// The next bytes of an answer; `None` at its end, which for a part is the one that it has announced.
@@ -173,10 +176,6 @@ impl Resource {
 /// The image is not what it was: the beginning of one and the end of another make none.
 pub(super) fn changed(what: &str) -> Failure {
     Failure { error: Error::source("changed", what).for_now(), again: Again::Never }
-}
-
-fn is_unreachable(failure: &Failure) -> bool {
-    matches!(failure.error, Error::Source { code: "unreachable", .. })
 }
 
 /// Whether a request for all of the image may be answered better.

@@ -2,20 +2,18 @@
 //! image.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use diskferry::{Error, Result};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::DEPTH;
-use super::manifest::{Descriptor, json};
+use super::manifest::{Descriptor, Few, json};
 use super::platform::Platform;
 
 const FORMAT: &str = "oci";
-
-/// Most descriptors in one document: a document of the largest size has room for no more.
-const DESCRIPTORS: usize = 1 << 16;
 
 /// Bytes of the documents of one image, together.
 const DOCUMENTS: u64 = 64 << 20;
@@ -127,20 +125,15 @@ impl<'de> Visitor<'de> for Names {
         Ok(Named(Some(vec![Part::deserialize(MapAccessDeserializer::new(map))?.into()])))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Named, A::Error> {
-        let mut named = Vec::new();
-        while let Some(part) = list.next_element::<Part>()? {
-            if named.len() == DESCRIPTORS {
-                return Err(A::Error::custom("more descriptors than a document has room for"));
-            }
-            named.push(part.into());
-        }
-        Ok(Named(Some(named)))
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Named, A::Error> {
+        let parts = Few::<Part>(PhantomData).visit_seq(list)?;
+        Ok(Named(Some(parts.into_iter().map(Descriptor::from).collect())))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::DESCRIPTORS;
     use super::*;
 
     const SUM: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

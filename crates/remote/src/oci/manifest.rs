@@ -4,12 +4,15 @@
 //! [manifest]: https://github.com/opencontainers/image-spec/blob/main/manifest.md
 //! [configuration]: https://github.com/opencontainers/image-spec/blob/main/config.md
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Result};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::platform::Platform;
 
@@ -30,6 +33,88 @@ const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.v1.tar", "applicatio
 /// The annotation that an image's name in an index stands in.
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
 
+/// Annotations and labels that are asked for somewhere.
+const KEPT: [&str; 6] =
+    [NAME, REFERENCE_TYPE, CREATED, "source-image-format", "source-image-size", "source-image-virtual-size"];
+
+/// What says that something stands beside an image, as what it was built from.
+pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+
+/// When an image was made.
+pub(super) const CREATED: &str = "org.opencontainers.image.created";
+
+/// Most descriptors in one document, or digests: a document of the largest size has room for no more.
+pub(super) const DESCRIPTORS: usize = 1 << 16;
+
+/// Most layers of an image. Docker takes 127.
+const MOST_LAYERS: usize = 1024;
+
+/// Of annotations or labels those that are asked for: there may be so many others as a document has room for, and in memory each takes many
+/// times what it takes there.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Labels(BTreeMap<&'static str, String>);
+
+impl Labels {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(Keeping)
+    }
+}
+
+struct Keeping;
+
+impl<'de> Visitor<'de> for Keeping {
+    type Value = Labels;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Labels, A::Error> {
+        let mut labels = Labels::default();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            match KEPT.into_iter().find(|kept| *kept == name) {
+                Some(kept) => drop(labels.0.insert(kept, map.next_value()?)),
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(labels)
+    }
+}
+
+/// A list that is no longer than [`DESCRIPTORS`].
+pub(super) fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Few(PhantomData))
+}
+
+pub(super) struct Few<T>(pub(super) PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Vec<T>, A::Error> {
+        let mut found = Vec::new();
+        while let Some(next) = list.next_element()? {
+            if found.len() == DESCRIPTORS {
+                return Err(A::Error::custom("more descriptors than a document has room for"));
+            }
+            found.push(next);
+        }
+        Ok(found)
+    }
+}
+
 /// A reference to a blob.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,7 +126,7 @@ pub(super) struct Descriptor {
     #[serde(default)]
     pub(super) platform: Option<Platform>,
     #[serde(default)]
-    pub(super) annotations: Option<BTreeMap<String, String>>,
+    pub(super) annotations: Option<Labels>,
 }
 
 impl Descriptor {
@@ -57,7 +142,7 @@ impl Descriptor {
 
     /// The value of an annotation.
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(name).map(String::as_str)
+        self.annotations.as_ref()?.get(name)
     }
 
     /// The name that an image has in a layout.
@@ -90,6 +175,7 @@ impl Descriptor {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Index {
+    #[serde(deserialize_with = "few")]
     pub(super) manifests: Vec<Descriptor>,
 }
 
@@ -98,9 +184,10 @@ pub(super) struct Index {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Manifest {
     pub(super) config: Descriptor,
+    #[serde(deserialize_with = "few")]
     pub(super) layers: Vec<Descriptor>,
     #[serde(default)]
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<Labels>,
 }
 
 /// A manifest or an index.
@@ -119,9 +206,9 @@ struct Kind {
     #[serde(default)]
     schema_version: Option<u64>,
     #[serde(default)]
-    manifests: Option<serde::de::IgnoredAny>,
+    manifests: Option<IgnoredAny>,
     #[serde(default)]
-    layers: Option<serde::de::IgnoredAny>,
+    layers: Option<IgnoredAny>,
 }
 
 impl Document {
@@ -153,10 +240,14 @@ impl Document {
 impl Manifest {
     /// The value of an annotation.
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.as_ref()?.get(name).map(String::as_str)
+        self.annotations.as_ref()?.get(name)
     }
 
     fn check(&self) -> Result<()> {
+        if self.layers.len() > MOST_LAYERS {
+            let what = format!("the image has {} layers, {MOST_LAYERS} are allowed", self.layers.len());
+            return Err(Error::corrupt(FORMAT, "manifest", 0, what));
+        }
         if CONFIGS.contains(&self.config.media_type.as_str()) {
             return Ok(());
         }
@@ -185,11 +276,12 @@ pub(super) struct Config {
 #[derive(Debug, Deserialize)]
 struct Settings {
     #[serde(default, rename = "Labels")]
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<Labels>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RootFs {
+    #[serde(deserialize_with = "few")]
     diff_ids: Vec<String>,
 }
 
@@ -220,7 +312,7 @@ impl Config {
     }
 
     pub(super) fn label(&self, name: &str) -> Option<&str> {
-        self.config.as_ref()?.labels.as_ref()?.get(name).map(String::as_str)
+        self.config.as_ref()?.labels.as_ref()?.get(name)
     }
 }
 
@@ -368,5 +460,31 @@ mod tests {
                 Descriptor { media_type: name.into(), digest: SUM.into(), size: 3, platform: None, annotations: None };
             assert_eq!(layer.check_layer().is_ok(), ok, "{name}");
         }
+    }
+
+    #[test]
+    fn of_annotations_those_are_kept_that_are_asked_for() {
+        let text =
+            format!(r#"{{"digest":"{SUM}","size":3,"annotations":{{"a":"b","{NAME}":"one","c":[{{}}],"a":""}}}}"#);
+        let found: Descriptor = serde_json::from_str(&text).unwrap();
+        assert_eq!(found.name(), Some("one"));
+        assert_eq!(found.annotations.unwrap().0.len(), 1);
+        assert!(serde_json::from_str::<Labels>(&format!(r#"{{"{NAME}":7}}"#)).is_err());
+    }
+
+    #[test]
+    fn no_list_is_longer_than_it_may_be() {
+        let one = r#"{"digest":"","size":0}"#;
+        let index = |many: usize| {
+            json::<Index>(format!(r#"{{"manifests":[{}]}}"#, vec![one; many].join(",")).as_bytes(), "index")
+        };
+        assert_eq!(index(DESCRIPTORS).unwrap().manifests.len(), DESCRIPTORS);
+        assert_eq!(index(DESCRIPTORS + 1).unwrap_err().code(), "oci-document");
+        let manifest = |many: usize| {
+            let config = format!(r#"{{"mediaType":"{}","digest":"","size":0}}"#, CONFIGS[0]);
+            let text = format!(r#"{{"config":{config},"layers":[{}]}}"#, vec![one; many].join(","));
+            Document::parse(text.as_bytes(), MANIFEST).map(drop).map_err(|error| error.code())
+        };
+        assert_eq!([MOST_LAYERS, MOST_LAYERS + 1].map(manifest), [Ok(()), Err("oci-manifest".to_owned())]);
     }
 }

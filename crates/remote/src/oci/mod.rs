@@ -44,7 +44,7 @@ pub use self::stow::Stow;
 pub use self::upload::Upload;
 
 use self::layer::Layer;
-use self::manifest::{Config, Descriptor, Document, Index, Manifest, check_size, short, verify};
+use self::manifest::{Config, Descriptor, Document, Index, Manifest, REFERENCE_TYPE, check_size, short, verify};
 use crate::http::How;
 use crate::sandbox::Sandbox;
 
@@ -221,7 +221,7 @@ fn choose<'a>(manifests: &'a [Descriptor], wanted: Option<&Platform>) -> Result<
 
 /// Proofs of origin stand in an index beside what they are of.
 fn is_attestation(image: &Descriptor) -> bool {
-    image.annotation("vnd.docker.reference.type").is_some()
+    image.annotation(REFERENCE_TYPE).is_some()
 }
 
 impl Image {

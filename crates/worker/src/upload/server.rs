@@ -46,7 +46,7 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nC
 const SLOWEST: u64 = 1 << 10;
 
 /// Longest head of a request, and most bytes that wait in a connection.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 16 << 10;
 
 /// What is read of a body that nobody wants, so that its sender comes to read the answer.
 const DRAINED: usize = 256 << 20;

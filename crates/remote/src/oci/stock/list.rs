@@ -3,7 +3,7 @@
 use diskferry::{Error, Progress, Result};
 
 use super::super::Store;
-use super::super::manifest::{Config, Manifest};
+use super::super::manifest::{CREATED, Config, Manifest};
 use super::{Named, Stock, own};
 
 /// An image that has a name, or is in the index of a layout.
@@ -81,7 +81,7 @@ impl Facts {
     fn of(manifest: &Manifest, config: &Config) -> Self {
         let said = |name: &str| config.label(name).or_else(|| manifest.annotation(name));
         let number = |name: &str| said(name)?.parse::<u64>().ok().filter(|size| *size > 0);
-        let created = manifest.annotation("org.opencontainers.image.created").or_else(|| config.created());
+        let created = manifest.annotation(CREATED).or_else(|| config.created());
         Self {
             format: said("source-image-format").map(str::to_owned),
             stored_size: number("source-image-size"),
