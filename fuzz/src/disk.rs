@@ -1,22 +1,28 @@
 //! A disk in memory, for whatever an image makes of it.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskferry::Result;
 use diskferry::sink::Sink;
 
+/// Zeroes are found by blocks of this size.
+const BLOCK: u64 = 4096;
+
 /// Takes so many bytes and no more: who writes another one has not kept to the limit.
 pub(crate) struct Disk {
     most: u64,
     bytes: Mutex<Vec<u8>>,
+    /// Blocks that something was written to.
+    written: Mutex<BTreeSet<u64>>,
     is_finished: AtomicBool,
 }
 
 impl Disk {
     /// A disk of at most so many bytes.
     pub(crate) fn new(most: u64) -> Self {
-        Self { most, bytes: Mutex::default(), is_finished: AtomicBool::default() }
+        Self { most, bytes: Mutex::default(), written: Mutex::default(), is_finished: AtomicBool::default() }
     }
 
     /// What is on it, if it was finished.
@@ -40,6 +46,10 @@ impl Sink for Disk {
             disk.resize(end, 0);
         }
         disk[start..end].copy_from_slice(data);
+        if end > start {
+            let blocks = offset / BLOCK..(end as u64).div_ceil(BLOCK);
+            self.written.lock().expect("no writer has panicked").extend(blocks);
+        }
         Ok(())
     }
 
@@ -52,6 +62,12 @@ impl Sink for Disk {
         let mut disk = self.bytes.lock().expect("no writer has panicked");
         assert!(disk.len() <= size, "written behind the end: {} of {size}", disk.len());
         disk.resize(size, 0);
+        // So two disks of the same bytes have the same holes.
+        for block in self.written.lock().expect("no writer has panicked").iter() {
+            let start = usize::try_from(block * BLOCK).expect("within the limit");
+            let bytes = &disk[start..size.min(start + BLOCK as usize)];
+            assert!(bytes.iter().any(|byte| *byte != 0), "zeroes were written to block {block}");
+        }
         self.is_finished.store(true, Ordering::Relaxed);
         Ok(())
     }
