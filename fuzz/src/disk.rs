@@ -64,8 +64,9 @@ impl Sink for Disk {
         disk.resize(size, 0);
         // So two disks of the same bytes have the same holes.
         for block in self.written.lock().expect("no writer has panicked").iter() {
-            let start = usize::try_from(block * BLOCK).expect("within the limit");
-            let bytes = &disk[start..size.min(start + BLOCK as usize)];
+            let [start, end] =
+                [*block, block + 1].map(|block| usize::try_from(block * BLOCK).expect("within the limit"));
+            let bytes = &disk[start..end.min(size)];
             assert!(bytes.iter().any(|byte| *byte != 0), "zeroes were written to block {block}");
         }
         self.is_finished.store(true, Ordering::Relaxed);
