@@ -103,8 +103,7 @@ fn without(list: &str) -> Vec<Without> {
         None => {
             let name = text.trim_start_matches("*.").trim_matches('.');
             // As URLs have it.
-            let host = Host::parse(name).ok().map(|host| host.to_string());
-            Without::Domain(host.unwrap_or_else(|| name.to_ascii_lowercase()))
+            Without::Domain(Host::parse(name).map_or_else(|_| name.to_ascii_lowercase(), |host| host.to_string()))
         }
     };
     entries.map(entry).collect()

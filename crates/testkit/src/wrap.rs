@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use flate2::write::DeflateEncoder;
 use flate2::{Compression, GzBuilder};
 
 /// The output of `tool` for the input `bytes`.
@@ -23,6 +24,13 @@ pub fn filter(tool: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
     });
     assert!(output.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+/// Deflated, as units within images are, with no wrapping around it.
+pub fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 /// One gzip member, as `gzip` writes it to a pipe.

@@ -47,23 +47,23 @@ impl Hidden {
     /// Notes what `entry` does to the files of the layers below that `pick` could mean.
     pub(super) fn note(&mut self, entry: &Entry, pick: &Pick) -> Result<()> {
         let (dir, name) = entry.path.split();
-        if name == OPAQUE {
-            if pick.concerns(&dir) {
-                self.len = self.len.saturating_add(dir.0.len());
-                self.below.insert(dir);
-            }
+        let changed = if name == OPAQUE {
+            Some(dir).filter(|dir| pick.concerns(dir)).map(|dir| (&mut self.below, dir))
         } else if name.starts_with(INTERNAL) {
             // Nothing that anybody sees.
+            None
         } else if let Some(removed) = name.strip_prefix(WHITEOUT) {
             let path = if dir.0.is_empty() { removed.to_vec() } else { [&dir.0, &b"/"[..], removed].concat() };
-            if let Some(path) = Path::new(&path).filter(|path| pick.concerns(path)) {
-                self.len = self.len.saturating_add(path.0.len());
-                self.trees.insert(path);
-            }
+            Path::new(&path).filter(|path| pick.concerns(path)).map(|path| (&mut self.trees, path))
         } else if pick.concerns(&entry.path) && !entry.path.0.is_empty() {
             let place = if entry.kind == Kind::Directory { &mut self.files } else { &mut self.trees };
-            self.len = self.len.saturating_add(entry.path.0.len());
-            place.insert(entry.path.clone());
+            Some((place, entry.path.clone()))
+        } else {
+            None
+        };
+        if let Some((place, path)) = changed {
+            self.len = self.len.saturating_add(path.0.len());
+            place.insert(path);
         }
         let noted: usize = [&self.trees, &self.below, &self.files].map(BTreeSet::len).iter().sum();
         if noted > MOST {

@@ -314,8 +314,7 @@ impl<'a> Reader<'a> {
         let unused = self.batch.unused_buffer();
         self.shared.begin(self.batch.memory());
         // What room was waited for was given back by then.
-        let buffer = unused.unwrap_or_else(|| self.shared.buffer());
-        let next = Batch::new(buffer);
+        let next = Batch::new(unused.unwrap_or_else(|| self.shared.buffer()));
         let send = self.send.get_or_insert_with(self.start);
         if send.send(std::mem::replace(&mut self.batch, next)).is_err() {
             // Every worker has panicked, which the end of their scope will say, or none could be started.

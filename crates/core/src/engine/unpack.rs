@@ -84,16 +84,11 @@ fn progress(count: u64) -> usize {
 mod tests {
     use std::io::Write;
 
+    use diskferry_testkit::wrap::deflate;
     use flate2::Compression;
-    use flate2::write::{DeflateEncoder, ZlibEncoder};
+    use flate2::write::ZlibEncoder;
 
     use super::*;
-
-    fn deflated(data: &[u8]) -> Vec<u8> {
-        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(data).unwrap();
-        encoder.finish().unwrap()
-    }
 
     fn zlibbed(data: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
@@ -106,7 +101,7 @@ mod tests {
         let data: Vec<u8> = (0..65536_u32).map(|i| (i / 7 % 251) as u8).collect();
         let mut unpacker = Unpacker::new();
         for (codec, mut stored) in [
-            (Codec::Deflate, deflated(&data)),
+            (Codec::Deflate, deflate(&data)),
             (Codec::Zlib, zlibbed(&data)),
             (Codec::Zstd, zstd::encode_all(&data[..], 3).unwrap()),
         ] {
@@ -148,7 +143,7 @@ mod tests {
         let data: Vec<u8> = (0..4096_u32).map(|i| (i * i % 251) as u8).collect();
         let mut out = vec![0; 4096];
         for (codec, stored) in [
-            (Codec::Deflate, deflated(&data)),
+            (Codec::Deflate, deflate(&data)),
             (Codec::Zlib, zlibbed(&data)),
             (Codec::Zstd, zstd::encode_all(&data[..], 3).unwrap()),
         ] {

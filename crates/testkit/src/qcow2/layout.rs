@@ -1,13 +1,11 @@
 //! Laying out a [`Qcow2`]: places first, then refcounts, then the header.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-
-use flate2::write::DeflateEncoder;
 
 use super::{Built, Cluster, Compression, Place, Qcow2, field, filled};
 use crate::field::poke;
 use crate::random::Random;
+use crate::wrap;
 
 const MAGIC: u64 = 0x5146_49fb;
 const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
@@ -195,7 +193,7 @@ impl<'a> Layout<'a> {
     fn pack(&mut self, guest: u64, data: &[u8]) -> u64 {
         const SECTOR: u64 = 512;
         let packed = match self.spec.compression {
-            Compression::Deflate => deflate(data),
+            Compression::Deflate => wrap::deflate(data),
             Compression::Zstd => zstd::encode_all(data, 3).unwrap(),
         };
         let at = self.pack_place(packed.len() as u64);
@@ -322,10 +320,4 @@ impl<'a> Layout<'a> {
             poke(&mut self.image, field::BACKING_LENGTH, name.len() as u64);
         }
     }
-}
-
-fn deflate(data: &[u8]) -> Vec<u8> {
-    let mut encoder = DeflateEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(data).unwrap();
-    encoder.finish().unwrap()
 }
