@@ -46,6 +46,19 @@ fn every_seed_of_every_target_is_read_or_refused() {
     assert!(replayed >= 50, "only {replayed} seeds");
 }
 
+#[test]
+fn every_image_of_testdata_is_read_or_refused_by_the_targets_of_images() {
+    let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
+    let images: Vec<_> = fs::read_dir(testdata).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(images.len() >= 30, "only {images:?}");
+    for image in images {
+        println!("{}", image.display());
+        for target in ["detect", "convert", "qcow2", "vmdk", "vdi", "raw"] {
+            run(target, &fs::read(&image).unwrap());
+        }
+    }
+}
+
 /// What `fuzz/fuzz_targets` does with an input.
 fn run(target: &str, input: &[u8]) {
     match target {
