@@ -82,6 +82,12 @@ pub struct AccessArgs {
     #[arg(long)]
     deny_private: bool,
 
+    /// Hosts that may give out tokens for a registry's credentials
+    ///
+    /// Besides its own host, and those above and below that. In the same form as for --allow-hosts.
+    #[arg(long, value_name = "HOST,…", value_delimiter = ',')]
+    token_servers: Vec<HostPattern>,
+
     /// Most redirects that one request follows
     #[arg(long, value_name = "N", default_value_t = Guard::default().redirects)]
     max_redirects: u32,
@@ -123,6 +129,7 @@ impl AccessArgs {
             guard: Guard {
                 allow_hosts: self.allow_hosts.clone(),
                 deny_private: self.deny_private,
+                token_servers: self.token_servers.clone(),
                 redirects: self.max_redirects,
             },
         })

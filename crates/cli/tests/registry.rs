@@ -314,7 +314,25 @@ fn a_token_is_fetched_and_shown_to_the_registry_alone() {
     lab.carries(&script.source(), &["--plain-http", "--authfile", &ready]);
     assert_eq!(realm.requests().len(), asked.len(), "who has the token needs no other");
 
-    // Without a password, anybody may ask.
+    // The password goes to nobody whom the registry has named and the user does not know.
+    let manifest = fs::read(lab.home.path().join("script/blobs/sha256").join(manifest_of(&lab))).unwrap();
+    let strange = realm.url("/token").replace("127.0.0.1", "localhost");
+    script.server.put("/v2/a/manifests/1", locked(File::new(manifest), &strange));
+    realm.put(token, File::new(br#"{"token":"t0ken"}"#.to_vec()));
+    let before = realm.requests().len();
+    for file in [&authfile, &identity] {
+        let output = lab.convert(&script.source(), &["--plain-http", "--authfile", file]);
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("--token-servers") && error.contains("localhost"), "{error}");
+    }
+    assert_eq!(realm.requests().len(), before, "who is strange is not even asked");
+    lab.refuses(&script.source(), &["--plain-http", "--authfile", &authfile], 4, "source-forbidden-host");
+    let trusting = ["--plain-http", "--authfile", &authfile, "--token-servers", "other.example,localhost"];
+    lab.carries(&script.source(), &trusting);
+    assert_eq!(realm.requests().last().unwrap().header("authorization"), Some("Basic bWU6czNjcjN0"));
+
+    // Without a password, anybody may ask, and anybody may be asked.
     lab.carries(&script.source(), &["--plain-http"]);
     assert_eq!(realm.requests().last().unwrap().header("authorization"), None);
     realm.put(token, File::new(Vec::new()).gets_then([], Answer::status(403)));

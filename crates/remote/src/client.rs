@@ -13,6 +13,7 @@ use url::{Origin, Url};
 
 use crate::access::{Access, Login};
 use crate::failure::Failure;
+use crate::guard::Guard;
 use crate::oci::Desk;
 pub(crate) use crate::payload::Payload;
 use crate::secret::Secret;
@@ -119,6 +120,11 @@ impl Client {
     /// The same, that gets what lets us in at `desk`.
     pub(crate) fn with_desk(&self, desk: Desk) -> Self {
         Self { desk: Some(Arc::new(desk)), ..self.clone() }
+    }
+
+    /// Where requests and credentials may go.
+    pub(crate) fn guard(&self) -> &Guard {
+        &self.shared.access.guard
     }
 
     /// Who the user has said to be.

@@ -20,20 +20,22 @@ use crate::failure::Failure;
 use crate::proxy::is_within;
 use crate::shown;
 
-/// Where requests may go, and how far they are sent on. The default lets them go everywhere.
+/// Where requests and credentials may go, and how far requests are sent on. The default lets requests go everywhere.
 #[derive(Debug, Clone)]
 pub struct Guard {
     /// If given, no host but these.
     pub allow_hosts: Option<Vec<HostPattern>>,
     /// No address that is not for everybody: loopback, local and private networks, metadata services, multicast.
     pub deny_private: bool,
+    /// Hosts that may give out tokens for the credentials of a registry, besides its own and those above or below that.
+    pub token_servers: Vec<HostPattern>,
     /// Most redirects that one request follows.
     pub redirects: u32,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { allow_hosts: None, deny_private: false, redirects: 10 }
+        Self { allow_hosts: None, deny_private: false, token_servers: Vec::new(), redirects: 10 }
     }
 }
 
@@ -120,6 +122,19 @@ impl Guard {
             return Err(forbidden(format!("{host} is a private address (--deny-private)")));
         }
         Ok(())
+    }
+
+    /// Whether the credentials of the registry on `host` may go to `realm`: who has a host has those below it, and is had by who has one above.
+    pub(crate) fn may_give_tokens(&self, realm: &Url, host: &Host<String>) -> bool {
+        let is_one_house = match (realm.host(), host) {
+            (Some(Host::Domain(one)), Host::Domain(other)) => {
+                let within = |inner: &str, outer: &str| outer.contains('.') && is_within(inner, outer);
+                let (one, other) = (one.trim_end_matches('.'), other.trim_end_matches('.'));
+                one == other || within(one, other) || within(other, one)
+            }
+            (one, other) => one.is_some_and(|one| one.to_owned() == *other),
+        };
+        is_one_house || self.token_servers.iter().any(|pattern| pattern.matches(realm))
     }
 
     /// What resolves names for connections that are made from here, if not as usual.
@@ -214,6 +229,35 @@ mod tests {
         }
         assert!(refusal(&allowing(&[]), "http://images.example/", false).is_some());
         assert_eq!(refusal(&Guard::default(), "http://127.0.0.1/", false), None);
+    }
+
+    #[test]
+    fn credentials_of_a_registry_stay_in_its_house_but_for_hosts_that_are_named() {
+        let token_servers = vec!["sso.example:8443".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
+        let named = Guard { token_servers, ..Guard::default() };
+        for (registry, realm, is_one_house, is_named) in [
+            ("registry.example", "https://registry.example:5001/token", true, true),
+            ("registry.example.", "https://REGISTRY.example/", true, true),
+            ("docker.io", "https://auth.docker.io/token", true, true),
+            ("registry.gitlab.example", "https://gitlab.example/jwt/auth", true, true),
+            ("localhost", "http://localhost:1/", true, true),
+            ("127.0.0.1", "http://0x7f.1:1/", true, true),
+            ("registry.sso.example", "https://sso.example:8443/", true, true),
+            ("registry.example", "https://sso.example:8443/", false, true),
+            ("registry.example", "https://sso.example/", false, false),
+            ("registry.example", "https://192.0.2.7/", false, true),
+            ("registry.example", "https://evilregistry.example/", false, false),
+            ("registry.example", "https://auth.example/", false, false),
+            ("registry.example", "https://example/", false, false),
+            ("registry.example", "https://registry.example.evil.example/", false, false),
+            ("127.0.0.1", "http://127.0.0.2/", false, false),
+            ("127.0.0.1", "http://[::1]/", false, false),
+            ("localhost", "http://a.localhost/", false, false),
+        ] {
+            let (host, url) = (Host::parse(registry).unwrap(), Url::parse(realm).unwrap());
+            assert_eq!(Guard::default().may_give_tokens(&url, &host), is_one_house, "{registry} {realm}");
+            assert_eq!(named.may_give_tokens(&url, &host), is_named, "{registry} {realm}");
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //! [Token authentication](https://distribution.github.io/distribution/spec/auth/token/) and
 //! [with identity tokens](https://distribution.github.io/distribution/spec/auth/oauth/).
 //!
-//! Credentials go to the registry and to whom it names for giving out tokens, and to nobody else: a blob is often somewhere else, and
-//! a redirect there takes none along.
+//! Credentials go to the registry and to whom it names for giving out tokens, if that is of its house or trusted by the user, and to
+//! nobody else: a blob is often somewhere else, and a redirect there takes none along.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -112,6 +112,9 @@ impl Desk {
             (_, Challenge::Basic) => None,
             (credentials, Challenge::Bearer { realm, service, scope }) => {
                 let realm = self.realm(home, &realm)?;
+                if credentials != Credentials::None {
+                    self.trust(home, &realm)?;
+                }
                 let of = |repository: &str, actions: &str| format!("repository:{repository}:{actions}");
                 let usual = |actions: &str| of(self.reference.repository(), actions);
                 // One token for all that is to be done, where the registry would give out one for each.
@@ -156,6 +159,21 @@ impl Desk {
                 Err(Failure::never(Error::source("denied", what)))
             }
         }
+    }
+
+    /// A registry must not have us send its credentials to anybody.
+    fn trust(&self, home: &Url, realm: &Url) -> Result<(), Failure> {
+        let hosts = [home.host().map(|host| host.to_owned()), self.reference.house()];
+        let guard = self.client.guard();
+        if hosts.iter().flatten().any(|host| guard.may_give_tokens(realm, host)) {
+            return Ok(());
+        }
+        let (home, realm) = (Host(home), Host(realm));
+        let what = format!(
+            "{home} wants its credentials shown to {realm}, which is neither that host nor above or below it; \
+             if that gives out its tokens, name it (--token-servers)"
+        );
+        Err(Failure::never(Error::source("forbidden-host", what)))
     }
 
     async fn token(&self, ask: Ask, credentials: Credentials) -> Result<HeaderValue, Failure> {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use diskferry::digest::Checksum;
-use url::Url;
+use url::{Host, Url};
 
 use super::manifest;
 
@@ -73,6 +73,12 @@ impl Reference {
     /// Host and port, as credentials are filed under.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The host by which people call the registry, without a port.
+    pub(super) fn house(&self) -> Option<Host<String>> {
+        let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
+        url.host().map(|host| host.to_owned())
     }
 
     pub(super) fn repository(&self) -> &str {

@@ -359,10 +359,12 @@ fn store(values: &Values, endpoint: &str, patience: Patience) -> Result<Store, U
     let ca = values.path("destination-cert-dir").filter(|_| pem.is_none()).into_iter().collect();
     let pem = pem.map(str::to_owned);
     let login = login(values, "destination-access-key-id", "destination-secret-key");
+    let token_servers = values.read("destination-token-servers", hosts)?.unwrap_or_default();
     let access = Access {
         login,
         trust: Trust { ca, pem, identity: None, insecure },
         proxies: proxies(values)?,
+        guard: Guard { token_servers, ..Guard::default() },
         ..Access::default()
     };
     let form = match values.text("store-as").unwrap_or("stored") {
@@ -388,8 +390,6 @@ fn store(values: &Values, endpoint: &str, patience: Patience) -> Result<Store, U
 /// Who we are for the source, and whom we believe.
 fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable> {
     let ca = ["cert-dir", "proxy-cert-dir"].into_iter().filter_map(|name| values.path(name)).collect();
-    let hosts =
-        |text: &str| text.split(',').map(|host| host.trim().parse::<HostPattern>()).collect::<Result<Vec<_>, _>>();
     Ok(Access {
         login: login(values, "access-key-id", "secret-key"),
         headers: headers(values, environment)?,
@@ -398,10 +398,15 @@ fn access(values: &Values, environment: &Environment) -> Result<Access, Unusable
         guard: Guard {
             allow_hosts: values.read("allow-hosts", hosts)?,
             deny_private: values.is_on("deny-private")?,
+            token_servers: values.read("token-servers", hosts)?.unwrap_or_default(),
             redirects: values.read("max-redirects", parse::number)?.unwrap_or(Guard::default().redirects),
         },
         ..Access::default()
     })
+}
+
+fn hosts(text: &str) -> Result<Vec<HostPattern>, String> {
+    text.split(',').map(|host| host.trim().parse()).collect()
 }
 
 fn login(values: &Values, user: &str, password: &str) -> Option<Login> {
@@ -542,12 +547,17 @@ mod tests {
             ("IMPORTER_EXTRA_HEADER_1", "X-Two: hunter4"),
             ("https_proxy", "http://proxy.example:3128"),
             ("IMPORTER_REGISTRY_IMAGE_ARCHITECTURE", "arm64"),
+            ("DISKFERRY_TOKEN_SERVERS", "sso.example, *.auth.example"),
+            ("DISKFERRY_DESTINATION_TOKEN_SERVERS", "dvcr-auth.example"),
         ])
         .unwrap();
         assert_eq!(order.options.checksums.len(), 2);
         assert_eq!(order.reading.wish.platform.as_ref().unwrap().to_string(), "linux/arm64");
         let Destination::Registry(store) = &order.destination else { panic!() };
         assert_eq!(store.reference.to_string(), "docker://dvcr.example/vi/team/debian:1");
+        assert_eq!(store.access.guard.token_servers, ["dvcr-auth.example".parse().unwrap()]);
+        let trusted = ["sso.example", "*.auth.example"].map(|host| host.parse().unwrap());
+        assert_eq!(order.reading.access.guard.token_servers, trusted);
         assert!(store.access.trust.insecure && !order.reading.access.trust.insecure);
         let printed = format!("{order:?}");
         assert!(printed.contains("x-two") && printed.contains("pusher") && !printed.contains("hunter"), "{printed}");
@@ -568,6 +578,11 @@ mod tests {
             ("DISKFERRY_NAME", "../x", "DISKFERRY_NAME: a file in a container image"),
             ("IMPORTER_DESTINATION_ENDPOINT", "h/A:1", "IMPORTER_DESTINATION_ENDPOINT: a repository"),
             ("DISKFERRY_PATIENCE", "soon", "DISKFERRY_PATIENCE: \"soon\" is no time"),
+            (
+                "DISKFERRY_TOKEN_SERVERS",
+                "http://sso.example",
+                "DISKFERRY_TOKEN_SERVERS: \"http://sso.example\" is no host",
+            ),
             ("DISKFERRY_FORMAT", "vhd", "DISKFERRY_FORMAT: unknown format"),
         ] {
             let refused = with(&[(name, value)]).unwrap_err();

@@ -204,6 +204,13 @@ pub const DESTINATION: Group = Group {
             "Talk to the registry without TLS",
         ),
         open(
+            "destination-token-servers",
+            &["DISKFERRY_DESTINATION_TOKEN_SERVERS"],
+            "HOST,…",
+            "",
+            "Hosts that may give out the registry's tokens for its credentials, besides its own and those above and below that",
+        ),
+        open(
             "store-as",
             &["DISKFERRY_STORE_AS"],
             "FORM",
@@ -338,6 +345,13 @@ pub const SOURCE: Group = Group {
             "BOOL",
             "false",
             "Make no request for the source to a private address",
+        ),
+        open(
+            "token-servers",
+            &["DISKFERRY_TOKEN_SERVERS"],
+            "HOST,…",
+            "",
+            "Hosts that may give out a registry's tokens for its credentials, besides its own and those above and below that",
         ),
         open("max-redirects", &["DISKFERRY_MAX_REDIRECTS"], "N", "10", "Most redirects that one request follows"),
     ],
