@@ -11,15 +11,15 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::extreme::{MIB, fill_every_bound, watch};
 use common::{assert_fails, json, names};
 use diskferry_testkit::hostile::subjects;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io};
-use diskferry_testkit::qcow2::Compression::{self, Deflate, Zstd};
+use diskferry_testkit::qcow2::Compression::{Deflate, Zstd};
 use diskferry_testkit::qcow2::{Cluster, Qcow2};
 use diskferry_testkit::serve::nginx::{Nginx, Origin};
 use diskferry_testkit::{Random, wrap};
 
-const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 const STDOUT: &str = "-";
 
@@ -82,24 +82,6 @@ fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>, threads: 
         Stdio::piped()
     };
     command.stdin(Stdio::piped()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Waits until the program has ended; gives the largest peak that it was seen with.
-fn watch(child: &mut Child) -> u64 {
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        // A process that is ending has no memory any more.
-        let now = fs::read_to_string(&status).ok().and_then(|text| peak_in(&text));
-        peak = peak.max(now.unwrap_or(0));
-        thread::sleep(Duration::from_millis(2));
-    }
-    peak
-}
-
-fn peak_in(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 // Images that lie.
@@ -217,7 +199,7 @@ fn an_image_that_fills_every_bound_at_once_takes_less_than_64_mib() {
         let target = scratch.path("disk.raw");
         // On stdout, what is in no order waits for its turn.
         for (target, step) in [(target.as_path(), 1), (STDOUT.as_ref(), 7)] {
-            fill_every_bound(&image, cluster_bits, compression, step);
+            fill_every_bound(&image, cluster_bits, compression, step, 0);
             for feed in [Feed::File, Feed::Pipe, Feed::Server(&url)] {
                 let run = run(&image, feed, start(&image, feed, target, None, 8));
                 let peak = run.peak as f64 / MIB as f64;
@@ -232,69 +214,40 @@ fn an_image_that_fills_every_bound_at_once_takes_less_than_64_mib() {
     }
 }
 
-/// Writes a qcow2 whose last packed units are not there. Of those that are, neighbours on the disk lie so many units from one another.
-fn fill_every_bound(image: &Path, cluster_bits: u32, compression: Compression, step: u64) {
-    let cluster = 1_u64 << cluster_bits;
-    let entries = cluster / 8;
-    // Of 24 bytes an extent and 32 a table, 32 MiB have room for so many.
-    let tables = (32 * MIB / 24).div_ceil(entries);
-    let mapped = (32 * MIB - 32 * (tables + 3)) / 24;
-    let units = 60 * MIB / cluster;
-    // Clusters: the first table lies behind the header, what the spool gets behind that, then the others.
-    let header = 2;
-    let before = 8 * MIB / cluster;
-    let (first_table, data) = (header + before + 1, header + before + 1 + tables);
-    let file = File::create(image).unwrap();
-    let put = |bytes: &[u8], at: u64| file.write_all_at(bytes, at * cluster).unwrap();
-    let numbers = |numbers: &mut dyn Iterator<Item = u64>| numbers.flat_map(u64::to_be_bytes).collect::<Vec<_>>();
-    let len = 1_usize << cluster_bits;
-    let mut built = Qcow2::new(tables * entries * cluster);
-    (built.cluster_bits, built.compression) = (cluster_bits, compression);
-    put(&built.build().image[..len], 0);
-    poke_l1(&file, header * cluster, tables);
-    put(&numbers(&mut (0..tables).map(|table| ((first_table + table) * cluster) | (1 << 63))), header);
-    put(&Random::new(5).bytes(8 << 20), header + 1);
-    // Two clusters each for what is there; a sector each, behind that, for what is not looked at before the table has been read. The first
-    // units claim both, the others two thirds of one, so that several are under way.
-    let behind = (data + 2 * units) * cluster;
-    let sectors = |guest| if guest < units / 3 { cluster / 256 } else { cluster / 768 };
-    let packed = |unit| (1 << 62) | ((sectors(unit) - 1) << (70 - cluster_bits)) | ((data + 2 * unit) * cluster);
-    let entry = |guest: u64| match guest {
-        _ if guest < units => packed(guest * step % units),
-        _ if guest < mapped => (1 << 62) | (behind + guest * 512),
-        _ => 0,
+/// The same in wrappings. What lies in front of the tables has filled their windows when all the rest is there.
+#[test]
+fn an_image_that_fills_every_bound_in_a_wrapping_takes_the_window_of_that_and_less_than_64_mib() {
+    let scratch = Scratch::new();
+    let server = Nginx::new().without_ranges().start();
+    let url = server.url(Origin::Plain, "/image");
+    let image = scratch.path("image");
+    let of = |cluster_bits, compression, gap| {
+        fill_every_bound(&image, cluster_bits, compression, 1, gap);
+        fs::read(&image).unwrap()
     };
-    put(&numbers(&mut (0..tables * entries).map(entry)), first_table);
-    let noise = Random::new(6).bytes(len);
-    let half = [&noise[..len / 2], &vec![0; len / 2]].concat();
-    // What zstd gets from a pipe has no length in its head, so that its decoder keeps the window.
-    let (large, small) = match compression {
-        Deflate => (stored_deflate(&noise), wrap::deflate(&half)),
-        Zstd => (wrap::zstd(&noise, &["--long=23"]), wrap::zstd(&half, &["--long=23"])),
-    };
-    assert!(small.len() as u64 <= cluster / 768 * 512);
-    (0..units).for_each(|guest| put(if guest < units / 3 { &large } else { &small }, data + 2 * guest));
-    file.set_len(behind + 512).unwrap();
-}
-
-/// Has the header of a qcow2 name an L1 table of so many entries there.
-fn poke_l1(file: &File, at: u64, entries: u64) {
-    const SIZE_AT: u64 = 36;
-    const OFFSET_AT: u64 = 40;
-    file.write_all_at(&u32::try_from(entries).unwrap().to_be_bytes(), SIZE_AT).unwrap();
-    file.write_all_at(&at.to_be_bytes(), OFFSET_AT).unwrap();
-}
-
-/// Deflated data in blocks that are stored as they are.
-fn stored_deflate(bytes: &[u8]) -> Vec<u8> {
-    const BLOCK: usize = 0xffff;
-    let parts = bytes.chunks(BLOCK);
-    let last = parts.len() - 1;
-    let block = |(number, part): (usize, &[u8])| {
-        let len = u16::try_from(part.len()).unwrap();
-        [&[u8::from(number == last)][..], &len.to_le_bytes(), &(!len).to_le_bytes(), part].concat()
-    };
-    parts.enumerate().flat_map(block).collect()
+    // docs/formats/wrappings.md: members that are unpacked at the same time.
+    let members = 2 * MIB;
+    let (near, far) = (of(16, Deflate, 0), of(16, Deflate, 128 * MIB));
+    for (name, wrapped, window) in [
+        ("gzip", wrap::gzip(&near), 0),
+        ("bgzf", wrap::bgzf(&near), members),
+        ("bgzf, 2^21", wrap::bgzf(&of(21, Deflate, 0)), members),
+        ("bgzf, zstd", wrap::bgzf(&of(16, Zstd, 0)), members),
+        ("bgzf, zstd, 2^21", wrap::bgzf(&of(21, Zstd, 0)), members),
+        ("bzip2", wrap::bzip2(&near), 0),
+        ("xz", wrap::xz(&far, &["--lzma2=preset=0,dict=64MiB"]), 64 * MIB),
+        ("zstd", wrap::zstd(&far, &["-1", "--long=27"]), 128 * MIB),
+    ] {
+        let path = server.root().join("image");
+        fs::write(&path, &wrapped).unwrap();
+        for feed in [Feed::File, Feed::Pipe, Feed::Server(&url)] {
+            let run = run(&path, feed, start(&path, feed, &scratch.path("disk.raw"), None, 8));
+            let what = format!("{name} by {feed:?}: peak {:.1} MiB", run.peak as f64 / MIB as f64);
+            println!("{what}");
+            assert_fails(&run.output, 3);
+            assert!(run.peak < 64 * MIB + window && run.peak > 32 * MIB + window, "{what}");
+        }
+    }
 }
 
 #[test]

@@ -8,13 +8,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use common::extreme::{MIB, fill_every_bound, watch};
 use common::{diskferry, json, names};
+use diskferry_testkit::qcow2::Compression::Deflate;
 use diskferry_testkit::serve::registry::Registry;
+use diskferry_testkit::wrap;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -433,5 +436,34 @@ fn a_push_of_any_length_takes_bounded_memory() {
         assert!(output.status.success(), "{output:?}");
         let kibibytes: u64 = String::from_utf8(output.stderr).unwrap().trim().parse().unwrap();
         assert!(kibibytes < 100 << 10, "{kibibytes} KiB for 400 MiB");
+    }
+}
+
+/// What the image needs, its window and chunks, all at once.
+#[test]
+fn a_hostile_image_is_pushed_in_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, wrapped) = (dir.path().join("image"), dir.path().join("image.zst"));
+    fill_every_bound(&image, 16, Deflate, 1, 128 * MIB);
+    fs::write(&wrapped, wrap::zstd(&fs::read(&image).unwrap(), &["-1", "--long=27"])).unwrap();
+    fill_every_bound(&image, 16, Deflate, 1, 0);
+    // 50 MiB are for chunks and for what is on its way to them.
+    for (source, window, most) in [(&image, 0, 64 * MIB + 50 * MIB), (&wrapped, 128 * MIB, 256 * MIB)] {
+        for least in [1, 32 << 20] {
+            for form in ["raw", "raw+zstd"] {
+                let (host, state) = Faulty::start(&[]);
+                state.lock().unwrap().least = Some(least);
+                let mut job = diskferry(["push", "--json", "--plain-http", "--threads", "8", "--as", form]);
+                job.arg(source).arg(format!("docker://{host}/a:1")).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = job.spawn().unwrap();
+                let peak = watch(&mut child);
+                let output = child.wait_with_output().unwrap();
+                let what = format!("{source:?} as {form} by {least} bytes: peak {:.1} MiB", peak as f64 / MIB as f64);
+                println!("{what}");
+                assert_eq!(json(&output)["error"]["code"], "qcow2-ends-early", "{output:?}");
+                assert!(state.lock().unwrap().manifest.is_none());
+                assert!(peak < most && peak > 32 * MIB + window, "{what}");
+            }
+        }
     }
 }

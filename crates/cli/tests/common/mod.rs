@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+pub mod extreme;
 pub mod judge;
 
 use std::fs::{self, File, OpenOptions};

@@ -22,12 +22,14 @@ const HEADER: usize = 18;
 /// The most that a member holds unpacked.
 const MEMBER: usize = 64 << 10;
 
-/// Members that a thread is given at once: enough that handing them over does not show. They take half a MiB, and two such groups for each
-/// thread are under way.
-const GROUP: usize = 4;
+/// Members that a thread is given at once: enough that handing them over does not show. They take a quarter of a MiB.
+const GROUP: usize = 2;
+
+/// Groups under way besides one for each thread, so that none waits for its next.
+const BESIDES: usize = 1;
 
 /// More threads unpack more than anybody writes.
-const MOST_THREADS: usize = 8;
+const MOST_THREADS: usize = 4;
 
 /// Packed bytes for next to nothing that are passed over here. What has more is no image, and the other decoder counts on.
 const BARREN: u64 = 1 << 20;
@@ -110,7 +112,7 @@ impl Bgzf {
 
     /// Groups that may be under way.
     fn most(&self) -> usize {
-        self.threads.saturating_mul(2)
+        self.threads.saturating_add(BESIDES)
     }
 
     /// Reads until `len` bytes are pending. False if there are not so many.

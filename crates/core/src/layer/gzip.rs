@@ -197,7 +197,8 @@ impl Gzip {
             Ok(Status::Ok) => {}
             Ok(Status::BufError) | Err(_) => {
                 let what = format!("the data of member {} is damaged", self.number());
-                return Err(Error::corrupt(FORMAT, "data", at, what));
+                // Behind all that it has given, so that the place does not depend on how the packed bytes come.
+                return Err(Error::corrupt(FORMAT, "data", at.saturating_add(step.given as u64), what));
             }
         }
         self.crc.update(unpacked.get(..step.given).unwrap_or_default());

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// Bytes that change hands at once.
 const PIECE: usize = 256 << 10;
 
-/// Pieces on their way: while a chunk is being sent, another one is read.
-const PIECES: usize = 32;
+/// Pieces on their way. Who reads has chunks of its own, so these only have to keep both ends at work.
+const PIECES: usize = 8;
 
 /// The end that is written to. Dropped without [`end`](Self::end), it makes the other one fail.
 pub(super) struct Writer {

@@ -42,7 +42,8 @@ use crate::shown::Host;
 /// What is sent with one request. Each takes the registry a moment, since some sync what they have got; and three are in memory.
 const CHUNK: usize = 16 << 20;
 
-/// Largest chunk, where the registry wants large ones. One that wants larger ones gets none.
+/// Largest chunk, where the registry wants large ones. One that wants larger ones gets none. Of chunks that are larger than usual there is one
+/// in memory: none is read while another is sent, and none is kept.
 const LARGEST: usize = 32 << 20;
 
 /// A registry that takes less than this part of a chunk is asked what it has, and waited for.
@@ -194,7 +195,8 @@ impl Upload {
         progress: &Progress,
     ) -> Result<Sent> {
         let mut digester = Digester::new([algorithm]);
-        let mut chunk = self.chunk(reader, CHUNK, 0, &mut digester)?;
+        let mut chunk = Vec::new();
+        read_chunk(reader, &mut chunk, CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
             let digest = manifest::finish(digester)?;
@@ -210,12 +212,23 @@ impl Upload {
         let (mut session, least) = self.begin(progress)?;
         let len = self.chunk_len(least)?;
         // The first chunk is to be as long as the others.
-        chunk.extend(self.chunk(reader, len - CHUNK, CHUNK as u64, &mut digester)?);
+        read_chunk(reader, &mut chunk, len, 0, &mut digester)?;
+        if len > CHUNK {
+            while !chunk.is_empty() {
+                self.transfer(&mut session, chunk.into(), progress)?;
+                session.let_go(0);
+                chunk = Vec::new();
+                read_chunk(reader, &mut chunk, len, session.end(), &mut digester)?;
+            }
+            let (digest, size) = (manifest::finish(digester)?, session.end());
+            self.complete(&mut session, &digest, size, progress)?;
+            return Ok(Sent { digest, size, uploaded: size });
+        }
         let digest = thread::scope(|scope| {
             // The next chunk is read while one is on its way. No more than that: each is memory.
             let (send, receive) = sync_channel(0);
             let first = chunk.len() as u64;
-            let read = move || self.chunks(reader, len, first, digester, &send);
+            let read = move || chunks(reader, first, digester, &send);
             let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
             self.transfer(&mut session, chunk.into(), progress)?;
             for chunk in receive {
@@ -226,24 +239,6 @@ impl Upload {
         let size = session.end();
         self.complete(&mut session, &digest, size, progress)?;
         Ok(Sent { digest, size, uploaded: size })
-    }
-
-    /// Hands on chunks of `len` bytes from byte `at` to the end, and has their digest then. Ends early if nobody takes them.
-    fn chunks(
-        &self,
-        reader: &mut (dyn Read + Send),
-        len: usize,
-        mut at: u64,
-        mut digester: Digester,
-        chunks: &SyncSender<Bytes>,
-    ) -> Result<Checksum> {
-        loop {
-            let chunk = self.chunk(reader, len, at, &mut digester)?;
-            at = at.saturating_add(chunk.len() as u64);
-            if chunk.is_empty() || chunks.send(chunk.into()).is_err() {
-                return manifest::finish(digester);
-            }
-        }
     }
 
     /// Names an image.
@@ -273,14 +268,6 @@ impl Upload {
                 _ => Ok(()),
             }
         })
-    }
-
-    fn chunk(&self, reader: &mut (dyn Read + Send), len: usize, at: u64, digester: &mut Digester) -> Result<Vec<u8>> {
-        let mut chunk = vec![0; len];
-        let got = fill(reader, &mut chunk).map_err(|error| Error::reading(at, error))?;
-        chunk.truncate(got);
-        digester.update(&chunk);
-        Ok(chunk)
     }
 
     /// How long chunks are for a registry that wants `least` bytes in each that is not the last.
@@ -481,6 +468,41 @@ impl Upload {
     }
 }
 
+/// Reads on until `chunk`, which begins at byte `at`, has `len` bytes or there are no more.
+fn read_chunk(
+    reader: &mut (dyn Read + Send),
+    chunk: &mut Vec<u8>,
+    len: usize,
+    at: u64,
+    digester: &mut Digester,
+) -> Result<()> {
+    let begin = chunk.len();
+    chunk.reserve_exact(len.saturating_sub(begin));
+    chunk.resize(len, 0);
+    let more = chunk.get_mut(begin..).unwrap_or_default();
+    let got = fill(reader, more).map_err(|error| Error::reading(at.saturating_add(begin as u64), error))?;
+    chunk.truncate(begin + got);
+    digester.update(&chunk[begin..]);
+    Ok(())
+}
+
+/// Hands on chunks from byte `at` to the end, and has their digest then. Ends early if nobody takes them.
+fn chunks(
+    reader: &mut (dyn Read + Send),
+    mut at: u64,
+    mut digester: Digester,
+    chunks: &SyncSender<Bytes>,
+) -> Result<Checksum> {
+    loop {
+        let mut chunk = Vec::new();
+        read_chunk(reader, &mut chunk, CHUNK, at, &mut digester)?;
+        at = at.saturating_add(chunk.len() as u64);
+        if chunk.is_empty() || chunks.send(chunk.into()).is_err() {
+            return manifest::finish(digester);
+        }
+    }
+}
+
 impl Session {
     /// Where what is kept ends: everything that was read has passed here.
     fn end(&self) -> u64 {
@@ -489,11 +511,16 @@ impl Session {
 
     /// Takes the next chunk, and lets go of the oldest.
     fn keep(&mut self, chunk: Bytes) {
-        while self.tail.len() > TAIL {
+        self.let_go(TAIL);
+        self.tail.push_back(chunk);
+    }
+
+    /// Keeps the last `most` chunks.
+    fn let_go(&mut self, most: usize) {
+        while self.tail.len() > most {
             let old = self.tail.pop_front().map_or(0, |old| old.len());
             self.tail_at = self.tail_at.saturating_add(old as u64);
         }
-        self.tail.push_back(chunk);
     }
 
     /// What of a kept chunk follows the bytes that the registry has.
