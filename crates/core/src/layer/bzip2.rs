@@ -2,7 +2,7 @@
 //!
 //! pbzip2 and lbzip2 write a stream per block. There is no specification; the bzip2 source is the reference.
 
-use std::io;
+use std::io::{self, Read};
 
 use bzip2::{Decompress, Error as Finding, Status};
 
@@ -20,17 +20,63 @@ pub(super) fn probe(head: &[u8]) -> bool {
 }
 
 pub(super) fn open(packed: Packed, _how: &Unwrapping) -> Result<Reader> {
-    Ok(Box::new(Unwrapper::new(packed, Bzip2 { stream: None, streams: 0 })))
+    Ok(Box::new(Unwrapper::new(packed, Bzip2::new())))
 }
+
+/// Bytes that are unpacked at once. When a block turns out to be damaged, those of the last call are lost: calls that end at multiples of this lose
+/// the same ones, whoever reads.
+const PIECE: usize = 64 << 10;
 
 struct Bzip2 {
     /// `None` between two streams. Keeps at most 4 MiB, whatever the stream asks for.
     stream: Option<Decompress>,
+    /// Unpacked bytes up to the next multiple of their size, how many there are, and how many were handed out.
+    piece: Box<[u8]>,
+    filled: usize,
+    handed: usize,
+    /// What is wrong behind them.
+    broken: Option<Error>,
     /// Streams read to their end.
     streams: u64,
 }
 
 impl Bzip2 {
+    fn new() -> Self {
+        let piece = vec![0; PIECE].into_boxed_slice();
+        Self { stream: None, piece, filled: 0, handed: 0, broken: None, streams: 0 }
+    }
+
+    /// Hands out of the piece what there is room for.
+    fn hand_out(&mut self, unpacked: &mut [u8]) -> usize {
+        let mut rest = self.piece.get(self.handed..self.filled).unwrap_or_default();
+        // Reading from memory.
+        let given = rest.read(unpacked).unwrap_or_default();
+        self.handed = self.handed.saturating_add(given);
+        if self.handed == self.piece.len() {
+            (self.handed, self.filled) = (0, 0);
+        }
+        given
+    }
+
+    /// Unpacks up to the end of the piece; how many packed bytes that took.
+    fn fill(&mut self, packed: &[u8], at: u64) -> Result<usize> {
+        let stream = self.stream.get_or_insert_with(|| Decompress::new(false));
+        let before = (stream.total_in(), stream.total_out());
+        let status = stream.decompress(packed, self.piece.get_mut(self.filled..).unwrap_or_default());
+        let step = Step::counted(before, (stream.total_in(), stream.total_out()));
+        self.filled = self.filled.saturating_add(step.given);
+        match status {
+            Ok(Status::MemNeeded) => return Err(Error::reading(at, io::ErrorKind::OutOfMemory.into())),
+            Ok(Status::StreamEnd) => {
+                self.stream = None;
+                self.streams = self.streams.saturating_add(1);
+            }
+            Ok(_) => {}
+            Err(finding) => self.broken = Some(self.error(finding, at.saturating_add(step.given as u64))),
+        }
+        Ok(step.taken)
+    }
+
     fn error(&self, finding: Finding, at: u64) -> Error {
         match (finding, self.streams) {
             (Finding::DataMagic, 0) => {
@@ -57,23 +103,21 @@ impl Bzip2 {
 
 impl Decoder for Bzip2 {
     fn step(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
-        if packed.is_empty() && self.stream.is_none() {
-            return Ok(Step::default());
-        }
-        let stream = self.stream.get_or_insert_with(|| Decompress::new(false));
-        let before = (stream.total_in(), stream.total_out());
-        let status = stream.decompress(packed, unpacked);
-        let step = Step::counted(before, (stream.total_in(), stream.total_out()));
-        match status {
-            Ok(Status::MemNeeded) => return Err(Error::reading(at, io::ErrorKind::OutOfMemory.into())),
-            Ok(Status::StreamEnd) => {
-                self.stream = None;
-                self.streams = self.streams.saturating_add(1);
+        let mut taken = 0;
+        if self.handed == self.filled {
+            if self.broken.is_none() {
+                if packed.is_empty() && self.stream.is_none() {
+                    return Ok(Step::default());
+                }
+                taken = self.fill(packed, at)?;
             }
-            Ok(_) => {}
-            Err(finding) => return Err(self.error(finding, at)),
+            if self.handed == self.filled
+                && let Some(error) = self.broken.take()
+            {
+                return Err(error);
+            }
         }
-        Ok(step)
+        Ok(Step { taken, given: self.hand_out(unpacked) })
     }
 
     fn end(&self, at: u64) -> Result<()> {
@@ -135,6 +179,14 @@ mod tests {
     }
 
     #[test]
+    fn damage_comes_behind_what_lies_in_front_of_it() {
+        let mut encoder = BzEncoder::new(Vec::new(), Compression::new(1));
+        encoder.write_all(&sample(250_000)).unwrap();
+        let packed = [encoder.finish().unwrap(), stream(b"disk")].concat();
+        what_lies_in_front_of_damage_comes_first("bzip2", &packed, 4999);
+    }
+
+    #[test]
     fn damage_is_told_by_where_it_lies() {
         let packed = stream(&sample(300));
         for (at, code) in [(0, "bzip2-not-this-format"), (10, "bzip2-data"), (packed.len() - 3, "bzip2-data")] {
@@ -150,7 +202,7 @@ mod tests {
         for (data, expected) in [(&b""[..], "wrapping-no-output"), (b"x", "wrapping-no-output"), (&[7; 2000], "whole")]
         {
             let packed = io::Cursor::new(stream(data).repeat(512));
-            let bzip2 = Bzip2 { stream: None, streams: 0 };
+            let bzip2 = Bzip2::new();
             let mut reader = Unwrapper::resumed(Box::new(packed), bzip2, 0, 255 << 20);
             let read = io::copy(&mut reader, &mut io::sink()).map_err(|error| Error::reading(0, error).code());
             assert_eq!(read.map_or_else(|code| code, |_| "whole".into()), expected, "{} bytes", data.len());

@@ -78,6 +78,33 @@ pub fn no_flip_goes_unnoticed(layer: &str, packed: &[u8]) {
     }
 }
 
+/// Of damage anywhere, the same bytes come first and then the same error, however the packed bytes come and the unpacked ones are asked for:
+/// else it would hang on that whether the error or a limit is passed first. `packed` is bent at one byte of `step`.
+pub fn what_lies_in_front_of_damage_comes_first(layer: &str, packed: &[u8], step: usize) {
+    const MUCH: usize = 1 << 20;
+    for at in (0..packed.len()).step_by(step) {
+        let mut bent = packed.to_vec();
+        bent[at] ^= 1 << (at % 8);
+        let end = |give: usize, ask: usize, threads: usize| {
+            let limits = Limits::default();
+            let packed = Box::new(BufReader::with_capacity(give, io::Cursor::new(bent.clone())));
+            let mut reader = (by_name(layer).unwrap().open)(packed, &Unwrapping::new(&limits, threads)).unwrap();
+            let (mut len, mut piece) = (0, vec![0; ask]);
+            loop {
+                match reader.read(&mut piece) {
+                    Ok(0) => return (len, "whole".to_owned()),
+                    Ok(n) => len += n,
+                    Err(error) => return (len, Error::reading(0, error).to_string()),
+                }
+            }
+        };
+        let wanted = end(MUCH, MUCH, 1);
+        for (give, ask, threads) in [(MUCH, 999, 1), (77, MUCH, 1), (5000, 10_000, 1), (MUCH, MUCH, 3), (900, 999, 3)] {
+            assert_eq!(end(give, ask, threads), wanted, "bent at {at}; {give}, {ask}, {threads}");
+        }
+    }
+}
+
 fn flips(packed: &[u8], range: Range<usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
     range.flat_map(|at| (0..8).map(move |bit| (at, bit))).map(|(at, bit)| {
         let mut bent = packed.to_vec();

@@ -8,7 +8,8 @@ use crate::layer::Packed;
 /// How one wrapping is unpacked. It keeps no reader, so that an error of the reader is never taken for one of the data.
 pub(super) trait Decoder: Send {
     /// Unpacks some of `packed` into some of `unpacked`, which is never empty; `packed` is, at its end. A step that
-    /// moves nothing has come to another state, or can do no more without further packed bytes.
+    /// moves nothing has come to another state, or can do no more without further packed bytes. An error comes only when all that lies in
+    /// front of it has been given: so it is the same however the packed bytes come, and with it what a limit in front of it does.
     /// `at` counts the bytes unpacked before, for errors.
     fn step(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step>;
 

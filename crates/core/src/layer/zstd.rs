@@ -55,7 +55,7 @@ pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
 /// Where the blocks end of which the first is at `at`: RFC 8878, section 3.1.1.2.
 fn end_of_blocks(stored: &mut dyn Source, mut at: u64) -> Result<Option<u64>> {
     for _ in 0..MOST_BLOCKS {
-        let mut header = [0; 3];
+        let mut header = [0; BLOCK_HEADER];
         if look_full(stored, &mut header, at)? < header.len() {
             return Ok(None);
         }
@@ -73,6 +73,9 @@ fn end_of_blocks(stored: &mut dyn Source, mut at: u64) -> Result<Option<u64>> {
 
 /// So many blocks are looked at: 512 GiB in the largest ones.
 const MOST_BLOCKS: usize = 4 << 20;
+
+/// Bytes in front of each block.
+const BLOCK_HEADER: usize = 3;
 
 /// What does not shrink is stored as it is, in blocks with headers of 3 bytes.
 fn largest_frame(content: u64) -> u64 {
@@ -102,6 +105,10 @@ struct Zstd {
     header: Field<MAX_HEADER>,
     decoder: DCtx<'static>,
     window: Share,
+    /// Packed bytes that the decoder can use next: a block, and the header of the next one.
+    wanted: usize,
+    /// Whether there was room for no more, so that it may have some still to give.
+    was_full: bool,
     /// Frames read to their end.
     frames: u64,
 }
@@ -115,7 +122,8 @@ impl Zstd {
         decoder
             .set_parameter(DParameter::WindowLogMax(log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end())))
             .map_err(out_of_memory)?;
-        Ok(Self { state: State::Header, header: Field::new(), decoder, window, frames: 0 })
+        let (state, header) = (State::Header, Field::new());
+        Ok(Self { state, header, decoder, window, wanted: 0, was_full: false, frames: 0 })
     }
 
     fn header(&mut self, packed: &[u8], at: u64) -> Result<usize> {
@@ -149,16 +157,25 @@ impl Zstd {
         let mut nothing = [];
         let mut header = InBuffer::around(header);
         let begun = self.decoder.decompress_stream(&mut OutBuffer::around(&mut nothing[..]), &mut header);
-        begun.map_err(|code| self.error(code, at))?;
-        self.state = State::Frame;
+        self.wanted = begun.map_err(|code| self.error(code, at))?;
+        (self.state, self.was_full) = (State::Frame, false);
         Ok(())
     }
 
     fn frame(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
-        let (mut packed, mut unpacked) = (InBuffer::around(packed), OutBuffer::around(unpacked));
+        // With an error, it does not say what it has given. So it gets one block or one header, and nothing before all in front of that is out.
+        let most = match self.wanted.saturating_sub(BLOCK_HEADER) {
+            _ if self.was_full => 0,
+            0 => self.wanted,
+            block => block,
+        };
+        let room = unpacked.len();
+        let mut packed = InBuffer::around(packed.get(..most).unwrap_or(packed));
+        let mut unpacked = OutBuffer::around(unpacked);
         let status = self.decoder.decompress_stream(&mut unpacked, &mut packed);
-        let missing = status.map_err(|code| self.error(code, at))?;
-        if missing == 0 {
+        self.wanted = status.map_err(|code| self.error(code, at))?;
+        self.was_full = unpacked.pos() == room;
+        if self.wanted == 0 {
             self.end_frame();
         }
         Ok(Step { taken: packed.pos(), given: unpacked.pos() })
@@ -428,6 +445,22 @@ mod tests {
         // But for bit 2 of the header's descriptor, by which the frame says that it has a checksum.
         let packed = frame(&sample(300));
         no_flip_goes_unnoticed("zstd", &packed);
+    }
+
+    #[test]
+    fn damage_comes_behind_what_lies_in_front_of_it() {
+        let data = sample(400_000);
+        what_lies_in_front_of_damage_comes_first(
+            "zstd",
+            &[frame(&data), frame(b""), frame(&data[..1000])].concat(),
+            499,
+        );
+        // Blocks of a few bytes, of one byte repeated, and none; then one of a kind that there is not.
+        let block = |kind: u32, size: u32, data: &[u8]| [&(size << 3 | kind << 1).to_le_bytes()[..3], data].concat();
+        let (stored, repeated) = (block(0, 7, b"a block"), block(1, 131_072, b"x"));
+        let head = [&MAGIC[..], &[0, 0x58]].concat();
+        let blocks = [head, stored.clone(), repeated, block(0, 0, b""), stored, block(3, 9, b"123456789")].concat();
+        what_lies_in_front_of_damage_comes_first("zstd", &blocks, 1);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn probe(head: &[u8]) -> bool {
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
     let threads = (how.threads as u64).clamp(1, MAX_THREADS);
-    let xz = Xz { state: State::Head, head: Field::new(), window: how.window(), threads, streams: 0 };
+    let xz = Xz { state: State::Head, head: Field::new(), window: how.window(), threads, broken: None, streams: 0 };
     Ok(Box::new(Unwrapper::new(packed, xz)))
 }
 
@@ -70,6 +70,8 @@ struct Xz {
     /// Memory for the dictionary, or for the blocks that are decoded at the same time.
     window: Share,
     threads: u64,
+    /// What is wrong behind the bytes that were given last.
+    broken: Option<Error>,
     /// Streams read to their end.
     streams: u64,
 }
@@ -189,6 +191,9 @@ impl Xz {
 
 impl Decoder for Xz {
     fn step(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
+        if let Some(error) = self.broken.take() {
+            return Err(error);
+        }
         let stream = match &mut self.state {
             State::Head => return Ok(Step::taken(self.head(packed, at)?)),
             State::Padding { len } => {
@@ -216,7 +221,13 @@ impl Decoder for Xz {
             }
             Ok(Status::MemNeeded) if !packed.is_empty() => return Err(self.error(Finding::Data, at)),
             Ok(_) => {}
-            Err(finding) => return Err(self.error(finding, at)),
+            Err(finding) => {
+                let error = self.error(finding, at.saturating_add(step.given as u64));
+                if step.given == 0 {
+                    return Err(error);
+                }
+                self.broken = Some(error);
+            }
         }
         Ok(step)
     }
@@ -341,6 +352,12 @@ mod tests {
         comes_back("xz", &plain(b""), b"");
         comes_back("xz", &[plain(b""), plain(&data), plain(b""), plain(b"x")].concat(), &[&data[..], b"x"].concat());
         comes_back("xz", &[plain(&data), vec![0; 4], plain(b"x"), vec![0; 8]].concat(), &[&data[..], b"x"].concat());
+    }
+
+    #[test]
+    fn damage_comes_behind_what_lies_in_front_of_it() {
+        let data = sample(200_000);
+        what_lies_in_front_of_damage_comes_first("xz", &[blocks(50_000, &data), plain(&data[..500])].concat(), 499);
     }
 
     #[test]
