@@ -185,6 +185,36 @@ fn pages_of_names_are_followed_and_bounded() {
 }
 
 #[test]
+fn a_list_of_a_registry_may_have_ten_thousand_pages_and_a_mebi_of_names() {
+    // Only the last page has no next one; of its names, all are the same.
+    let outcome = |pages: usize, names: usize| {
+        let server = Server::start();
+        server.put("/v2/a/tags/list?n=1000", page(r#"{"tags":null}"#, None));
+        let at_page = |number: usize| match number {
+            1 => "/v2/_catalog?n=1000".to_owned(),
+            _ => format!("/v2/_catalog?last={number}&n=1000"),
+        };
+        for number in 1..pages {
+            server.put(&at_page(number), page(r#"{"repositories":[]}"#, Some(&at_page(number + 1))));
+        }
+        let last = format!(r#"{{"repositories":[{}]}}"#, vec![r#""a""#; names / 2].join(","));
+        server.put(&at_page(pages), page(&last, Some(&at_page(pages + 1))));
+        let last = format!(r#"{{"repositories":[{}]}}"#, vec![r#""a""#; names.div_ceil(2)].join(","));
+        server.put(&at_page(pages + 1), page(&last, None));
+        let output = at(["list", "--json", &format!("docker://{}", server.address())]);
+        json(&output)["error"]["code"].as_str().unwrap_or("listed").to_owned()
+    };
+    for (pages, names, ends) in [
+        (9_999, 1, "listed"),
+        (10_000, 1, "source-paging"),
+        (1, 1 << 20, "listed"),
+        (1, (1 << 20) + 1, "source-paging"),
+    ] {
+        assert_eq!(outcome(pages, names), ends, "{pages} pages and one, {names} names");
+    }
+}
+
+#[test]
 fn names_of_a_registry_may_have_64_mib_together() {
     const NAME: usize = 4_000_000;
     let server = Server::start();

@@ -720,6 +720,32 @@ fn what_takes_too_long_ends() {
 }
 
 #[test]
+fn what_takes_no_longer_than_it_may_and_is_as_large_as_the_disk_is_carried() {
+    let mut disk = noise(8 << 20);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    let len = disk.len();
+    let pause = || thread::sleep(Duration::from_secs(1));
+    let variables = ["FIRST_BYTE", "UPLOAD_STALL", "RESUME"].map(|which| format!("DISKFERRY_{which}_TIMEOUT"));
+    let mut settings: Vec<_> = variables.iter().map(|name| (name.as_str(), "5s")).collect();
+    settings.extend([("UPLOAD_IMAGE_SIZE", "8Mi"), ("DEADLINE", "60s")]);
+    let mut door = Door::open(&settings);
+    pause();
+    let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+    write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n").unwrap();
+    stream.write_all(&disk[..1 << 20]).unwrap();
+    pause();
+    stream.write_all(&disk[1 << 20..2 << 20]).unwrap();
+    drop(stream);
+    pause();
+    let come = usize::try_from(door.offset("/upload")).unwrap();
+    assert!(come > 0, "what came is kept");
+    let (status, said) = door.put_part(&format!("{come}-{}/{len}", len - 1), &disk[come..]);
+    assert_eq!(status, 200, "{said}");
+    assert_eq!(door.end().code, Some(0));
+    assert!(fs::read(door.pod.path("data/disk.img")).unwrap() == disk);
+}
+
+#[test]
 fn a_signal_ends_an_upload_and_leaves_nothing() {
     for begun in [false, true] {
         let mut door = Door::open(&[]);

@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Cursor;
+use std::io::{self, Cursor, Read};
 use std::process::Command;
 
 use super::*;
@@ -426,6 +426,41 @@ fn more_whiteouts_than_anybody_has_are_an_error() {
     assert_eq!([(4096, 1), (4097, 1)].map(found), ["read", "tar-too-many-entries"]);
     // 64 bytes each, in 1 MiB.
     assert_eq!([(1 << 14, 59)].map(found), ["tar-too-many-entries"]);
+}
+
+/// The same bytes again and again, so many times.
+struct Again {
+    bytes: Vec<u8>,
+    at: usize,
+    left: u64,
+}
+
+impl Read for Again {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            return Ok(0);
+        }
+        let got = (&self.bytes[self.at..]).read(buf)?;
+        self.at += got;
+        if self.at == self.bytes.len() {
+            (self.at, self.left) = (0, self.left - 1);
+        }
+        Ok(got)
+    }
+}
+
+#[test]
+fn an_archive_has_four_mebi_entries_at_most() {
+    let found = |entries: u64| {
+        // A thousand directories at once, and the image with what is left.
+        let (many, rest) = ((entries - 1) / 1000, (entries - 1) % 1000);
+        let directory = entry("a/", b'5', b"");
+        let many = Again { bytes: directory.repeat(1000), at: 0, left: many };
+        let rest = [directory.repeat(usize::try_from(rest).unwrap()), archive(&[file("disk/a", "image")])].concat();
+        let found = find(Box::new(many.chain(Cursor::new(rest))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
+        found.map_or_else(|error| error.code(), |_| "read".to_owned())
+    };
+    assert_eq!([4 << 20, (4 << 20) + 1].map(found), ["read", "tar-too-many-entries"]);
 }
 
 #[test]
