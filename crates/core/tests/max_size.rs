@@ -5,7 +5,7 @@ mod common;
 
 use common::{FEEDS, sample};
 use diskferry::sink::Sink;
-use diskferry::{Input, Limits, Options, Result, convert, inspect};
+use diskferry::{Input, Limits, Options, Result, convert, inspect, inspect_full};
 use diskferry_testkit::oracle::{Scratch, qemu_img};
 
 const MIB: u64 = 1 << 20;
@@ -54,4 +54,29 @@ fn every_format_is_held_against_the_limit_before_the_target_is_touched() {
     }
     let of_file = convert(common::from_file(&raw), &Untouchable, &options, &diskferry::Progress::default());
     assert_eq!(of_file.unwrap_err().code(), "max-size", "raw");
+}
+
+/// Found by a fuzzer: which of the two was told hung on how many bytes were unpacked at once.
+#[test]
+fn the_limit_is_told_and_not_the_damage_behind_it() {
+    const BLOCK: usize = 128 << 10;
+    let header = |kind: u32, len: usize| (u32::try_from(len).unwrap() << 3 | kind << 1).to_le_bytes()[..3].to_vec();
+    // A frame by RFC 8878: so many blocks of one byte repeated, and one of a kind that there is not.
+    let damaged_behind = |blocks: usize| {
+        let repeated = [header(1, BLOCK), b"x".to_vec()].concat();
+        [b"\x28\xb5\x2f\xfd\0\x58".to_vec(), repeated.repeat(blocks), header(3, 1)].concat()
+    };
+    let scratch = Scratch::new();
+    let format = "raw.zstd".parse().ok();
+    for (blocks, code) in [(31, "zstd-data"), (32, "zstd-data"), (34, "max-size"), (40, "max-size")] {
+        let image = scratch.write("image", &damaged_behind(blocks));
+        for (feed, open) in FEEDS {
+            for threads in [1, 2] {
+                let limits = Limits { virtual_size: 4 * MIB, ..Limits::default() };
+                let options = Options { format: format.clone(), limits, threads, ..Options::default() };
+                let refused = inspect_full(open(&image), &options, &diskferry::Progress::default()).unwrap_err();
+                assert_eq!(refused.code(), code, "{blocks} blocks by {feed}, {threads} threads");
+            }
+        }
+    }
 }
