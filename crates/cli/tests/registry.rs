@@ -332,6 +332,17 @@ fn a_token_is_fetched_and_shown_to_the_registry_alone() {
     lab.carries(&script.source(), &trusting);
     assert_eq!(realm.requests().last().unwrap().header("authorization"), Some("Basic bWU6czNjcjN0"));
 
+    let challenge = format!("Bearer realm=\"{strange}\",service=\"lab\"");
+    let challenge = Answer::status(401).header("WWW-Authenticate", &challenge);
+    script.server.put("/v2/b/blobs/uploads/", File::new([]).posts(challenge));
+    let target = format!("docker://{host}/b:1");
+    let disk = lab.write("disk.img", "a disk");
+    let output = diskferry(["push", "--json", "-f", "raw", "--plain-http", "--authfile", &authfile, &disk, &target])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert_eq!(json(&output)["error"]["code"], "target-forbidden-host", "{output:?}");
+
     // Without a password, anybody may ask, and anybody may be asked.
     lab.carries(&script.source(), &["--plain-http"]);
     assert_eq!(realm.requests().last().unwrap().header("authorization"), None);

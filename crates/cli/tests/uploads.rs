@@ -325,6 +325,15 @@ fn chunks_are_as_long_as_the_registry_wants_them() {
     let state = state.lock().unwrap();
     // The last chunk of all is the configuration.
     assert!(matches!(state.chunks[..], [20_000_000, 20_000_000, last, config] if last > config), "{:?}", state.chunks);
+    drop(state);
+
+    // One that fails goes on where it was, and of the last one the registry may lose something when the blob is to be closed.
+    let (host, state) = Faulty::start(&[Fault::Break(1), Fault::Silent, Fault::Busy, Fault::Break(9), Fault::Lose(7)]);
+    (state.lock().unwrap().least, state.lock().unwrap().closing) = (Some(20_000_000), vec![100_000]);
+    lab.pushes(&host, &[]);
+    let state = state.lock().unwrap();
+    assert!(state.faults.is_empty() && state.closing.is_empty() && state.manifest.is_some());
+    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 2, "layer and configuration, each once");
 }
 
 #[test]

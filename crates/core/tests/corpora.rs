@@ -49,8 +49,9 @@ fn every_seed_of_every_target_is_read_or_refused() {
 #[test]
 fn every_image_of_testdata_is_read_or_refused_by_the_targets_of_images() {
     let testdata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata");
-    let images: Vec<_> = fs::read_dir(testdata).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(images.len() >= 30, "only {images:?}");
+    let files = fs::read_dir(testdata).unwrap().map(|entry| entry.unwrap().path());
+    let images: Vec<_> = files.filter(|path| !path.ends_with("INDEX.toml")).collect();
+    assert!(images.len() >= 25, "only {images:?}");
     for image in images {
         println!("{}", image.display());
         for target in ["detect", "convert", "qcow2", "vmdk", "vdi", "raw"] {

@@ -56,9 +56,9 @@ fn every_format_is_held_against_the_limit_before_the_target_is_touched() {
     assert_eq!(of_file.unwrap_err().code(), "max-size", "raw");
 }
 
-/// Found by a fuzzer: which of the two was told hung on how many bytes were unpacked at once.
+/// Which of the two is told must not hang on how many bytes are unpacked at once. A part of 128 KiB is carried when there is something behind it.
 #[test]
-fn the_limit_is_told_and_not_the_damage_behind_it() {
+fn the_limit_is_told_and_not_the_damage_far_behind_it() {
     const BLOCK: usize = 128 << 10;
     let header = |kind: u32, len: usize| (u32::try_from(len).unwrap() << 3 | kind << 1).to_le_bytes()[..3].to_vec();
     // A frame by RFC 8878: so many blocks of one byte repeated, and one of a kind that there is not.
@@ -68,7 +68,7 @@ fn the_limit_is_told_and_not_the_damage_behind_it() {
     };
     let scratch = Scratch::new();
     let format = "raw.zstd".parse().ok();
-    for (blocks, code) in [(31, "zstd-data"), (32, "zstd-data"), (34, "max-size"), (40, "max-size")] {
+    for (blocks, code) in [(31, "zstd-data"), (33, "zstd-data"), (34, "max-size"), (40, "max-size")] {
         let image = scratch.write("image", &damaged_behind(blocks));
         for (feed, open) in FEEDS {
             for threads in [1, 2] {

@@ -124,9 +124,10 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether the credentials of the registry on `host` may go to `realm`: who has a host has those below it, and is had by who has one above.
+    /// Whether the credentials of the registry on `host` may go to `realm`. Whoever has a name with a dot has those below it, so that a host above or
+    /// below the registry's is trusted as the registry is.
     pub(crate) fn may_give_tokens(&self, realm: &Url, host: &Host<String>) -> bool {
-        let is_one_house = match (realm.host(), host) {
+        let is_own = match (realm.host(), host) {
             (Some(Host::Domain(one)), Host::Domain(other)) => {
                 let within = |inner: &str, outer: &str| outer.contains('.') && is_within(inner, outer);
                 let (one, other) = (one.trim_end_matches('.'), other.trim_end_matches('.'));
@@ -134,7 +135,7 @@ impl Guard {
             }
             (one, other) => one.is_some_and(|one| one.to_owned() == *other),
         };
-        is_one_house || self.token_servers.iter().any(|pattern| pattern.matches(realm))
+        is_own || self.token_servers.iter().any(|pattern| pattern.matches(realm))
     }
 
     /// What resolves names for connections that are made from here, if not as usual.
@@ -232,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_a_registry_stay_in_its_house_but_for_hosts_that_are_named() {
+    fn credentials_of_a_registry_stay_on_its_hosts_but_for_those_that_are_named() {
         let token_servers = vec!["sso.example:8443".parse().unwrap(), "192.0.2.0/24".parse().unwrap()];
         let named = Guard { token_servers, ..Guard::default() };
-        for (registry, realm, is_one_house, is_named) in [
+        for (registry, realm, is_own, is_named) in [
             ("registry.example", "https://registry.example:5001/token", true, true),
             ("registry.example.", "https://REGISTRY.example/", true, true),
             ("docker.io", "https://auth.docker.io/token", true, true),
@@ -255,7 +256,7 @@ mod tests {
             ("localhost", "http://a.localhost/", false, false),
         ] {
             let (host, url) = (Host::parse(registry).unwrap(), Url::parse(realm).unwrap());
-            assert_eq!(Guard::default().may_give_tokens(&url, &host), is_one_house, "{registry} {realm}");
+            assert_eq!(Guard::default().may_give_tokens(&url, &host), is_own, "{registry} {realm}");
             assert_eq!(named.may_give_tokens(&url, &host), is_named, "{registry} {realm}");
         }
     }

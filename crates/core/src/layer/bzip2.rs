@@ -23,8 +23,8 @@ pub(super) fn open(packed: Packed, _how: &Unwrapping) -> Result<Reader> {
     Ok(Box::new(Unwrapper::new(packed, Bzip2::new())))
 }
 
-/// Bytes that are unpacked at once. When a block turns out to be damaged, those of the last call are lost: calls that end at multiples of this lose
-/// the same ones, whoever reads.
+/// Bytes that are unpacked at once. Of a block that turns out to be damaged, those of the last call are lost: calls that end at multiples of this
+/// lose the same ones, whoever reads.
 const PIECE: usize = 64 << 10;
 
 struct Bzip2 {

@@ -80,6 +80,7 @@ impl<D: Decoder> Unwrapper<D> {
         &self.decoder
     }
 
+    /// Refuses too many packed bytes for next to nothing; where exactly hangs on how they come.
     fn count(&mut self, step: Step) -> Result<()> {
         self.at = self.at.saturating_add(step.given as u64);
         let members = self.decoder.members();

@@ -105,8 +105,10 @@ struct Zstd {
     header: Field<MAX_HEADER>,
     decoder: DCtx<'static>,
     window: Share,
-    /// Packed bytes that the decoder can use next: a block, and the header of the next one.
+    /// Packed bytes that the decoder can use next: a block, and the header of the next one if there is one.
     wanted: usize,
+    /// Bytes that are still to come of the frame, if its header says how many it has.
+    left: Option<u64>,
     /// Whether there was room for no more, so that it may have some still to give.
     was_full: bool,
     /// Frames read to their end.
@@ -123,7 +125,7 @@ impl Zstd {
             .set_parameter(DParameter::WindowLogMax(log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end())))
             .map_err(out_of_memory)?;
         let (state, header) = (State::Header, Field::new());
-        Ok(Self { state, header, decoder, window, wanted: 0, was_full: false, frames: 0 })
+        Ok(Self { state, header, decoder, window, wanted: 0, left: None, was_full: false, frames: 0 })
     }
 
     fn header(&mut self, packed: &[u8], at: u64) -> Result<usize> {
@@ -143,7 +145,7 @@ impl Zstd {
             self.state = State::Skipped { left: little_endian(header.get(MAGIC.len()..).unwrap_or_default()) };
             return Ok(());
         }
-        let Frame { window, dictionary, .. } = Frame::parse(header);
+        let Frame { window, dictionary, content, .. } = Frame::parse(header);
         if dictionary != 0 {
             let what =
                 format!("frame {} was packed with dictionary {dictionary}, which is not in the file", self.number());
@@ -158,16 +160,18 @@ impl Zstd {
         let mut header = InBuffer::around(header);
         let begun = self.decoder.decompress_stream(&mut OutBuffer::around(&mut nothing[..]), &mut header);
         self.wanted = begun.map_err(|code| self.error(code, at))?;
-        (self.state, self.was_full) = (State::Frame, false);
+        (self.state, self.left, self.was_full) = (State::Frame, content, false);
         Ok(())
     }
 
     fn frame(&mut self, packed: &[u8], unpacked: &mut [u8], at: u64) -> Result<Step> {
-        // With an error, it does not say what it has given. So it gets one block or one header, and nothing before all in front of that is out.
+        // With an error, it does not say what it has given. So it gets the rest of a block and nothing behind that, of a last one all but the
+        // last byte, and nothing before all in front of that is out. Of a stored block, which it gives out as it comes, it gets no more than the
+        // frame still has.
         let most = match self.wanted.saturating_sub(BLOCK_HEADER) {
             _ if self.was_full => 0,
-            0 => self.wanted,
-            block => block,
+            0 => 1,
+            block => self.left.map_or(block, |left| block.min(usize::try_from(left).unwrap_or(block).max(1))),
         };
         let room = unpacked.len();
         let mut packed = InBuffer::around(packed.get(..most).unwrap_or(packed));
@@ -175,6 +179,7 @@ impl Zstd {
         let status = self.decoder.decompress_stream(&mut unpacked, &mut packed);
         self.wanted = status.map_err(|code| self.error(code, at))?;
         self.was_full = unpacked.pos() == room;
+        self.left = self.left.map(|left| left.saturating_sub(unpacked.pos() as u64));
         if self.wanted == 0 {
             self.end_frame();
         }
@@ -461,6 +466,18 @@ mod tests {
         let head = [&MAGIC[..], &[0, 0x58]].concat();
         let blocks = [head, stored.clone(), repeated, block(0, 0, b""), stored, block(3, 9, b"123456789")].concat();
         what_lies_in_front_of_damage_comes_first("zstd", &blocks, 1);
+        // Stored blocks of more bytes, and of fewer, than the frame has by its header.
+        let frame_of = |len: u16, blocks: &[Vec<u8>]| {
+            // Two bytes have the length, less 256; the window is of 128 KiB.
+            [&MAGIC[..], &[0x40, 0x38], &(len - 256).to_le_bytes(), &blocks.concat()].concat()
+        };
+        let more = frame_of(300, &[block(0, 200, &[7; 200]), block(0, 200, &[8; 200])]);
+        let last = [&(50_u32 << 3 | 1).to_le_bytes()[..3], &[8; 50]].concat();
+        let less = frame_of(300, &[block(0, 200, &[7; 200]), last]);
+        for packed in [more, less] {
+            what_lies_in_front_of_damage_comes_first("zstd", &packed, 1);
+            assert_eq!(outcome("zstd", &packed), "zstd-data");
+        }
     }
 
     #[test]

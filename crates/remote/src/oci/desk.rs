@@ -2,7 +2,7 @@
 //! [Token authentication](https://distribution.github.io/distribution/spec/auth/token/) and
 //! [with identity tokens](https://distribution.github.io/distribution/spec/auth/oauth/).
 //!
-//! Credentials go to the registry and to whom it names for giving out tokens, if that is of its house or trusted by the user, and to
+//! Credentials go to the registry and to whom it names for giving out tokens, if that is its own host, one above or below it, or trusted by the user, and to
 //! nobody else: a blob is often somewhere else, and a redirect there takes none along.
 
 use std::sync::{Mutex, PoisonError};
@@ -163,14 +163,14 @@ impl Desk {
 
     /// A registry must not have us send its credentials to anybody.
     fn trust(&self, home: &Url, realm: &Url) -> Result<(), Failure> {
-        let hosts = [home.host().map(|host| host.to_owned()), self.reference.house()];
+        let hosts = [home.host().map(|host| host.to_owned()), self.reference.known_as()];
         let guard = self.client.guard();
         if hosts.iter().flatten().any(|host| guard.may_give_tokens(realm, host)) {
             return Ok(());
         }
         let (home, realm) = (Host(home), Host(realm));
         let what = format!(
-            "{home} wants its credentials shown to {realm}, which is neither that host nor above or below it; \
+            "{home} wants its credentials shown to {realm}, which is another's host as far as names tell; \
              if that gives out its tokens, name it (--token-servers)"
         );
         Err(Failure::never(Error::source("forbidden-host", what)))

@@ -75,9 +75,10 @@ impl Reference {
         &self.host
     }
 
-    /// The host by which people call the registry, without a port.
-    pub(super) fn house(&self) -> Option<Host<String>> {
-        let url = Url::parse(&format!("https://{}/", self.host)).ok()?;
+    /// The host by which people know the registry, without a port.
+    pub(super) fn known_as(&self) -> Option<Host<String>> {
+        let host = if [HUB.1, "index.docker.io"].contains(&self.host.as_str()) { HUB.0 } else { &self.host };
+        let url = Url::parse(&format!("https://{host}/")).ok()?;
         url.host().map(|host| host.to_owned())
     }
 

@@ -1,7 +1,7 @@
 //! Writing to a registry: the half of its [API] that sends.
 //!
 //! A blob goes up in chunks. When one fails, the registry is asked how many bytes it has, and gets the rest: as much of what was sent is
-//! kept as it could have lost, and no more, whatever the size of the blob. The blob exists when the registry has compared its digest;
+//! kept as it could have lost, and no more, whatever the size of the blob; of chunks that are longer than usual, none that has arrived. The blob exists when the registry has compared its digest;
 //! the manifest, which names it, comes after that.
 //!
 //! [API]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#push
@@ -215,7 +215,12 @@ impl Upload {
         read_chunk(reader, &mut chunk, len, 0, &mut digester)?;
         if len > CHUNK {
             while !chunk.is_empty() {
+                let is_last = chunk.len() < len;
                 self.transfer(&mut session, chunk.into(), progress)?;
+                if is_last {
+                    // It is kept until the blob is complete.
+                    break;
+                }
                 session.let_go(0);
                 chunk = Vec::new();
                 read_chunk(reader, &mut chunk, len, session.end(), &mut digester)?;

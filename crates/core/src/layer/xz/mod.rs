@@ -205,13 +205,20 @@ impl Decoder for Xz {
         // Several threads wait for each other's output only when they know that no more input will come.
         let action = if packed.is_empty() { Action::Finish } else { Action::Run };
         let before = (stream.total_in(), stream.total_out());
-        let (status, step) = loop {
-            let step = Step::counted(before, (stream.total_in(), stream.total_out()));
+        let mut step = Step::default();
+        let status = loop {
             let rest = packed.get(step.taken..).unwrap_or_default();
             let status = stream.process(rest, unpacked.get_mut(step.given..).unwrap_or_default(), action);
-            match status {
-                Err(Finding::MemLimit) => grant_all(stream, &mut self.window)?,
-                _ => break (status, Step::counted(before, (stream.total_in(), stream.total_out()))),
+            step = Step::counted(before, (stream.total_in(), stream.total_out()));
+            if !matches!(status, Err(Finding::MemLimit)) {
+                break status;
+            }
+            match grant_all(stream, &mut self.window) {
+                Err(error) if step.given > 0 => {
+                    self.broken = Some(error);
+                    return Ok(step);
+                }
+                granted => granted?,
             }
         };
         match status {
@@ -358,6 +365,8 @@ mod tests {
     fn damage_comes_behind_what_lies_in_front_of_it() {
         let data = sample(200_000);
         what_lies_in_front_of_damage_comes_first("xz", &[blocks(50_000, &data), plain(&data[..500])].concat(), 499);
+        // The second block wants more memory than there is.
+        what_lies_in_front_of_damage_comes_first("xz", &blocks_with_another_dictionary(31, &data[..3000]), 97);
     }
 
     #[test]
