@@ -213,7 +213,7 @@ impl Upload {
         let len = self.chunk_len(least)?;
         // The first chunk is to be as long as the others.
         read_chunk(reader, &mut chunk, len, 0, &mut digester)?;
-        if len > CHUNK {
+        let digest = if len > CHUNK {
             while !chunk.is_empty() {
                 let is_last = chunk.len() < len;
                 self.transfer(&mut session, chunk.into(), progress)?;
@@ -225,22 +225,21 @@ impl Upload {
                 chunk = Vec::new();
                 read_chunk(reader, &mut chunk, len, session.end(), &mut digester)?;
             }
-            let (digest, size) = (manifest::finish(digester)?, session.end());
-            self.complete(&mut session, &digest, size, progress)?;
-            return Ok(Sent { digest, size, uploaded: size });
-        }
-        let digest = thread::scope(|scope| {
-            // The next chunk is read while one is on its way. No more than that: each is memory.
-            let (send, receive) = sync_channel(0);
-            let first = chunk.len() as u64;
-            let read = move || chunks(reader, first, digester, &send);
-            let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
-            self.transfer(&mut session, chunk.into(), progress)?;
-            for chunk in receive {
-                self.transfer(&mut session, chunk, progress)?;
-            }
-            reading.join().unwrap_or_else(|_| Err(unexpected()))
-        })?;
+            manifest::finish(digester)?
+        } else {
+            thread::scope(|scope| {
+                // The next chunk is read while one is on its way. No more than that: each is memory.
+                let (send, receive) = sync_channel(0);
+                let first = chunk.len() as u64;
+                let read = move || chunks(reader, first, digester, &send);
+                let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
+                self.transfer(&mut session, chunk.into(), progress)?;
+                for chunk in receive {
+                    self.transfer(&mut session, chunk, progress)?;
+                }
+                reading.join().unwrap_or_else(|_| Err(unexpected()))
+            })?
+        };
         let size = session.end();
         self.complete(&mut session, &digest, size, progress)?;
         Ok(Sent { digest, size, uploaded: size })
@@ -484,8 +483,8 @@ fn read_chunk(
     let begin = chunk.len();
     chunk.reserve_exact(len.saturating_sub(begin));
     chunk.resize(len, 0);
-    let more = chunk.get_mut(begin..).unwrap_or_default();
-    let got = fill(reader, more).map_err(|error| Error::reading(at.saturating_add(begin as u64), error))?;
+    let got =
+        fill(reader, &mut chunk[begin..]).map_err(|error| Error::reading(at.saturating_add(begin as u64), error))?;
     chunk.truncate(begin + got);
     digester.update(&chunk[begin..]);
     Ok(())

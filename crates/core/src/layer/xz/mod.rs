@@ -210,15 +210,12 @@ impl Decoder for Xz {
             let rest = packed.get(step.taken..).unwrap_or_default();
             let status = stream.process(rest, unpacked.get_mut(step.given..).unwrap_or_default(), action);
             step = Step::counted(before, (stream.total_in(), stream.total_out()));
-            if !matches!(status, Err(Finding::MemLimit)) {
-                break status;
-            }
-            match grant_all(stream, &mut self.window) {
-                Err(error) if step.given > 0 => {
-                    self.broken = Some(error);
-                    return Ok(step);
-                }
-                granted => granted?,
+            match status {
+                Err(Finding::MemLimit) => match grant_all(stream, &mut self.window) {
+                    Ok(()) => {}
+                    Err(error) => break Err(error),
+                },
+                _ => break status.map_err(|finding| self.error(finding, at.saturating_add(step.given as u64))),
             }
         };
         match status {
@@ -228,13 +225,8 @@ impl Decoder for Xz {
             }
             Ok(Status::MemNeeded) if !packed.is_empty() => return Err(self.error(Finding::Data, at)),
             Ok(_) => {}
-            Err(finding) => {
-                let error = self.error(finding, at.saturating_add(step.given as u64));
-                if step.given == 0 {
-                    return Err(error);
-                }
-                self.broken = Some(error);
-            }
+            Err(error) if step.given > 0 => self.broken = Some(error),
+            Err(error) => return Err(error),
         }
         Ok(step)
     }
