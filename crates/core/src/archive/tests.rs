@@ -3,6 +3,7 @@ use std::io::{self, Cursor, Read};
 use std::process::Command;
 
 use super::*;
+use crate::layer::testing::Repeated;
 
 /// An entry with its data. `kind` is the type flag.
 fn entry(name: &str, kind: u8, data: &[u8]) -> Vec<u8> {
@@ -428,36 +429,12 @@ fn more_whiteouts_than_anybody_has_are_an_error() {
     assert_eq!([(1 << 14, 59)].map(found), ["tar-too-many-entries"]);
 }
 
-/// The same bytes again and again, so many times.
-struct Again {
-    bytes: Vec<u8>,
-    at: usize,
-    left: u64,
-}
-
-impl Read for Again {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.left == 0 {
-            return Ok(0);
-        }
-        let got = (&self.bytes[self.at..]).read(buf)?;
-        self.at += got;
-        if self.at == self.bytes.len() {
-            (self.at, self.left) = (0, self.left - 1);
-        }
-        Ok(got)
-    }
-}
-
 #[test]
 fn an_archive_has_four_mebi_entries_at_most() {
     let found = |entries: u64| {
-        // A thousand directories at once, and the image with what is left.
-        let (many, rest) = ((entries - 1) / 1000, (entries - 1) % 1000);
-        let directory = entry("a/", b'5', b"");
-        let many = Again { bytes: directory.repeat(1000), at: 0, left: many };
-        let rest = [directory.repeat(usize::try_from(rest).unwrap()), archive(&[file("disk/a", "image")])].concat();
-        let found = find(Box::new(many.chain(Cursor::new(rest))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
+        let directories = Repeated { bytes: entry("a/", b'5', b""), at: 0 }.take((entries - 1) * 512);
+        let archive = Box::new(directories.chain(Cursor::new(archive(&[file("disk/a", "image")]))));
+        let found = find(archive, &Pick::UnderDisk, &mut Hidden::default(), ROOM);
         found.map_or_else(|error| error.code(), |_| "read".to_owned())
     };
     assert_eq!([4 << 20, (4 << 20) + 1].map(found), ["read", "tar-too-many-entries"]);

@@ -439,19 +439,4 @@ mod tests {
         let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
         assert_eq!(Error::reading(0, error).code(), "wrapping-no-output");
     }
-
-    struct Repeated {
-        bytes: Vec<u8>,
-        at: usize,
-    }
-
-    impl Read for Repeated {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            for byte in buf.iter_mut() {
-                *byte = self.bytes[self.at];
-                self.at = (self.at + 1) % self.bytes.len();
-            }
-            Ok(buf.len())
-        }
-    }
 }

@@ -12,7 +12,7 @@ mod bzip2;
 mod gzip;
 mod peel;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod unwrapper;
 mod xz;
 mod zstd;

@@ -173,6 +173,20 @@ impl Random {
     }
 }
 
+/// The same bytes again and again, without end.
+pub struct Repeated {
+    pub bytes: Vec<u8>,
+    pub at: usize,
+}
+
+impl Read for Repeated {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = (&self.bytes[self.at..]).read(buf)?;
+        self.at = (self.at + got) % self.bytes.len();
+        Ok(got)
+    }
+}
+
 struct Trickle {
     bytes: io::Cursor<Vec<u8>>,
     random: Random,
