@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use common::extreme::{MIB, fill_every_bound, watch};
 use common::{assert_fails, json, names};
+use diskferry_testkit::container::{Layout, TAR, digest, tar};
 use diskferry_testkit::hostile::subjects;
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io};
 use diskferry_testkit::qcow2::Compression::{Deflate, Zstd};
 use diskferry_testkit::qcow2::{Cluster, Qcow2};
 use diskferry_testkit::serve::nginx::{Nginx, Origin};
+use diskferry_testkit::serve::registry::Registry;
 use diskferry_testkit::{Random, wrap};
 
 const TIB: u64 = 1 << 40;
@@ -28,8 +30,8 @@ const STDOUT: &str = "-";
 enum Feed<'a> {
     File,
     Pipe,
-    /// From a server at this URL.
-    Server(&'a str),
+    /// Under this name, behind options: a server's URL, or a container image.
+    Named(&'a [&'a str]),
 }
 
 /// A run that has ended, and what it took.
@@ -69,12 +71,13 @@ fn start(image: &Path, feed: Feed, target: &Path, memory: Option<u64>, threads: 
         }
         None => Command::new(program),
     };
-    let source = match feed {
-        Feed::File => image.as_os_str(),
-        Feed::Pipe => "-".as_ref(),
-        Feed::Server(url) => url.as_ref(),
+    command.args(["convert", "--threads", &threads.to_string()]);
+    match feed {
+        Feed::File => command.arg(image),
+        Feed::Pipe => command.arg("-"),
+        Feed::Named(arguments) => command.args(arguments),
     };
-    command.args(["convert", "--threads", &threads.to_string()]).args([source, target.as_os_str()]);
+    command.arg(target);
     let stdout = if target == Path::new(STDOUT) {
         Stdio::null()
     } else {
@@ -200,7 +203,7 @@ fn an_image_that_fills_every_bound_at_once_takes_less_than_64_mib() {
         // On stdout, what is in no order waits for its turn.
         for (target, step) in [(target.as_path(), 1), (STDOUT.as_ref(), 7)] {
             fill_every_bound(&image, cluster_bits, compression, step, 0);
-            for feed in [Feed::File, Feed::Pipe, Feed::Server(&url)] {
+            for feed in [Feed::File, Feed::Pipe, Feed::Named(&[&url])] {
                 let run = run(&image, feed, start(&image, feed, target, None, 8));
                 let peak = run.peak as f64 / MIB as f64;
                 let what = format!("2^{cluster_bits}, {compression:?}, by {feed:?} to {target:?}: peak {peak:.1} MiB");
@@ -240,8 +243,68 @@ fn an_image_that_fills_every_bound_in_a_wrapping_takes_the_window_of_that_and_le
     ] {
         let path = server.root().join("image");
         fs::write(&path, &wrapped).unwrap();
-        for feed in [Feed::File, Feed::Pipe, Feed::Server(&url)] {
+        for feed in [Feed::File, Feed::Pipe, Feed::Named(&[&url])] {
             let run = run(&path, feed, start(&path, feed, &scratch.path("disk.raw"), None, 8));
+            let what = format!("{name} by {feed:?}: peak {:.1} MiB", run.peak as f64 / MIB as f64);
+            println!("{what}");
+            assert_fails(&run.output, 3);
+            assert!(run.peak < 64 * MIB + window && run.peak > 32 * MIB + window, "{what}");
+        }
+    }
+}
+
+#[test]
+fn each_further_connection_takes_4_mib_more_at_most() {
+    let scratch = Scratch::new();
+    let server = Nginx::new().start();
+    let (image, url) = (server.root().join("image"), server.url(Origin::Plain, "/image"));
+    fill_every_bound(&image, 16, Deflate, 1, 0);
+    for connections in [2, 16] {
+        let feed = Feed::Named(&["--connections", &connections.to_string(), &url]);
+        let run = run(&image, feed, start(&image, feed, &scratch.path("disk.raw"), None, 8));
+        let what = format!("{connections} connections: peak {:.1} MiB", run.peak as f64 / MIB as f64);
+        println!("{what}");
+        assert_fails(&run.output, 3);
+        assert!(run.peak < 64 * MIB + 4 * MIB * (connections - 1) && run.peak > 32 * MIB, "{what}");
+    }
+}
+
+/// Container images whose documents and whiteouts are as long as they may be, too.
+#[test]
+fn an_image_that_fills_every_bound_in_a_layer_takes_the_windows_and_less_than_64_mib() {
+    const NOT_QUITE_4_MIB: usize = (4 << 20) - (64 << 10);
+    let (scratch, registry) = (Scratch::new(), Registry::default().start());
+    let image = scratch.path("image");
+    let of = |gap| {
+        fill_every_bound(&image, 16, Deflate, 1, gap);
+        fs::read(&image).unwrap()
+    };
+    let (near, far) = (of(0), of(128 * MIB));
+    let in_layer = |image: &[u8]| tar(&[("disk/image", image)]);
+    let whiteouts = (0..4000).map(|number| format!("{number:060}/.wh.{number:030}")).collect::<Vec<_>>();
+    let whiteouts = tar(&whiteouts.iter().map(|name| (name.as_str(), &[][..])).collect::<Vec<_>>());
+    let label = format!(r#""label":"{}""#, "x".repeat(NOT_QUITE_4_MIB));
+    let mut layout = Layout::new(&scratch.path("layout"));
+    let zstd = |bytes: &[u8], long: &str| wrap::zstd(bytes, &["-1", long]);
+    let twice = in_layer(&zstd(&far, "--long=27"));
+    // A layer's packing may use a fourth of the window that the image's may.
+    for (name, kind, archive, layer, window) in [
+        ("plain", "", in_layer(&near), in_layer(&near), 0),
+        ("gzip", "+gzip", in_layer(&near), wrap::gzip(&in_layer(&near)), 0),
+        ("zstd", "+zstd", in_layer(&far), zstd(&in_layer(&far), "--long=25"), 32 * MIB),
+        ("twice", "+zstd", twice.clone(), zstd(&twice, "--long=25"), 160 * MIB),
+    ] {
+        let layers = [(kind, layer), ("", whiteouts.clone())];
+        let layers = layers.map(|(kind, layer)| layout.blob(&format!("{TAR}{kind}"), &layer));
+        let container = layout.manifest("linux/amd64", &layers, &[digest(&archive), digest(&whiteouts)], &label);
+        layout.name(&container, name);
+        let local = format!("oci:{}:{name}", scratch.path("layout").display());
+        let remote = format!("docker://{}/image:{name}", registry.host());
+        let copied = common::diskferry(["copy", "--plain-http", &local, &remote]).output().unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        for source in [&[&*local][..], &["--plain-http", &remote]] {
+            let feed = Feed::Named(source);
+            let run = run(&image, feed, start(&image, feed, &scratch.path("disk.raw"), None, 8));
             let what = format!("{name} by {feed:?}: peak {:.1} MiB", run.peak as f64 / MIB as f64);
             println!("{what}");
             assert_fails(&run.output, 3);

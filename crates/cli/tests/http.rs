@@ -4,11 +4,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::iter;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{assert_fails, diskferry, json, names, run, stderr, stdout};
@@ -113,18 +114,48 @@ fn looking_at_a_url_says_what_it_is_and_no_secrets() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }
 
+/// Linux lets nobody in where as many are waiting as may: these.
+fn crowd(address: SocketAddr) -> Vec<TcpStream> {
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+    iter::from_fn(connect).take(20_000).collect()
+}
+
 #[test]
 fn a_server_that_takes_no_connection_is_waited_for_half_a_minute() {
-    // Linux lets nobody in where as many are waiting as may.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
-    let waiting: Vec<_> = iter::from_fn(connect).take(20_000).collect();
+    let waiting = crowd(address);
     let began = Instant::now();
     let output = run(["info", "--json", "--retries", "0", "--stall-timeout", "300", &format!("http://{address}/a")]);
     let took = began.elapsed();
     assert_eq!((output.status.code(), &json(&output)["error"]["code"]), (Some(4), &json!("source-unreachable")));
     assert!((30..45).contains(&took.as_secs()), "{took:?} with {} in front", waiting.len());
+}
+
+#[test]
+fn a_server_that_takes_a_connection_within_half_a_minute_is_heard() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let waiting = crowd(address);
+    let began = Instant::now();
+    let server = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(10));
+        drop(waiting);
+        // Of those who have been waiting nothing comes.
+        let mut asked = listener
+            .incoming()
+            .map(Result::unwrap)
+            .find(|stream| stream.peek(&mut [0]).is_ok_and(|len| len > 0))
+            .unwrap();
+        BufReader::new(&asked).lines().map(Result::unwrap).find(String::is_empty).unwrap();
+        asked.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 512\r\n\r\n").unwrap();
+        asked.write_all(&[1; 512]).unwrap();
+    });
+    let output = run(["info", "--json", "--retries", "0", &format!("http://{address}/a")]);
+    let took = began.elapsed();
+    assert_eq!((output.status.code(), &json(&output)["unpacked-size"]), (Some(0), &json!(512)), "{output:?}");
+    assert!((10..30).contains(&took.as_secs()), "{took:?}");
+    server.join().unwrap();
 }
 
 #[test]

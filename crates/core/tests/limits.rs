@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use common::{carry, from_file, from_pipe};
@@ -247,6 +247,35 @@ fn fixed_bounds_are_where_the_pages_say() {
         // What is allowed here may contradict something else.
         assert_ne!(code_with(allowed), code, "{allowed} in {field:?}");
         assert_eq!(code_with(refused), code, "{refused} in {field:?}");
+    }
+}
+
+#[test]
+fn a_vmdk_may_have_as_many_grain_tables_as_qemu_has() {
+    use diskferry_testkit::vmdk::{Descriptor, field as m};
+    const MOST: u64 = 1 << 25;
+    for tables in [MOST, MOST + 1] {
+        // Of one grain each, of which no table is there.
+        let capacity = tables * 8;
+        let descriptor = Descriptor::new("monolithicSparse", capacity, "disk.vmdk").text().into_bytes();
+        let mut image = Vmdk { grain: 8, redundant: false, descriptor, ..Vmdk::new(Style::Sparse, 8) }.build().image;
+        let directory = image.len() as u64;
+        let end = directory + (tables * 4).next_multiple_of(4096);
+        let fields = [
+            (m::CAPACITY, capacity),
+            (m::TABLE_ENTRIES, 1),
+            (m::DIRECTORY_OFFSET, directory / 512),
+            (m::OVERHEAD, end / 512),
+        ];
+        fields.into_iter().for_each(|(field, value)| poke(&mut image, field, value));
+        let scratch = Scratch::new();
+        let (path, target) = (scratch.write("disk.vmdk", &image), scratch.path("disk.raw"));
+        File::options().write(true).open(&path).unwrap().set_len(end).unwrap();
+        let carried = carry(from_file(&path), &target, &Options::default());
+        match carried {
+            Ok(report) => assert_eq!((tables, report.inspection.unpacked_size), (MOST, Some(MOST * 4096))),
+            Err(error) => assert_eq!((tables, error.code().as_ref()), (MOST + 1, "vmdk-directory-size"), "{error}"),
+        }
     }
 }
 
