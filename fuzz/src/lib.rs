@@ -5,6 +5,7 @@
 
 mod archive;
 mod bent;
+mod descriptor;
 mod disk;
 mod image;
 mod network;
@@ -15,6 +16,7 @@ mod upload;
 
 pub use self::archive::archive;
 pub use self::bent::bent;
+pub use self::descriptor::descriptor;
 pub use self::image::{detect, stated};
 pub use self::network::answers;
 pub use self::oracle::oracle;

@@ -78,6 +78,7 @@ fn a_raw_disk_whose_end_only_closing_tells_comes_with_a_warning() {
     let put = |path: &str, bytes: &[u8], answer| lab.server.put(path, File::new(bytes.to_vec()).gets_then([], answer));
     put("/bare", &disk, bare());
     put("/cut", &disk, bare().cut(100 << 10, End::Close));
+    put("/identity", &disk, bare().header("Transfer-Encoding", "identity").cut(100 << 10, End::Close));
     put("/asked", &disk, Answer::right().framing(Framing::Close));
     put("/told", &disk, Answer::right());
     put("/packed", &wrap::gzip(&disk), bare());
@@ -85,6 +86,7 @@ fn a_raw_disk_whose_end_only_closing_tells_comes_with_a_warning() {
     for (path, more, is_warned) in [
         ("/bare", &[][..], true),
         ("/cut", &[], true),
+        ("/identity", &[], true),
         ("/bare", &["--checksum", &sum], false),
         ("/asked", &[], false),
         ("/told", &[], false),
@@ -98,6 +100,22 @@ fn a_raw_disk_whose_end_only_closing_tells_comes_with_a_warning() {
         assert_eq!(stderr(&output).contains("if the connection was cut"), is_warned, "{path}: {output:?}");
         fs::remove_file(lab.target()).unwrap();
     }
+}
+
+#[test]
+fn what_a_server_puts_around_its_answer_is_taken_off_or_refused_and_never_a_disk() {
+    let lab = Lab::new([], Answer::right());
+    for coding in ["gzip", "gzip, chunked", "chunked, gzip"] {
+        let answer = Answer::right().framing(Framing::Close).header("Transfer-Encoding", coding);
+        lab.server.put("/packed", File::new(wrap::gzip(&[7; 4096])).gets_then([], answer));
+        for format in [&[][..], &["--format", "raw"]] {
+            let mut job = diskferry(["convert", "--json"]);
+            let output = job.args(format).args([&lab.server.url("/packed"), &lab.target()]).output().unwrap();
+            assert_fails(&output, 4);
+            assert_eq!(json(&output)["error"]["code"], "source-encoding", "{coding}: {output:?}");
+        }
+    }
+    assert_eq!(names(lab.dir.path()), [""; 0]);
 }
 
 #[test]

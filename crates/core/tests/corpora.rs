@@ -12,6 +12,8 @@
 mod archive;
 #[path = "../../../fuzz/src/bent.rs"]
 mod bent;
+#[path = "../../../fuzz/src/descriptor.rs"]
+mod descriptor;
 #[path = "../../../fuzz/src/disk.rs"]
 mod disk;
 #[path = "../../../fuzz/src/image.rs"]
@@ -65,6 +67,7 @@ fn run(target: &str, input: &[u8]) {
     match target {
         "archive" => archive::archive(input),
         "convert" => same::carried(input),
+        "descriptor" => descriptor::descriptor(input),
         "detect" => image::detect(input),
         "oracle" => oracle::oracle(input),
         "qcow2" => image::stated(input, "qcow2", &[]),

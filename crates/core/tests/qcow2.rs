@@ -208,9 +208,11 @@ fn every_layout_the_writer_knows_is_read_whole_and_byte_by_byte() {
 
 #[test]
 fn references_and_encryption_are_refused_by_name() {
-    let cases: [(&str, Change); 6] = [
+    const DATA_FILE: u32 = 0x4441_5441;
+    let cases: [(&str, Change); 7] = [
         ("qcow2-backing-file", |image| image.backing = Some((b"/etc/passwd".to_vec(), b"raw".to_vec()))),
         ("qcow2-data-file", |image| image.incompatible = 4),
+        ("qcow2-data-file", |image| image.extensions.push((DATA_FILE, b"/etc/passwd".to_vec()))),
         ("qcow2-encrypted", |image| image.crypt_method = 1),
         ("qcow2-encrypted", |image| image.crypt_method = 2),
         ("qcow2-encryption-method", |image| image.crypt_method = 3),

@@ -81,5 +81,6 @@ fn damage_and_deltas_publish_nothing() {
     poke(&mut twice, map_entry(built.map, 9), 3);
     assert_eq!(code(&twice), "vdi-duplicate-block");
     assert_eq!(code(&Vdi { kind: 4, ..writer.clone() }.build().image), "vdi-differencing");
+    assert_eq!(code(&Vdi { kind: 3, ..writer.clone() }.build().image), "vdi-undo");
     assert_eq!(code(&Vdi { parent: [1; 16], ..writer }.build().image), "vdi-parent");
 }

@@ -344,6 +344,25 @@ fn one_directory_may_be_the_redundant_one_as_well() {
 }
 
 #[test]
+fn an_extent_that_is_not_this_file_is_refused() {
+    let spec = Vmdk::new(Style::Sparse, 2 * 128).fill(1);
+    let code = |extents: &[&str]| {
+        let extents = extents.iter().map(|line| (*line).to_owned()).collect();
+        let text = Descriptor { extents, ..Descriptor::new("monolithicSparse", 0, "") }.text();
+        let image = Vmdk { descriptor: text.into_bytes(), ..spec.clone() }.build().image;
+        refusal(&image, &Options::default()).code()
+    };
+    assert_eq!(code(&[]), "vmdk-extents");
+    assert_eq!(code(&["RW 128 SPARSE \"a.vmdk\"", "RW 128 SPARSE \"b.vmdk\""]), "vmdk-extents");
+    for kind in ["RW 256 FLAT", "RW 256 VMFS", "NOACCESS 256 SPARSE", "RW many SPARSE"] {
+        assert_eq!(code(&[&format!("{kind} \"a.vmdk\"")]), "vmdk-extent-kind", "{kind}");
+    }
+    for path in ["/etc/passwd", "../a.vmdk", "b\\a.vmdk"] {
+        assert_eq!(code(&[&format!("RW 256 SPARSE \"{path}\"")]), "vmdk-extent-path", "{path}");
+    }
+}
+
+#[test]
 fn what_qemu_img_makes_of_several_files_is_refused() {
     let scratch = Scratch::new();
     let raw = sample(&scratch, MIB);

@@ -124,6 +124,20 @@ fn stalled_server_is_left_and_asked_for_the_rest() {
 }
 
 #[test]
+fn server_that_pauses_for_less_than_the_stall_time_is_heard_to_the_end() {
+    let stall = Duration::from_secs(2);
+    let pauses = (1..=4).fold(right().wait(stall / 2), |answer, nth| answer.stall(nth * 100_000, stall / 2));
+    let (server, url) = serve(file([pauses]));
+    let mut fetcher = raw();
+    fetcher.how.patience.stall = stall;
+    let began = Instant::now();
+    assert_eq!(fetcher.fetch(&url).unwrap(), disk(LEN));
+    assert!(began.elapsed() > 2 * stall, "{:?}", began.elapsed());
+    assert_eq!(server.requests().iter().map(asked).collect::<Vec<_>>(), ["all"]);
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
 fn server_that_gives_nothing_new_is_given_up() {
     let (server, url) =
         serve(File::new(disk(LEN)).gets_then([right().cut(1000, End::Close)], right().cut(0, End::Close)));
@@ -252,6 +266,27 @@ fn wrong_parts_are_not_used_and_the_whole_is_asked_for() {
     }
     let other_total = [right().cut(100_000, End::Close), right().ranges(Ranges::Total(LEN as u64 + 1))];
     check(file(other_total), "source-changed", &["all", "100000-"]);
+}
+
+#[test]
+fn wrong_part_is_the_error_where_nothing_may_be_asked_for_again() {
+    let range = |said: &str| right().header("Content-Range", said);
+    for wrong in [
+        right().ranges(Ranges::Shifted(1)),
+        right().ranges(Ranges::Unlabelled),
+        right().ranges(Ranges::Multipart),
+        right().ranges(Ranges::Refused),
+        right().header("ETag", ""),
+        range(&format!("bytes 100000-104999/{LEN}")).ranges(Ranges::AtMost(10_000)).framing(Framing::Close),
+    ] {
+        let told = format!("{wrong:?}");
+        let (server, url) = serve(file([right().cut(100_000, End::Close), wrong]));
+        let mut fetcher = raw();
+        // The one that the broken connection takes.
+        fetcher.how.patience.retries = 1;
+        assert_eq!(outcome(fetcher.fetch(&url)), "source-wrong-range", "{told}");
+        assert_eq!(server.requests().iter().map(asked).collect::<Vec<_>>(), ["all", "100000-"], "{told}");
+    }
 }
 
 #[test]

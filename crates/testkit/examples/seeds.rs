@@ -10,15 +10,22 @@ use std::{env, fs};
 use diskferry_testkit::container::{digest, tar};
 use diskferry_testkit::qcow2::{Compression, Place, Qcow2};
 use diskferry_testkit::vdi::Vdi;
-use diskferry_testkit::vmdk::{Style, Vmdk};
+use diskferry_testkit::vmdk::descriptor::Spelling;
+use diskferry_testkit::vmdk::{Descriptor, Style, Vmdk};
 use diskferry_testkit::{Random, wrap};
 
 fn main() {
     let corpus = PathBuf::from(env::args_os().nth(1).unwrap());
     let formats: Vec<_> = qcow2().into_iter().chain(vdi()).chain(vmdk()).collect();
     let same = formats.iter().filter(|(target, ..)| *target != "detect").map(in_chunks).collect::<Vec<_>>();
-    for (target, name, bytes) in
-        formats.into_iter().chain(wrappings()).chain(archives()).chain(scripts()).chain(network()).chain(same)
+    for (target, name, bytes) in formats
+        .into_iter()
+        .chain(descriptors())
+        .chain(wrappings())
+        .chain(archives())
+        .chain(scripts())
+        .chain(network())
+        .chain(same)
     {
         let dir = corpus.join(target);
         fs::create_dir_all(&dir).unwrap();
@@ -93,6 +100,22 @@ fn vmdk() -> Vec<Seed> {
         seed("stream-tail", Style::StreamTail, 3),
         seed("stream-vmdktool", Style::StreamVmdktool, 3),
         seed("stream-xen-orchestra", Style::StreamXenOrchestra, 3),
+    ]
+}
+
+fn descriptors() -> Vec<Seed> {
+    let of = |create_type| Descriptor::new(create_type, 8, "disk.vmdk");
+    let sparse = of("monolithicSparse");
+    let seed = |name, descriptor: Descriptor| ("descriptor", name, descriptor.text().into_bytes());
+    let parent = sparse.clone().with("parentFileNameHint", "base.vmdk").with("ddb.uuid.parent", "5b7a0e1c");
+    let extents = ["RW 8 FLAT \"flat.vmdk\" 0", "RDONLY 8 ZERO", "NOACCESS 8 VMFS \"/dev/sda\" 8"];
+    vec![
+        seed("stream", of("streamOptimized")),
+        seed("spaced", Descriptor { spelling: Spelling::Spaced, ..sparse.clone() }),
+        seed("dos", Descriptor { spelling: Spelling::Crlf, ..sparse.clone() }),
+        seed("parent", Descriptor { parent_cid: "12345678".to_owned(), ..parent }),
+        seed("extents", Descriptor { extents: extents.map(str::to_owned).to_vec(), ..of("custom") }),
+        seed("sparse", sparse),
     ]
 }
 

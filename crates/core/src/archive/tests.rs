@@ -419,14 +419,16 @@ fn a_layer_hides_files_of_those_below_and_not_its_own() {
 
 #[test]
 fn more_whiteouts_than_anybody_has_are_an_error() {
-    let found = |(many, len): (u64, usize)| {
-        let many: Vec<_> = (0..many).map(|n| file(&format!("disk/.wh.{n:0len$}"), "")).collect();
-        let found = find(Box::new(Cursor::new(archive(&many))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
+    let found = |many: &[Vec<u8>]| {
+        let found = find(Box::new(Cursor::new(archive(many))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);
         found.map_or_else(|error| error.code(), |_| "read".to_owned())
     };
-    assert_eq!([(4096, 1), (4097, 1)].map(found), ["read", "tar-too-many-entries"]);
-    // 64 bytes each, in 1 MiB.
-    assert_eq!([(1 << 14, 59)].map(found), ["tar-too-many-entries"]);
+    let many = |most: u64| (0..most).map(|n| file(&format!("disk/.wh.{n}"), "")).collect::<Vec<_>>();
+    assert_eq!([4096, 4097].map(|most| found(&many(most))), ["read", "tar-too-many-entries"]);
+    // Of 1024 bytes each, with the directory.
+    let long = |n: u64| [pax("path", &format!("disk/.wh.{n:01019}")), file("x", "")].concat();
+    let long: Vec<_> = (0..1025).map(long).collect();
+    assert_eq!([&long[..1024], &long].map(found), ["read", "tar-too-many-entries"]);
 }
 
 #[test]
@@ -487,6 +489,29 @@ fn headers_in_front_of_headers_and_what_follows_the_end_are_bounded() {
     let padded = |len: usize| [end.clone(), vec![0; len]].concat();
     // In the first place the archive ends, with two blocks of zeroes; they count.
     assert_eq!([(64 << 20) - 1024, (64 << 20) + 512].map(padded).map(found), ["read", "tar-trailing-garbage"]);
+}
+
+/// Fails at its end.
+struct Failing(Cursor<Vec<u8>>);
+
+impl Read for Failing {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buf)? {
+            0 => Err(io::ErrorKind::ConnectionReset.into()),
+            got => Ok(got),
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_cannot_be_read_on_is_an_error_of_that_place() {
+    let bytes = archive(&[file("a", "beside"), file("disk/a", "image")]);
+    for len in [0, 100, 512, 515, 1024, 1500] {
+        let reader = Box::new(Failing(Cursor::new(bytes[..len].to_vec())));
+        let error = find(reader, &Pick::UnderDisk, &mut Hidden::default(), ROOM).err().unwrap();
+        assert_eq!(error.code(), "source-read");
+        assert!(error.to_string().contains(&format!("byte {len}")), "{error}");
+    }
 }
 
 /// Is interrupted before it gives anything, and again before each byte.

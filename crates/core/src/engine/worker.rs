@@ -1,13 +1,12 @@
 //! The writing end: batches in, the disk out.
 
 use std::fs::File;
-use std::mem::take;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::thread;
 
-use super::batch::{Batch, Piece, What};
+use super::batch::{Batch, LENT, Piece, What};
 use super::unpack::Unpacker;
 use super::{Job, STEP, Shared, grain};
 use crate::aligned::Aligned;
@@ -34,8 +33,6 @@ pub(super) struct Worker<'a> {
     /// Unpacked bytes from which on they are written.
     gather: usize,
     unpacker: Unpacker,
-    /// Bytes of a lent file.
-    relayed: Aligned,
 }
 
 impl<'a> Worker<'a> {
@@ -49,7 +46,7 @@ impl<'a> Worker<'a> {
     ) -> Self {
         let virtual_size = virtual_size.unwrap_or(job.limits.virtual_size);
         let gather = (GATHER_ALL / workers.max(1)).clamp(GATHER_LEAST, GATHER);
-        Self { job, shared, format, virtual_size, gather, unpacker: Unpacker::new(), relayed: Aligned::default() }
+        Self { job, shared, format, virtual_size, gather, unpacker: Unpacker::new() }
     }
 
     /// Works until the reader is done. After a failure batches are still taken, so that the reader never waits for nobody.
@@ -74,12 +71,12 @@ impl<'a> Worker<'a> {
         for piece in &batch.pieces {
             self.job.progress.check()?;
             let stored = batch.stored(piece);
-            if !matches!(piece.what, What::Packed { .. }) {
+            if !matches!(piece.what, What::Packed { .. } | What::Lent { .. }) {
                 // What comes in order goes out in order: a pipe has to keep the rest.
                 self.flush(gathered)?;
             }
             match piece.what {
-                What::Lent { ref file, at } => self.relay(file, at, piece)?,
+                What::Lent { ref file, at } => self.relay(file, at, piece, gathered)?,
                 What::Packed { codec, at } => self.unpack(piece, codec, at, stored, gathered)?,
                 What::Plain | What::Shared { .. } => self.write(stored, piece.start)?,
                 What::Zero => self.zero(piece.start, piece.len)?,
@@ -88,18 +85,18 @@ impl<'a> Worker<'a> {
         self.flush(gathered)
     }
 
-    /// Reads a piece from its file and writes it.
-    fn relay(&mut self, file: &File, at: u64, piece: &Piece) -> Result<()> {
-        let mut bytes = take(&mut self.relayed);
+    /// Reads a piece from its file behind what has been gathered, if it follows it on the disk.
+    fn relay(&self, file: &File, at: u64, piece: &Piece, gathered: &mut Gathered) -> Result<()> {
         let len = usize::try_from(piece.len).unwrap_or_default();
-        bytes.grow(len);
-        let place = bytes.get_mut(..len).unwrap_or_default();
-        let got = read_lent(file, place, at)?;
+        if gathered.end() != piece.start || gathered.len.saturating_add(len) > LENT {
+            self.flush(gathered)?;
+            gathered.start = piece.start;
+        }
+        let got = read_lent(file, gathered.room(len), at)?;
         if got < len {
             return Err(ends_early(self.format, "data", at, piece.len, got as u64));
         }
-        self.write(place, piece.start)?;
-        self.relayed = bytes;
+        gathered.len = gathered.len.saturating_add(len);
         Ok(())
     }
 
@@ -214,11 +211,12 @@ mod tests {
         let (limits, progress) = (Limits::default(), Progress::default());
         let job = Job { sink: &Discard, limits: &limits, workers: 1, progress: &progress, course: None };
         let shared = Shared::default();
-        let mut worker = Worker::new(&job, &shared, "raw", None, 1);
+        let worker = Worker::new(&job, &shared, "raw", None, 1);
+        let mut gathered = Gathered::default();
         let file = std::sync::Arc::new(file);
         let piece = |len| Piece { start: 0, len, what: What::Zero, stored: 0..0 };
-        worker.relay(&file, 600, &piece(400)).unwrap();
-        let error = worker.relay(&file, 600, &piece(500)).unwrap_err();
+        worker.relay(&file, 600, &piece(400), &mut gathered).unwrap();
+        let error = worker.relay(&file, 600, &piece(500), &mut gathered).unwrap_err();
         assert_eq!(error.code(), "raw-ends-early");
         let text = error.to_string();
         assert!(text.contains("takes 500 bytes, of which the image has 400"), "{text}");

@@ -90,6 +90,7 @@ impl Answer {
     /// Understands `response`, to a request for the bytes from `asked` on if for a part.
     pub(super) fn of(response: Response, asked: Option<u64>) -> Result<Self, Failure> {
         let headers = response.headers();
+        let is_chunked = is_chunked(headers)?;
         let mut about = About {
             total: number(headers, &CONTENT_LENGTH),
             validator: validator(headers),
@@ -99,7 +100,7 @@ impl Answer {
         };
         match (response.status(), asked) {
             (StatusCode::OK, _) => {
-                let has_end = about.total.is_some() || headers.contains_key(TRANSFER_ENCODING);
+                let has_end = about.total.is_some() || is_chunked;
                 let ends_by_closing = !has_end && response.version() < Version::HTTP_2;
                 let could_be_page =
                     text(headers, &CONTENT_TYPE).is_some_and(|of| of.to_ascii_lowercase().starts_with("text/html"));
@@ -190,10 +191,38 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
 
 /// What has been put around the image: RFC 9110, section 8.4. That of S3 is how it was sent to there, and no more.
 fn encoding(headers: &HeaderMap) -> Option<String> {
-    const NONE: [&str; 3] = ["", "identity", "aws-chunked"];
-    let all = text(headers, &CONTENT_ENCODING)?.to_ascii_lowercase();
-    let left: Vec<_> = all.split(',').map(str::trim).filter(|coding| !NONE.contains(coding)).collect();
+    const NONE: [&str; 2] = [IDENTITY, "aws-chunked"];
+    let mut left = codings(headers, &CONTENT_ENCODING);
+    left.retain(|coding| !NONE.contains(&coding.as_str()));
     (!left.is_empty()).then(|| left.join(", "))
+}
+
+/// Whether the answer comes in chunks, which nobody else takes off. It was asked for without anything around it that would have to be:
+/// RFC 9112, section 7.4.
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Failure> {
+    let found = codings(headers, &TRANSFER_ENCODING);
+    if found.iter().all(|coding| coding == IDENTITY) {
+        return Ok(false);
+    }
+    if found == ["chunked"] {
+        return Ok(true);
+    }
+    let what = format!(
+        "the server has put {:?} around its answer (Transfer-Encoding), which it was not asked for",
+        found.join(", ")
+    );
+    Err(Failure { error: Error::source("encoding", what), again: Again::Never })
+}
+
+/// A coding that changes nothing.
+const IDENTITY: &str = "identity";
+
+/// All that `name` lists, in lower case.
+fn codings(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines =
+        headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
+    let all = lines.flat_map(|line| line.split(',').map(|coding| coding.trim().to_owned()).collect::<Vec<_>>());
+    all.filter(|coding| !coding.is_empty()).collect()
 }
 
 fn wrong_range(asked: u64, headers: &HeaderMap) -> Failure {
@@ -322,6 +351,26 @@ mod tests {
             assert_eq!(encoding(&headers(&[("content-encoding", value)])).as_deref(), found, "{value}");
         }
         assert_eq!(encoding(&headers(&[])), None);
+    }
+
+    #[test]
+    fn only_chunks_are_taken_off_an_answer() {
+        for (lines, found) in [
+            (&[][..], Some(false)),
+            (&["identity"], Some(false)),
+            (&["Chunked"], Some(true)),
+            (&["gzip, chunked"], None),
+            (&["gzip", "chunked"], None),
+            (&["chunked, identity"], None),
+            (&["chunked", "chunked"], None),
+            (&["x"], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(TRANSFER_ENCODING, HeaderValue::from_static(line));
+            }
+            assert_eq!(is_chunked(&headers).ok(), found, "{lines:?}");
+        }
     }
 
     #[test]

@@ -308,7 +308,8 @@ fn describe(source: &mut dyn Source, header: &Header, raw: &RawHeader, v3: Optio
             format!("the image is an overlay of the backing file {name:?}: flatten it with qemu-img convert first");
         refuse("backing-file", what);
     }
-    if incompatible & DATA_FILE != 0 {
+    // A name without the bit is of a file that nothing lies in; nobody writes that.
+    if incompatible & DATA_FILE != 0 || data_file.is_some() {
         let name = data_file.unwrap_or_default();
         let what = format!("the data lies in the external file {name:?}: flatten it with qemu-img convert first");
         refuse("data-file", what);

@@ -1,7 +1,8 @@
 //! The descriptor: a text that says what kind of disk this is and which files hold it.
 //!
 //! Producers and hand editors differ in case, spacing, quotes and line ends. What is not understood is ignored: nothing
-//! here is ever followed, so a line can at most make us refuse.
+//! here is ever followed, so a line can at most make us refuse. Of a parent that is named in one of several lines, or in a comment, where
+//! qemu looks as well, the image is a delta.
 
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
@@ -10,6 +11,8 @@ use crate::format::{Detail, Refusal};
 
 /// What an image without a parent has as its parent's content id.
 const NO_PARENT: u32 = u32::MAX;
+/// Names the file that the parent is in.
+const PARENT_NAME: &str = "parentfilenamehint";
 
 /// A parsed descriptor.
 #[derive(Debug, Default)]
@@ -44,7 +47,8 @@ impl Descriptor {
         let is_decided = descriptor.is_empty() || descriptor.refuse_parent().is_some();
         if descriptor.parent_cid.is_none() && !is_decided {
             // qemu needs it as well: a line that is damaged may hide a parent.
-            let found = descriptor.value("parentcid").map_or("missing".to_owned(), |found| format!("{found:?}"));
+            let found = descriptor.values("parentcid").find(|found| content_id(found).is_none());
+            let found = found.map_or("missing".to_owned(), |found| format!("{found:?}"));
             let what = format!(
                 "parentCID in the descriptor is {found}; a hexadecimal number of 32 bits says whether there is a parent ({NO_PARENT:x}: none)"
             );
@@ -57,17 +61,26 @@ impl Descriptor {
     pub(super) fn read(bytes: &[u8]) -> Self {
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
-        let lines = text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let mut descriptor = Self::default();
-        for line in lines {
+        for line in text.split(['\n', '\r']).filter_map(said) {
             if let Some(extent) = ExtentLine::parse(line) {
                 descriptor.extents.push(extent);
             } else if let Some((key, value)) = line.split_once('=') {
                 descriptor.entries.push((key.trim().to_ascii_lowercase(), unquoted(value).to_owned()));
             }
         }
-        descriptor.parent_cid = descriptor.value("parentcid").and_then(content_id);
+        descriptor.parent_cid = descriptor.parent_cid();
         descriptor
+    }
+
+    /// The content id of the parent; `None` unless it is a number, in each line where it stands.
+    fn parent_cid(&self) -> Option<u32> {
+        let mut parent = None;
+        for found in self.values("parentcid") {
+            let cid = content_id(found)?;
+            parent = parent.filter(|cid| *cid != NO_PARENT).or(Some(cid));
+        }
+        parent
     }
 
     /// Whether nothing stands in it, as in a piece of a larger set.
@@ -87,7 +100,7 @@ impl Descriptor {
 
     /// The name of the parent, where one is given.
     pub(super) fn parent_name(&self) -> Option<&str> {
-        self.value("parentfilenamehint").filter(|name| !name.is_empty())
+        self.values(PARENT_NAME).find(|name| !name.is_empty())
     }
 
     /// Bytes of the disk, as the extent line has them.
@@ -130,8 +143,9 @@ impl Descriptor {
     }
 
     fn refuse_create_type(&self, expected: &str) -> Option<Refusal> {
-        let what = match self.create_type() {
-            Some(found) if found.eq_ignore_ascii_case(expected) => return None,
+        let other = self.values("createtype").find(|found| !found.eq_ignore_ascii_case(expected));
+        let what = match other.or(self.create_type()) {
+            Some(_) if other.is_none() => return None,
             Some(found) => format!("createType is {found:?}, but only {expected} is one file with this header"),
             None => format!("the descriptor gives no createType, expected is {expected}"),
         };
@@ -157,7 +171,7 @@ impl Descriptor {
 
     fn refuse_parent(&self) -> Option<Refusal> {
         // VirtualBox links deltas by this id and may leave parentCID empty.
-        let uuid = self.value("ddb.uuid.parent").filter(|uuid| !is_nil(uuid));
+        let uuid = self.values("ddb.uuid.parent").find(|uuid| !is_nil(uuid));
         let parent = match (self.parent_name(), self.parent_cid, uuid) {
             (Some(name), ..) => format!("{name:?}"),
             (None, Some(cid), _) if cid != NO_PARENT => format!("with the content id {cid:08x}"),
@@ -169,7 +183,11 @@ impl Descriptor {
     }
 
     fn value(&self, key: &str) -> Option<&str> {
-        self.entries.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+        self.values(key).next()
+    }
+
+    fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(move |(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 }
 
@@ -193,6 +211,15 @@ impl ExtentLine {
             name: quoted_part(name.trim()).to_owned(),
         })
     }
+}
+
+/// What `line` says. A comment says nothing but who the parent is.
+fn said(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let comment = line.strip_prefix('#').map(|comment| comment.trim_start_matches(['#', ' ', '\t']));
+    let names_parent =
+        |comment: &&str| comment.get(..PARENT_NAME.len()).is_some_and(|key| key.eq_ignore_ascii_case(PARENT_NAME));
+    comment.map_or(Some(line), |comment| Some(comment).filter(names_parent)).filter(|line| !line.is_empty())
 }
 
 /// What stands between the first two quotes; all of it if there are none.
@@ -277,6 +304,30 @@ mod tests {
         assert_eq!(with("ddb.uuid.parent=\"5b7a0e1c-0000-0000-0000-000000000000\""), ["parent"]);
         assert_eq!(with("ddb.uuid.parent=\"00000000-0000-0000-0000-000000000000\""), [""; 0]);
         assert_eq!(with("parentFileNameHint=\"\""), [""; 0]);
+    }
+
+    #[test]
+    fn a_line_that_names_no_parent_hides_none_that_does() {
+        let with = |line: &str| codes(&format!("{line}\n{}", PLAIN.replace('\0', "")));
+        for (line, none) in [
+            ("parentCID=12345678", "parentCID=ffffffff"),
+            ("parentFileNameHint=\"base.vmdk\"", "parentFileNameHint=\"\""),
+            ("ddb.uuid.parent=\"5b7a0e1c-0000\"", "ddb.uuid.parent=\"\""),
+        ] {
+            assert_eq!(with(none), [""; 0], "{none}");
+            assert_eq!(with(&format!("{none}\n{line}")), ["parent"], "{line}");
+            assert_eq!(with(&format!("{line}\n{none}")), ["parent"], "{line}");
+        }
+        assert_eq!(with("createType=\"monolithicFlat\""), ["create-type"]);
+        assert_eq!(with("#  ParentFileNameHint=\"base.vmdk\""), ["parent"]);
+        assert_eq!(
+            with("# no parentFileNameHint=\"base.vmdk\"\n#parentCID=12345678\n#parentéFileNameHint=\"a\""),
+            [""; 0]
+        );
+        let two = Descriptor::parse(PLAIN.replace("ffffffff", "ffffffff\nparentCID=many").as_bytes(), 512);
+        let error = two.unwrap_err();
+        assert_eq!(error.code(), "vmdk-content-id");
+        assert!(error.to_string().contains("\"many\""), "{error}");
     }
 
     #[test]

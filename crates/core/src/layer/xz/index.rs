@@ -111,7 +111,8 @@ mod tests {
             assert_eq!(len_of(&packed[..cut]), None, "cut at {cut}");
         }
         let magic = packed.len() - 1;
-        for (at, value) in [(magic, b'z'), (magic - 6, 0xff), (magic - 7, 0)] {
+        // The length of the index: too long for the file, too short, and longer than is read of any.
+        for (at, value) in [(magic, b'z'), (magic - 6, 0xff), (magic - 7, 0), (magic - 4, 1)] {
             let mut bent = packed.clone();
             bent[at] = value;
             assert_eq!(len_of(&bent), None, "byte {at} is {value}");
