@@ -241,6 +241,12 @@ const SKOPEO_PULL: &[Contestant] = &[peer(
 )
 .making(PULLED)];
 
+/// Ourselves without the sandbox.
+const UNCONFINED: &[Contestant] =
+    &[peer("--sandbox off", "sh", "$diskferry convert -q --no-sync --sandbox off $image $out")];
+const UNCONFINED_INFO: &[Contestant] =
+    &[peer("--sandbox off", "sh", "twenty $diskferry info --sandbox off $image").making(Role::Words)];
+
 const TRUE: &[Contestant] = &[peer("true", "true", "twenty /bin/true").making(Role::Words)];
 const CP_TWENTY: &[Contestant] = &[peer("cp", "cp", "twenty cp $disk $out")];
 
@@ -323,6 +329,8 @@ pub static ROWS: &[Row] = &[
     row("info x 20, qcow2", "system.qcow2", &[QEMU_IMG_INFO], &[Time(0.5)]).by(&INFO),
     row("info x 20, vmdk, streamOptimized", "stream.vmdk", &[QEMU_IMG_INFO], &[Time(0.5)]).by(&INFO),
     row("info x 20, vdi of 8 TiB", "huge.vdi", &[QEMU_IMG_INFO], &[Time(0.5)]).by(&INFO),
+    row("sandbox, qcow2, zlib", "zlib.qcow2", &[UNCONFINED], &[]),
+    row("sandbox, info x 20", "small.qcow2.xz", &[UNCONFINED_INFO], &[]).by(&INFO),
     row("start x 20", "tiny.raw", &[TRUE], &[Beyond(200)]).by(&VERSION),
     row("10 MiB x 20, raw", "tiny.raw", &[CP_TWENTY], &[Beyond(200)]).by(&CONVERT_TWENTY),
     row("10 MiB x 20, qcow2", "tiny.qcow2", &[CP_TWENTY], &[Beyond(200)]).by(&CONVERT_TWENTY),
