@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::judge::{State, Target, is_temporary, leftovers};
+use common::judge::{State, Target, injected, is_temporary, leftovers, not_durable};
 use common::names;
 use diskferry_testkit::random::Random;
 use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Greeting, Ranges, Server, Tag};
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use diskferry_testkit::serve::tls::Authority;
+use diskferry_testkit::wrap;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -38,6 +39,8 @@ struct Row {
     /// What comes of it when nothing else fails: the code of an error, or `done`.
     alone: &'static str,
     does: Does,
+    /// How it is asked.
+    options: &'static [&'static str],
 }
 
 enum Does {
@@ -117,7 +120,7 @@ fn other_disk() -> Vec<u8> {
 
 /// What needs more than a script.
 struct Stage {
-    nginx: [RunningNginx; 3],
+    nginx: [RunningNginx; 4],
     /// Where the one authority that is believed is written.
     ca: tempfile::NamedTempFile,
 }
@@ -135,6 +138,7 @@ impl Stage {
             serving(stranger.server(&names)),
             serving(known.expired_server(&names)),
             serving(known.server(&["host.example"])),
+            serving(known.server(&names)),
         ];
         let ca = tempfile::NamedTempFile::new().unwrap();
         fs::write(&ca, known.certificate()).unwrap();
@@ -145,6 +149,7 @@ impl Stage {
     fn rows(&self) -> Vec<Row> {
         let right = Answer::right;
         let file = || File::new(disk()).version(other_disk());
+        let slow = || right().trickle(1, Duration::from_millis(900));
         let gets = |answers: &[Answer]| Does::Answers(file().gets(answers.to_vec()));
         let always = |answer: Answer| Does::Answers(file().gets_then([], answer));
         // What a range gets whose first part has come.
@@ -154,11 +159,11 @@ impl Stage {
         let away = |to: &str| always(Answer::redirect(302, to));
         // No server of a test that runs beside this one is ever given this port.
         let nobody = "127.0.0.1:1";
-        let trailing = |mut body: Vec<u8>| {
-            body.extend(b"more than was said");
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n");
-            always(Answer::raw([head.into_bytes(), body].concat()))
+        let trailing = |header: &str, body: &[u8]| {
+            let head = format!("HTTP/1.1 200 OK\r\n{header}\r\n\r\n");
+            always(Answer::raw([head.as_bytes(), body, b"more than was said"].concat()))
         };
+        let only_chunk = || [format!("{LEN:x}\r\n").as_bytes(), &disk(), b"\r\n0\r\n\r\n"].concat();
         let rows = [
             ("refused", "source-unreachable", Does::Is(format!("http://{nobody}/disk"))),
             ("DNS fails", "source-unreachable", Does::Is("http://images.invalid/disk".into())),
@@ -179,11 +184,12 @@ impl Stage {
                 gets(&[right().framing(Framing::Close).cut(300_000, End::Close)]),
             ),
             ("Content-Length too long", "source-changed", gets(&[right().framing(Framing::LongBy(10))])),
-            ("body longer than Content-Length", "done", trailing(disk())),
+            ("body longer than Content-Length", "done", trailing(&format!("Content-Length: {LEN}"), &disk())),
             ("chunked cut mid-chunk", "done", gets(&[chunked(Chunks::Clean).cut(70_001, End::Close)])),
             ("chunked without last chunk", "done", gets(&[chunked(Chunks::Unended)])),
+            ("chunked with trailing bytes", "done", trailing("Transfer-Encoding: chunked", &only_chunk())),
             (
-                "chunked with trailing bytes",
+                "chunked with trailers",
                 "done",
                 gets(&[chunked(Chunks::Trailers(vec![("X-More".into(), "yes".into())]))]),
             ),
@@ -196,7 +202,7 @@ impl Stage {
             ("mute for ever", "source-stalled", Does::Greets(vec![Greeting::Mute; 64])),
             ("stall", "done", gets(&[right().stall(300_000, Server::LIFE)])),
             ("stall for ever", "source-stalled", always(right().stall(0, Server::LIFE))),
-            ("1 byte/s", "done", gets(&[right().trickle(1, Duration::from_millis(900)).cut(5, End::Close)])),
+            ("5 bytes at 1 byte/s, then a cut", "done", gets(&[slow().cut(5, End::Close)])),
             ("Range ignored", "done", resumed(right().ranges(Ranges::Ignored))),
             ("206 at another offset", "done", resumed(right().ranges(Ranges::Shifted(1)))),
             ("206 without Content-Range", "done", resumed(right().ranges(Ranges::Unlabelled))),
@@ -218,11 +224,29 @@ impl Stage {
             ("redirect loop", "source-redirect", away("/disk")),
             ("redirect to file:", "source-redirect", away("file:///etc/passwd")),
             ("redirect to ftp:", "source-redirect", away("ftp://127.0.0.1/disk")),
+            ("redirect from https to http", "source-redirect", tls(3, "/down")),
             ("redirect to link-local", "source-forbidden-host", away("http://169.254.169.254/latest")),
             ("multipart/byteranges", "done", resumed(right().ranges(Ranges::Multipart))),
             ("200 with an HTML error page", "source-web-page", always(Answer::html())),
         ];
-        rows.into_iter().map(|(name, alone, does)| Row { name, alone, does }).collect()
+        let raw = rows.into_iter().map(|(name, alone, does)| Row { name, alone, does, options: &["--format", "raw"] });
+        let packed = File::new(wrap::gzip(&disk()));
+        let others = [
+            // Of a raw disk nobody can tell that its end is missing.
+            Row {
+                name: "Content-Length too short",
+                alone: "gzip-ends-early",
+                does: Does::Answers(packed.gets_then([], right().framing(Framing::ShortBy(10)))),
+                options: &["--format", "raw.gz"],
+            },
+            Row {
+                name: "1 byte/s for ever",
+                alone: "source-timeout",
+                does: always(slow()),
+                options: &["--format", "raw", "--timeout", "5"],
+            },
+        ];
+        raw.chain(others).collect()
     }
 }
 
@@ -230,9 +254,17 @@ fn is_full() -> bool {
     env::var("DISKFERRY_MATRIX").is_ok_and(|wanted| wanted == "full")
 }
 
+/// What came of a run.
+struct Ran {
+    /// The code of an error, or some words.
+    outcome: String,
+    /// How many system calls were made to fail.
+    injected: usize,
+}
+
 /// Runs the program once. Gives how it ended, or what is wrong with that.
-fn run(stage: &Stage, row: Row, with: With) -> Result<String, String> {
-    let (dir, server) = (tempfile::tempdir().unwrap(), Server::start());
+fn run(stage: &Stage, row: Row, with: With) -> Result<Ran, String> {
+    let (dir, log, server) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap(), Server::start());
     let target = dir.path().join("disk.raw");
     let slow = |with: With| matches!(with, With::Signals(..) | With::Paused);
     let url = match row.does {
@@ -252,8 +284,9 @@ fn run(stage: &Stage, row: Row, with: With) -> Result<String, String> {
     }
     // Guarded, but for the loopback: what leads elsewhere is not asked.
     let allowed = "127.0.0.1,images.invalid";
-    let mut command = program(with);
-    command.args(["convert", "--json", "--format", "raw", "--retries", "2", "--stall-timeout", "1"]);
+    let mut command = program(with, log.path());
+    // Faults are counted by thread: of two that write eight times one comes to the third write.
+    command.args(["convert", "--json", "--threads", "2", "--retries", "2", "--stall-timeout", "1"]).args(row.options);
     command.args(["--allow-hosts", allowed, "--cacert"]).arg(stage.ca.path());
     if matches!(with, With::NoSpool) {
         command.args(["--spool-dir", "/nowhere"]);
@@ -278,18 +311,23 @@ fn run(stage: &Stage, row: Row, with: With) -> Result<String, String> {
     if with.kills() {
         again(dir.path(), &target)?;
     }
-    Ok(outcome)
+    let log = fs::read_to_string(log.path()).unwrap();
+    if let (true, Some(call)) = (output.status.success(), not_durable(&log)) {
+        return Err(format!("done, in spite of {call}"));
+    }
+    Ok(Ran { outcome, injected: injected(&log) })
 }
 
-fn program(with: With) -> Command {
+/// The program, and what fails with it. `log` gets the system calls that were made to fail.
+fn program(with: With, log: &Path) -> Command {
     let (binary, plain) = (env!("CARGO_BIN_EXE_diskferry"), "--default-signal=HUP,INT,TERM");
     match with {
         With::Disk(_, inject) => {
             let mut command = Command::new("strace");
             let calls = inject.split(':').next().unwrap();
             let inject = format!("inject={inject}");
-            command.args(["-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e"]);
-            command.arg(format!("trace={calls}")).args(["-e", &inject, binary]);
+            command.args(["-f", "-qq", "--seccomp-bpf", "-o"]).arg(log);
+            command.args(["-e", &format!("trace={calls}"), "-e", &inject, binary]);
             command
         }
         With::Limit(_, limit) => {
@@ -404,18 +442,28 @@ fn check(pairs: impl Fn(usize, usize) -> Vec<With>) {
         (0..count).flat_map(|at| pairs(at, count).into_iter().map(move |with| (at, with))).collect();
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let outcomes: Mutex<BTreeMap<String, usize>> = Mutex::default();
+    let faults: Mutex<BTreeMap<&str, [usize; 2]>> = Mutex::default();
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some((at, with)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let row = stage.rows().swap_remove(*at);
                     let (name, alone) = (row.name, row.alone);
-                    let outcome = run(&stage, row, *with).and_then(|outcome| match with {
-                        With::Nothing if outcome != alone => Err(format!("{outcome}, and not {alone}")),
-                        _ => Ok(outcome),
+                    let ran = run(&stage, row, *with).and_then(|ran| match with {
+                        With::Nothing if ran.outcome != alone => Err(format!("{}, and not {alone}", ran.outcome)),
+                        With::Disk(..) if alone == "done" && ran.injected == 0 => {
+                            Err("nothing was made to fail".into())
+                        }
+                        _ => Ok(ran),
                     });
-                    match outcome {
-                        Ok(outcome) => *outcomes.lock().unwrap().entry(outcome).or_default() += 1,
+                    if let (With::Disk(fault, _), Ok(ran)) = (with, &ran) {
+                        let mut faults = faults.lock().unwrap();
+                        let [runs, met] = faults.entry(fault).or_default();
+                        *runs += 1;
+                        *met += usize::from(ran.injected > 0);
+                    }
+                    match ran {
+                        Ok(ran) => *outcomes.lock().unwrap().entry(ran.outcome).or_default() += 1,
                         Err(what) => wrong.lock().unwrap().push(format!("{name} with {}: {what}", with.name())),
                     }
                 }
@@ -423,8 +471,14 @@ fn check(pairs: impl Fn(usize, usize) -> Vec<With>) {
         }
     });
     let (wrong, outcomes) = (wrong.into_inner().unwrap(), outcomes.into_inner().unwrap());
+    let faults = faults.into_inner().unwrap();
     eprintln!("{} runs, {} wrong: {outcomes:?}", jobs.len(), wrong.len());
+    if !faults.is_empty() {
+        let [runs, met] = [0, 1].map(|at| faults.values().map(|counts| counts[at]).sum::<usize>());
+        eprintln!("{met} of {runs} runs under strace met the fault of the disk: {faults:?}");
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(faults.values().all(|[_, met]| *met > 0), "a fault was never met: {faults:?}");
 }
 
 /// All of them, or every day one for each row.

@@ -269,6 +269,23 @@ fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
+/// No handler, no cleaning up: a job that a signal could not stop is not begun.
+#[test]
+fn signals_that_cannot_be_watched_are_unexpected() {
+    let lab = Lab::new();
+    // As many as the loader needs. What wakes the watcher takes two more.
+    let output = Command::new("prlimit")
+        .args(["--nofile=4", env!("CARGO_BIN_EXE_diskferry"), "convert", "--json"])
+        .args([lab.at("disk.img"), lab.at("disk.raw")])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let error = &json(&output)["error"];
+    assert_eq!((&error["code"], output.status.code()), (&"unexpected".into(), Some(1)), "{output:?}");
+    assert!(stderr(&output).starts_with("diskferry: watching for signals: "), "{output:?}");
+    lab.assert_untouched();
+}
+
 /// Ctrl-C ends a whole pipeline: who feeds the job goes away at the same moment, and leaves what looks like a shorter disk.
 #[test]
 fn a_pipe_that_ends_with_a_signal_has_not_come_to_its_end() {

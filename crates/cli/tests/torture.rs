@@ -17,7 +17,7 @@ mod traced {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
-    use crate::common::judge::{Feed, Outcome, Stage, To};
+    use crate::common::judge::{Feed, Outcome, Stage, State, To, injected, not_durable};
 
     const SIZE: u64 = (3 << 20) + 512;
     const AT_ONCE: usize = 2;
@@ -75,6 +75,7 @@ mod traced {
         Call { name: "fsync", errors: &["EIO", "ENOSPC"], ends: TARGET },
         Call { name: "fdatasync", errors: &["EIO", "ENOSPC"], ends: TARGET },
         Call { name: RENAMES, errors: &["EROFS", "EIO", "ENOENT"], ends: TARGET },
+        Call { name: "syncfs,sync_file_range", errors: &["EIO"], ends: TARGET },
         Call { name: "link,linkat", errors: &["EROFS"], ends: TARGET },
         Call { name: "flock", errors: &["ENOLCK", "EAGAIN", "EINTR"], ends: TARGET },
         Call { name: "fchmod", errors: &["EPERM", "EIO"], ends: TARGET },
@@ -184,8 +185,12 @@ mod traced {
             // Nobody could say anything.
             output.stderr = b"diskferry: \n".to_vec();
         }
-        if !fs::read_to_string(&log).unwrap().contains("INJECTED") {
+        let log = fs::read_to_string(&log).unwrap();
+        if injected(&log) == 0 {
             return Ok(None);
+        }
+        if let (true, Some(call)) = (output.status.success(), not_durable(&log)) {
+            return Err(format!("done, in spite of {call}"));
         }
         let outcome = match call.ends {
             Ends::With(_) if is_not_started(&output) => stage.judge_cut_off(&output)?,
@@ -307,6 +312,23 @@ mod traced {
         assert_eq!((syncs.len(), renames.len(), ends.len()), (2, 1, 1), "{log}");
         let order = [writes.last().unwrap(), &syncs[0], &renames[0], &syncs[1], &ends[0]];
         assert!(order.is_sorted(), "{order:?} in {log}");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_made_durable_is_an_error_and_the_disk_is_there() {
+        for reference in [FILES[0], FILES[1]] {
+            let stage = stage(reference);
+            stage.target.reset();
+            let log = stage.scratch.path("log");
+            let inject = ["-e", "trace=fsync", "-e", "inject=fsync:error=EIO:when=2"];
+            let strace = [&["strace", "-f", "-qq", "-y", "-o", log.to_str().unwrap()], &inject[..]].concat();
+            let output = stage.run(&strace).unwrap();
+            let outcome = stage.judge(&output, &[5]).unwrap();
+            assert_eq!(outcome, Outcome { how: "exit code 5".into(), state: State::Complete }, "{reference:?}");
+            let log = fs::read_to_string(log).unwrap();
+            let directory = format!("<{}>", stage.scratch.path("to").display());
+            assert!(injected(&log) == 1 && not_durable(&log).unwrap().contains(&directory), "{log}");
+        }
     }
 
     /// These need loop devices as well.

@@ -3,10 +3,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Barrier;
+use std::sync::mpsc::{self, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -468,20 +471,64 @@ fn an_upload_is_gone_on_with_by_its_own_id_or_by_none() {
     assert!(fs::read(data).unwrap() == disk);
 }
 
+/// The next answer: its head in lower case, and its body.
+fn answer(stream: &TcpStream) -> (String, String) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "the connection ended behind {head:?}");
+    }
+    head.make_ascii_lowercase();
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    let mut body = vec![0; len.parse().unwrap()];
+    reader.read_exact(&mut body).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
 #[test]
 fn one_of_many_who_come_at_once_wins() {
+    const MANY: usize = 50;
+    const SOON: Duration = Duration::from_secs(10);
     let (image, disk) = qcow2();
+    let (most, last) = image.split_at(image.len() - 1);
     let mut door = Door::open(&[]);
-    let file = door.pod.write("a.qcow2", &image);
-    let all: Vec<_> =
-        (0..50).map(|_| door.curl_command(&["--limit-rate", "4M", "-T", &file], "/upload").spawn().unwrap()).collect();
-    let answers: Vec<_> = all.into_iter().map(|child| parted(&child.wait_with_output().unwrap())).collect();
-    let (winners, others): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == 200);
-    assert_eq!((winners.len(), others.len()), (1, 49), "{answers:?}");
-    for answer in others {
-        let (status, code) = if answer.0 == 503 { (503, "busy") } else { (409, "already-done") };
-        assert_error(answer, status, code);
-    }
+    let connect = |_| {
+        let stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
+        stream.set_read_timeout(Some(2 * SOON)).unwrap();
+        stream.set_write_timeout(Some(2 * SOON)).unwrap();
+        stream
+    };
+    let streams: Vec<_> = (0..MANY).map(connect).collect();
+    let together = Barrier::new(MANY);
+    thread::scope(|scope| {
+        let (answered, answers) = mpsc::channel();
+        for (who, mut stream) in streams.iter().enumerate() {
+            let (answered, together, len) = (answered.clone(), &together, image.len());
+            scope.spawn(move || {
+                together.wait();
+                write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n").unwrap();
+                stream.write_all(most).unwrap();
+                answered.send((who, answer(stream))).unwrap();
+            });
+        }
+        // All but one are answered before that one has sent its last byte.
+        let begun = Instant::now();
+        let mut waiting: BTreeSet<_> = (0..MANY).collect();
+        while waiting.len() > 1 {
+            let (who, (head, body)) = answers.recv_timeout(SOON.saturating_sub(begun.elapsed())).unwrap();
+            assert!(head.starts_with("http/1.1 503 ") && head.contains("\r\nretry-after: "), "{head}");
+            assert_error(&(503, body), 503, "busy");
+            waiting.remove(&who);
+        }
+        let winner = waiting.pop_first().unwrap();
+        while door.offset("/upload") < most.len() as u64 {
+            assert!(begun.elapsed() < SOON, "{}", door.offset("/upload"));
+        }
+        assert_eq!(answers.try_recv(), Err(TryRecvError::Empty), "nothing is said before the last byte");
+        (&streams[winner]).write_all(last).unwrap();
+        let (who, (head, body)) = answers.recv_timeout(2 * SOON).unwrap();
+        assert!(who == winner && head.starts_with("http/1.1 200 "), "{head}{body}");
+    });
     let (data, ended) = (door.pod.path("data/disk.img"), door.end());
     assert_eq!(ended.code, Some(0));
     assert!(fs::read(data).unwrap() == disk);
@@ -499,7 +546,8 @@ fn more_files() {
 fn a_thousand_who_are_slow_do_not_keep_a_good_one_out() {
     more_files();
     let (image, disk) = qcow2();
-    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN)]);
+    // It lives until its memory has been looked at.
+    let mut door = Door::open(&[("DISKFERRY_UPLOAD_TOKEN", TOKEN), ("DISKFERRY_LINGER", "60s")]);
     let file = door.pod.write("a.qcow2", &image);
     // Some say nothing, some begin a head, some send a body to nowhere.
     let said = ["", "PUT /upl", "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\nx"];
@@ -524,12 +572,13 @@ fn a_thousand_who_are_slow_do_not_keep_a_good_one_out() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     let (status, said) = door.curl(&["-T", &file], &path);
     assert_eq!(status, 200, "{said}");
-    let memory = fs::read_to_string(format!("/proc/{}/status", door.child.as_ref().unwrap().id())).unwrap();
-    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|text| text.trim().to_owned());
-    let kibibytes: Option<u64> = peak.and_then(|text| text.split(' ').next()?.parse().ok());
-    // It may have ended by now.
-    assert!(kibibytes.is_none_or(|peak| peak < 100 << 10), "{kibibytes:?}");
-    eprintln!("the longest answer took {longest:?}, the peak was {kibibytes:?} KiB");
+    let id = door.child.as_ref().unwrap().id().to_string();
+    let memory = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();
+    let kibibytes: u64 = peak.trim().parse().unwrap();
+    assert!(kibibytes < 100 << 10, "{kibibytes}");
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    eprintln!("the longest answer took {longest:?}, the peak was {kibibytes} KiB");
     drop(slow);
     let (data, ended) = (door.pod.path("data/disk.img"), door.end());
     assert_eq!(ended.code, Some(0));

@@ -28,6 +28,28 @@ const LAST: usize = 4 << 10;
 /// After this much a job hangs.
 pub const HANGS: Duration = Duration::from_secs(40);
 
+/// What makes a disk and its name durable. The page cache has the right bytes though these fail, so bytes do not show a failure that was
+/// ignored.
+const DURABLE: [&str; 7] = ["fsync", "fdatasync", "syncfs", "sync_file_range", "rename", "renameat", "renameat2"];
+
+/// How many system calls were made to fail, by the log of `strace -f`.
+pub fn injected(log: &str) -> usize {
+    log.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+}
+
+/// The call of such a log whose failure no job may be done with. One that was interrupted is made again.
+pub fn not_durable(log: &str) -> Option<&str> {
+    log.lines().find(|line| {
+        line.ends_with("(INJECTED)") && !line.contains(" EINTR ") && DURABLE.contains(&called(line).unwrap_or_default())
+    })
+}
+
+/// The name of the call in a line of such a log: `7 fsync(3) = 0`, or `7 <... fsync resumed>) = 0`.
+fn called(line: &str) -> Option<&str> {
+    let call = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+    call.strip_prefix("<... ").unwrap_or(call).split(['(', ' ']).next()
+}
+
 /// Where a disk goes.
 pub enum Target {
     /// A file that is not there.
@@ -180,7 +202,8 @@ impl Image {
         command.arg("--default-signal=HUP,INT,TERM").args(before).arg(env!("CARGO_BIN_EXE_diskferry"));
         command.args(["convert", "--threads", "1"]);
         if feed == Feed::Http {
-            command.args(["--retries", "2"]);
+            // Of tries nothing is said: what fails does so in one line.
+            command.args(["--quiet", "--retries", "2"]);
         }
         command.arg(source).arg(target.path());
         command.stdin(if feed == Feed::Pipe { Stdio::piped() } else { Stdio::null() });

@@ -71,7 +71,7 @@ pub(super) fn take_over(path: &Path, lock: Lock) -> io::Result<Option<(File, Tem
 
 /// Gives the disk at `path`, which is `file`, the name `target`, if it is still there.
 pub(super) fn publish(file: &File, path: TempPath, target: &Path) -> io::Result<()> {
-    if !is_same(file, &path) {
+    if !is_same(file, &path)? {
         let what = format!("{} is gone, or another process has put something else there", path.display());
         // What is there now is not ours to remove.
         let _ = path.keep();
@@ -122,7 +122,7 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         opened => opened,
     };
     let file = File::from(file?);
-    if file.metadata()?.is_file() && file.try_lock().is_ok() && is_same(&file, path) {
+    if file.metadata()?.is_file() && file.try_lock().is_ok() && is_same(&file, path)? {
         fs::remove_file(path)?;
     }
     Ok(())
@@ -132,7 +132,7 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
 fn hold(file: &File, path: &Path, lock: Lock) -> io::Result<Hold> {
     loop {
         match lock(file) {
-            Ok(()) if is_same(file, path) => return Ok(Hold::Locked),
+            Ok(()) if is_same(file, path)? => return Ok(Hold::Locked),
             Ok(()) | Err(TryLockError::WouldBlock) => return Ok(Hold::Lost),
             Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
             Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(Hold::Unlocked),
@@ -146,10 +146,13 @@ fn has_no_locks(error: &io::Error) -> bool {
     error.kind() == ErrorKind::Unsupported || Errno::from_io_error(error) == Some(Errno::NOLCK)
 }
 
-fn is_same(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
+/// Whether `file` is what is found at `path`.
+fn is_same(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok((own.dev(), own.ino()) == (found.dev(), found.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -249,7 +252,7 @@ mod tests {
             }
             for _ in 0..100 {
                 let (file, path, _) = create(&target, dir.path(), File::try_lock).unwrap();
-                assert!(is_same(&file, &path));
+                assert!(is_same(&file, &path).unwrap());
                 thread::yield_now();
                 assert!(path.exists());
             }
