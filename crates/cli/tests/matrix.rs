@@ -27,7 +27,7 @@ use serde_json::Value;
 /// Of a raw disk, which cannot show by itself that something is missing of it.
 const LEN: usize = 1 << 20;
 
-/// After this much, whatever runs hangs: twice the longest of them, which retries three times and waits a second each.
+/// After this much, whatever runs hangs: several times the longest of them, which retries three times and waits a second each, or has five seconds.
 const HANGS: Duration = Duration::from_secs(40);
 
 /// They mostly wait.
@@ -149,7 +149,7 @@ impl Stage {
     fn rows(&self) -> Vec<Row> {
         let right = Answer::right;
         let file = || File::new(disk()).version(other_disk());
-        let slow = || right().trickle(1, Duration::from_millis(900));
+        let slow = |millis| right().trickle(1, Duration::from_millis(millis));
         let gets = |answers: &[Answer]| Does::Answers(file().gets(answers.to_vec()));
         let always = |answer: Answer| Does::Answers(file().gets_then([], answer));
         // What a range gets whose first part has come.
@@ -202,7 +202,7 @@ impl Stage {
             ("mute for ever", "source-stalled", Does::Greets(vec![Greeting::Mute; 64])),
             ("stall", "done", gets(&[right().stall(300_000, Server::LIFE)])),
             ("stall for ever", "source-stalled", always(right().stall(0, Server::LIFE))),
-            ("5 bytes at 1 byte/s, then a cut", "done", gets(&[slow().cut(5, End::Close)])),
+            ("5 bytes at 1 byte/s, then a cut", "done", gets(&[slow(900).cut(5, End::Close)])),
             ("Range ignored", "done", resumed(right().ranges(Ranges::Ignored))),
             ("206 at another offset", "done", resumed(right().ranges(Ranges::Shifted(1)))),
             ("206 without Content-Range", "done", resumed(right().ranges(Ranges::Unlabelled))),
@@ -242,7 +242,7 @@ impl Stage {
             Row {
                 name: "1 byte/s for ever",
                 alone: "source-timeout",
-                does: always(slow()),
+                does: always(slow(500)),
                 options: &["--format", "raw", "--timeout", "5"],
             },
         ];

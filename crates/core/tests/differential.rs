@@ -89,7 +89,7 @@ const STRICTER: &[(&str, &[&str])] = &[
     ),
     (
         "a delta, and a piece of a disk, whatever it leads to",
-        &["qcow2-backing-file", "vdi-differencing", "vdi-undo", "vdi-parent", "vmdk-piece"],
+        &["qcow2-backing-file", "qcow2-data-file", "vdi-differencing", "vdi-undo", "vdi-parent", "vmdk-piece"],
     ),
 ];
 

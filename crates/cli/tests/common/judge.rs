@@ -30,7 +30,7 @@ pub const HANGS: Duration = Duration::from_secs(40);
 
 /// What makes a disk and its name durable. The page cache has the right bytes though these fail, so bytes do not show a failure that was
 /// ignored.
-const DURABLE: [&str; 7] = ["fsync", "fdatasync", "syncfs", "sync_file_range", "rename", "renameat", "renameat2"];
+const DURABLE: [&str; 5] = ["fsync", "fdatasync", "rename", "renameat", "renameat2"];
 
 /// How many system calls were made to fail, by the log of `strace -f`.
 pub fn injected(log: &str) -> usize {

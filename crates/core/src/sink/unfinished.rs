@@ -71,6 +71,7 @@ pub(super) fn take_over(path: &Path, lock: Lock) -> io::Result<Option<(File, Tem
 
 /// Gives the disk at `path`, which is `file`, the name `target`, if it is still there.
 pub(super) fn publish(file: &File, path: TempPath, target: &Path) -> io::Result<()> {
+    // What cannot be looked at is taken for ours, and goes with the path.
     if !is_same(file, &path)? {
         let what = format!("{} is gone, or another process has put something else there", path.display());
         // What is there now is not ours to remove.

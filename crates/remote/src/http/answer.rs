@@ -13,6 +13,8 @@ use crate::failure::{Again, Failure};
 
 /// What an ETag begins with that is not weak.
 const STRONG: &[u8] = b"\"";
+/// A coding that changes nothing.
+const IDENTITY: &str = "identity";
 
 /// An answer with bytes of the image.
 pub(super) struct Answer {
@@ -90,7 +92,6 @@ impl Answer {
     /// Understands `response`, to a request for the bytes from `asked` on if for a part.
     pub(super) fn of(response: Response, asked: Option<u64>) -> Result<Self, Failure> {
         let headers = response.headers();
-        let is_chunked = is_chunked(headers)?;
         let mut about = About {
             total: number(headers, &CONTENT_LENGTH),
             validator: validator(headers),
@@ -100,7 +101,7 @@ impl Answer {
         };
         match (response.status(), asked) {
             (StatusCode::OK, _) => {
-                let has_end = about.total.is_some() || is_chunked;
+                let has_end = is_chunked(headers)? || about.total.is_some();
                 let ends_by_closing = !has_end && response.version() < Version::HTTP_2;
                 let could_be_page =
                     text(headers, &CONTENT_TYPE).is_some_and(|of| of.to_ascii_lowercase().starts_with("text/html"));
@@ -108,6 +109,7 @@ impl Answer {
                 Ok(Self { response, at: 0, part_end: None, ends_by_closing, could_be_page, about })
             }
             (StatusCode::PARTIAL_CONTENT, Some(asked)) => {
+                is_chunked(headers)?;
                 let range = text(headers, &CONTENT_RANGE).and_then(|range| ContentRange::parse(&range));
                 let Some(range) = range.filter(|range| range.start == asked) else {
                     return Err(wrong_range(asked, headers));
@@ -191,38 +193,28 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
 
 /// What has been put around the image: RFC 9110, section 8.4. That of S3 is how it was sent to there, and no more.
 fn encoding(headers: &HeaderMap) -> Option<String> {
-    const NONE: [&str; 2] = [IDENTITY, "aws-chunked"];
-    let mut left = codings(headers, &CONTENT_ENCODING);
-    left.retain(|coding| !NONE.contains(&coding.as_str()));
+    const NONE: [&str; 3] = ["", IDENTITY, "aws-chunked"];
+    let all = lines(headers, &CONTENT_ENCODING).to_ascii_lowercase();
+    let left: Vec<_> = all.split(',').map(str::trim).filter(|coding| !NONE.contains(coding)).collect();
     (!left.is_empty()).then(|| left.join(", "))
 }
 
-/// Whether the answer comes in chunks, which nobody else takes off. It was asked for without anything around it that would have to be:
+/// Whether the answer comes in chunks, which have been taken off. It was asked for without anything around it that would have to be:
 /// RFC 9112, section 7.4.
 fn is_chunked(headers: &HeaderMap) -> Result<bool, Failure> {
-    let found = codings(headers, &TRANSFER_ENCODING);
-    if found.iter().all(|coding| coding == IDENTITY) {
+    if !headers.contains_key(TRANSFER_ENCODING) {
         return Ok(false);
     }
-    if found == ["chunked"] {
-        return Ok(true);
+    match lines(headers, &TRANSFER_ENCODING) {
+        found if found.eq_ignore_ascii_case(IDENTITY) => Ok(false),
+        found if found.eq_ignore_ascii_case("chunked") => Ok(true),
+        found => {
+            let what = format!(
+                "the server has put {found:?} around its answer (Transfer-Encoding), which it was not asked for"
+            );
+            Err(Failure { error: Error::source("encoding", what), again: Again::Never })
+        }
     }
-    let what = format!(
-        "the server has put {:?} around its answer (Transfer-Encoding), which it was not asked for",
-        found.join(", ")
-    );
-    Err(Failure { error: Error::source("encoding", what), again: Again::Never })
-}
-
-/// A coding that changes nothing.
-const IDENTITY: &str = "identity";
-
-/// All that `name` lists, in lower case.
-fn codings(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let lines =
-        headers.get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase());
-    let all = lines.flat_map(|line| line.split(',').map(|coding| coding.trim().to_owned()).collect::<Vec<_>>());
-    all.filter(|coding| !coding.is_empty()).collect()
 }
 
 fn wrong_range(asked: u64, headers: &HeaderMap) -> Failure {
@@ -261,6 +253,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(|text| text.trim().to_owned())
+}
+
+/// All lines of a list, as one.
+fn lines(headers: &HeaderMap, name: &HeaderName) -> String {
+    let lines: Vec<_> =
+        headers.get_all(name).into_iter().map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+    lines.join(", ")
 }
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
@@ -363,6 +362,10 @@ mod tests {
             (&["gzip", "chunked"], None),
             (&["chunked, identity"], None),
             (&["chunked", "chunked"], None),
+            (&["chunked,"], None),
+            (&[", chunked"], None),
+            (&["chunked", ""], None),
+            (&[""], None),
             (&["x"], None),
         ] {
             let mut headers = HeaderMap::new();

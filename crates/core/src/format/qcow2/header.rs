@@ -308,10 +308,14 @@ fn describe(source: &mut dyn Source, header: &Header, raw: &RawHeader, v3: Optio
             format!("the image is an overlay of the backing file {name:?}: flatten it with qemu-img convert first");
         refuse("backing-file", what);
     }
-    // A name without the bit is of a file that nothing lies in; nobody writes that.
-    if incompatible & DATA_FILE != 0 || data_file.is_some() {
-        let name = data_file.unwrap_or_default();
-        let what = format!("the data lies in the external file {name:?}: flatten it with qemu-img convert first");
+    let data_file = data_file.unwrap_or_default();
+    if incompatible & DATA_FILE != 0 {
+        let what = format!("the data lies in the external file {data_file:?}: flatten it with qemu-img convert first");
+        refuse("data-file", what);
+    } else if !data_file.is_empty() {
+        let what = format!(
+            "the image names an external data file, {data_file:?}, and does not say that it has one: flatten it with qemu-img convert first"
+        );
         refuse("data-file", what);
     }
     match raw.crypt_method.get() {

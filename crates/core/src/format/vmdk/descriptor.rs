@@ -1,8 +1,7 @@
 //! The descriptor: a text that says what kind of disk this is and which files hold it.
 //!
 //! Producers and hand editors differ in case, spacing, quotes and line ends. What is not understood is ignored: nothing
-//! here is ever followed, so a line can at most make us refuse. Of a parent that is named in one of several lines, or in a comment, where
-//! qemu looks as well, the image is a delta.
+//! here is ever followed, so a line can at most make us refuse. What is said several times counts each time where it makes us refuse.
 
 use super::{FORMAT, SECTOR};
 use crate::error::{Error, Result};
@@ -11,8 +10,6 @@ use crate::format::{Detail, Refusal};
 
 /// What an image without a parent has as its parent's content id.
 const NO_PARENT: u32 = u32::MAX;
-/// Names the file that the parent is in.
-const PARENT_NAME: &str = "parentfilenamehint";
 
 /// A parsed descriptor.
 #[derive(Debug, Default)]
@@ -21,6 +18,7 @@ pub(super) struct Descriptor {
     entries: Vec<(String, String)>,
     extents: Vec<ExtentLine>,
     pub(super) parent_cid: Option<u32>,
+    parent_name: Option<String>,
 }
 
 #[derive(Debug)]
@@ -61,8 +59,10 @@ impl Descriptor {
     pub(super) fn read(bytes: &[u8]) -> Self {
         let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
         let text = String::from_utf8_lossy(text);
-        let mut descriptor = Self::default();
-        for line in text.split(['\n', '\r']).filter_map(said) {
+        let lines = || text.split(['\n', '\r']).map(str::trim);
+        let parent_name = lines().find_map(parent_name).map(str::to_owned);
+        let mut descriptor = Self { parent_name, ..Self::default() };
+        for line in lines().filter(|line| !line.starts_with('#')) {
             if let Some(extent) = ExtentLine::parse(line) {
                 descriptor.extents.push(extent);
             } else if let Some((key, value)) = line.split_once('=') {
@@ -75,12 +75,8 @@ impl Descriptor {
 
     /// The content id of the parent; `None` unless it is a number, in each line where it stands.
     fn parent_cid(&self) -> Option<u32> {
-        let mut parent = None;
-        for found in self.values("parentcid") {
-            let cid = content_id(found)?;
-            parent = parent.filter(|cid| *cid != NO_PARENT).or(Some(cid));
-        }
-        parent
+        let all = self.values("parentcid").map(content_id).collect::<Option<Vec<_>>>()?;
+        all.iter().find(|cid| **cid != NO_PARENT).or(all.first()).copied()
     }
 
     /// Whether nothing stands in it, as in a piece of a larger set.
@@ -100,7 +96,7 @@ impl Descriptor {
 
     /// The name of the parent, where one is given.
     pub(super) fn parent_name(&self) -> Option<&str> {
-        self.values(PARENT_NAME).find(|name| !name.is_empty())
+        self.parent_name.as_deref()
     }
 
     /// Bytes of the disk, as the extent line has them.
@@ -144,10 +140,10 @@ impl Descriptor {
 
     fn refuse_create_type(&self, expected: &str) -> Option<Refusal> {
         let other = self.values("createtype").find(|found| !found.eq_ignore_ascii_case(expected));
-        let what = match other.or(self.create_type()) {
-            Some(_) if other.is_none() => return None,
-            Some(found) => format!("createType is {found:?}, but only {expected} is one file with this header"),
-            None => format!("the descriptor gives no createType, expected is {expected}"),
+        let what = match (other, self.create_type()) {
+            (None, Some(_)) => return None,
+            (Some(found), _) => format!("createType is {found:?}, but only {expected} is one file with this header"),
+            (None, None) => format!("the descriptor gives no createType, expected is {expected}"),
         };
         Some(Refusal { code: "create-type", what })
     }
@@ -213,13 +209,16 @@ impl ExtentLine {
     }
 }
 
-/// What `line` says. A comment says nothing but who the parent is.
-fn said(line: &str) -> Option<&str> {
-    let line = line.trim();
-    let comment = line.strip_prefix('#').map(|comment| comment.trim_start_matches(['#', ' ', '\t']));
-    let names_parent =
-        |comment: &&str| comment.get(..PARENT_NAME.len()).is_some_and(|key| key.eq_ignore_ascii_case(PARENT_NAME));
-    comment.map_or(Some(line), |comment| Some(comment).filter(names_parent)).filter(|line| !line.is_empty())
+/// The name of a parent in `line`, or whatever else stands where there could be one. qemu looks for it in the whole text: behind other letters
+/// and in comments, too.
+fn parent_name(line: &str) -> Option<&str> {
+    const KEY: &str = "parentfilenamehint";
+    let at = line.to_ascii_lowercase().find(KEY)?;
+    let rest = line.get(at.saturating_add(KEY.len())..)?;
+    match rest.trim_start().strip_prefix('=') {
+        Some(value) => Some(unquoted(value)).filter(|name| !name.is_empty()),
+        None => Some(unquoted(rest)),
+    }
 }
 
 /// What stands between the first two quotes; all of it if there are none.
@@ -319,11 +318,16 @@ mod tests {
             assert_eq!(with(&format!("{line}\n{none}")), ["parent"], "{line}");
         }
         assert_eq!(with("createType=\"monolithicFlat\""), ["create-type"]);
-        assert_eq!(with("#  ParentFileNameHint=\"base.vmdk\""), ["parent"]);
-        assert_eq!(
-            with("# no parentFileNameHint=\"base.vmdk\"\n#parentCID=12345678\n#parentéFileNameHint=\"a\""),
-            [""; 0]
-        );
+        for line in [
+            "# a parentFileNameHint",
+            "#  ParentFileNameHint=\"base.vmdk\"",
+            "# no parentFileNameHint=\"a\"",
+            "xparentFileNameHint =a",
+            "parentFileNameHint a",
+        ] {
+            assert_eq!(with(line), ["parent"], "{line}");
+        }
+        assert_eq!(with("#parentCID=12345678\n# parentFileNameHint = \"\""), [""; 0]);
         let two = Descriptor::parse(PLAIN.replace("ffffffff", "ffffffff\nparentCID=many").as_bytes(), 512);
         let error = two.unwrap_err();
         assert_eq!(error.code(), "vmdk-content-id");
