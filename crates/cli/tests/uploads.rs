@@ -456,8 +456,8 @@ fn a_hostile_image_is_pushed_in_bounded_memory() {
     fill_every_bound(&image, 16, Deflate, 1, 128 * MIB);
     fs::write(&wrapped, wrap::zstd(&fs::read(&image).unwrap(), &["-1", "--long=27"])).unwrap();
     fill_every_bound(&image, 16, Deflate, 1, 0);
-    // 64 MiB are for chunks and for what is on its way to them.
-    for (source, window, most) in [(&image, 0, 64 * MIB + 64 * MIB), (&wrapped, 128 * MIB, 256 * MIB)] {
+    // 50 MiB are for chunks and for what is on its way to them.
+    for (source, window, most) in [(&image, 0, 64 * MIB + 50 * MIB), (&wrapped, 128 * MIB, 256 * MIB)] {
         for least in [1, 32 << 20] {
             for form in ["raw", "raw+zstd"] {
                 let (host, state) = Faulty::start(&[]);
