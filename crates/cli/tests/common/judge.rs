@@ -34,14 +34,16 @@ const DURABLE: [&str; 5] = ["fsync", "fdatasync", "rename", "renameat", "renamea
 
 /// How many system calls were made to fail, by the log of `strace -f`.
 pub fn injected(log: &str) -> usize {
-    log.lines().filter(|line| line.ends_with("(INJECTED)")).count()
+    failed(log).count()
+}
+
+fn failed(log: &str) -> impl Iterator<Item = &str> {
+    log.lines().filter(|line| line.ends_with("(INJECTED)"))
 }
 
 /// The call of such a log whose failure no job may be done with. One that was interrupted is made again.
 pub fn not_durable(log: &str) -> Option<&str> {
-    log.lines().find(|line| {
-        line.ends_with("(INJECTED)") && !line.contains(" EINTR ") && DURABLE.contains(&called(line).unwrap_or_default())
-    })
+    failed(log).find(|line| !line.contains(" EINTR ") && DURABLE.contains(&called(line).unwrap_or_default()))
 }
 
 /// The name of the call in a line of such a log: `7 fsync(3) = 0`, or `7 <... fsync resumed>) = 0`.

@@ -88,10 +88,7 @@ impl<'a> Worker<'a> {
     /// Reads a piece from its file behind what has been gathered, if it follows it on the disk.
     fn relay(&self, file: &File, at: u64, piece: &Piece, gathered: &mut Gathered) -> Result<()> {
         let len = usize::try_from(piece.len).unwrap_or_default();
-        if gathered.end() != piece.start || gathered.len.saturating_add(len) > LENT {
-            self.flush(gathered)?;
-            gathered.start = piece.start;
-        }
+        self.go_on_at(piece.start, gathered.len.saturating_add(len) <= LENT, gathered)?;
         let got = read_lent(file, gathered.room(len), at)?;
         if got < len {
             return Err(ends_early(self.format, "data", at, piece.len, got as u64));
@@ -102,10 +99,7 @@ impl<'a> Worker<'a> {
 
     /// Unpacks one unit behind what has been gathered, if it follows it on the disk.
     fn unpack(&mut self, piece: &Piece, codec: Codec, at: u64, stored: &[u8], gathered: &mut Gathered) -> Result<()> {
-        if gathered.end() != piece.start || gathered.len >= self.gather {
-            self.flush(gathered)?;
-            gathered.start = piece.start;
-        }
+        self.go_on_at(piece.start, gathered.len < self.gather, gathered)?;
         let unit = usize::try_from(piece.len).unwrap_or(usize::MAX);
         let needed = piece.len.min(self.virtual_size.saturating_sub(piece.start));
         let unpacked = self.unpacker.unpack(codec, stored, gathered.room(unit));
@@ -120,6 +114,15 @@ impl<'a> Worker<'a> {
 
     fn damaged(&self, at: u64, what: &str) -> Error {
         Error::corrupt(self.format, "packed-data", at, format!("packed data does not unpack: {what}"))
+    }
+
+    /// Writes what has been gathered, unless what is at `start` follows it on the disk and there `is_room`.
+    fn go_on_at(&self, start: u64, is_room: bool, gathered: &mut Gathered) -> Result<()> {
+        if gathered.end() != start || !is_room {
+            self.flush(gathered)?;
+            gathered.start = start;
+        }
+        Ok(())
     }
 
     fn flush(&self, gathered: &mut Gathered) -> Result<()> {

@@ -1,16 +1,27 @@
 //! What every wrapping must hold to, for the tests beside each of them.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{Unwrapping, by_name};
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
+use crate::progress::Progress;
+use crate::source::file::FileSource;
+use crate::source::tap::Meter;
 
 /// Bytes of which some pack well and some do not at all.
 pub fn sample(len: usize) -> Vec<u8> {
     let mut random = Random(7);
     (0..len).map(|i| if i / 100 % 2 == 0 { b'a' } else { random.byte() }).collect()
+}
+
+/// A file that holds `stored`.
+pub fn in_a_file(stored: &[u8]) -> FileSource {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(stored).unwrap();
+    FileSource::new(file, Arc::new(Meter::new(&Progress::default()))).unwrap()
 }
 
 /// Takes the wrapping called `layer` off, with default limits.

@@ -346,19 +346,13 @@ fn header_len(head: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
     use std::io::Write;
-    use std::sync::Arc;
 
-    use diskferry_testkit::oracle::Scratch;
     use zstd::stream::raw::CParameter;
 
     use super::*;
     use crate::layer::testing::*;
     use crate::limits::Limits;
-    use crate::progress::Progress;
-    use crate::source::file::FileSource;
-    use crate::source::tap::Meter;
 
     fn frame_with(parameters: &[CParameter], data: &[u8]) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
@@ -419,11 +413,7 @@ mod tests {
     #[test]
     fn a_frame_that_ends_within_a_blocks_header_does_not_say_how_much_it_holds() {
         let header = [&MAGIC[..], &[0b0010_0000, 1]].concat();
-        let len_of = |blocks: &[u8]| {
-            let scratch = Scratch::new();
-            let file = File::open(scratch.write("image.zst", &[&header[..], blocks].concat())).unwrap();
-            unpacked_len(&mut FileSource::new(file, Arc::new(Meter::new(&Progress::default()))).unwrap()).unwrap()
-        };
+        let len_of = |blocks: &[u8]| unpacked_len(&mut in_a_file(&[&header[..], blocks].concat())).unwrap();
         assert_eq!([&[9, 0, 0, b'x'][..], &[9, 0]].map(len_of), [Some(1), None]);
     }
 

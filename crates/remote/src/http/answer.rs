@@ -212,7 +212,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Failure> {
             let what = format!(
                 "the server has put {found:?} around its answer (Transfer-Encoding), which it was not asked for"
             );
-            Err(Failure { error: Error::source("encoding", what), again: Again::Never })
+            Err(Failure::never(Error::source("encoding", what)))
         }
     }
 }

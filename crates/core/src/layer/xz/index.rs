@@ -75,20 +75,13 @@ fn stream_of(mut index: Fields, index_len: u64) -> Option<Stream> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::sync::Arc;
-
-    use diskferry_testkit::oracle::Scratch;
     use diskferry_testkit::wrap;
 
     use super::*;
-    use crate::source::file::FileSource;
-    use crate::source::tap::Meter;
+    use crate::layer::testing::in_a_file;
 
     fn len_of(stored: &[u8]) -> Option<u64> {
-        let scratch = Scratch::new();
-        let file = File::open(scratch.write("image.xz", stored)).unwrap();
-        unpacked_len(&mut FileSource::new(file, Arc::new(Meter::new(&crate::Progress::default()))).unwrap()).unwrap()
+        unpacked_len(&mut in_a_file(stored)).unwrap()
     }
 
     #[test]
