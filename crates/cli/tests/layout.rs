@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use std::slice;
 
 use common::{assert_fails, json, names, run, stderr, stdout};
-use diskferry_testkit::container::{Layout, TAR, digest, tar};
+use diskferry_testkit::container::{self, Layout, TAR, digest, tar};
 use diskferry_testkit::field::{Field, poke};
 use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::wrap;
@@ -301,15 +301,15 @@ fn indexes_without_end_are_refused() {
 }
 
 #[test]
-fn the_documents_of_an_image_may_have_64_mib_together() {
+fn the_documents_of_an_image_may_have_16_mib_together() {
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     const LARGEST: usize = 4 << 20;
     let mut lab = Lab::new();
     let image = lab.layout.image(&[("disk/a", &lab.image)], "");
     let text = fs::read(lab.layout.path(&image.digest)).unwrap();
-    // The same manifest sixteen times, each padded in its own way. What is behind it in the index is as long whatever the last one's size.
+    // The same manifest four times, each padded in its own way. What is behind it in the index is as long whatever the last one's size.
     let mut index = |last: usize| {
-        let sizes = (0..16).map(|at| (at, if at == 15 { last } else { LARGEST }));
+        let sizes = (0..4).map(|at| (at, if at == 3 { last } else { LARGEST }));
         let padded = sizes.map(|(at, size)| {
             let mut bytes = [&vec![b' '; at][..], &text].concat();
             bytes.resize(size, b' ');
@@ -337,6 +337,35 @@ fn the_documents_of_an_image_may_have_64_mib_together() {
     assert!(verified.status.success(), "{verified:?}");
     let refused = verify(just_enough + 1);
     assert!(!refused.status.success() && stdout(&refused).contains("oci-document-size"), "{refused:?}");
+}
+
+#[test]
+fn the_images_of_a_layout_may_have_2_to_the_19_documents_and_blobs_together() {
+    const OF_AN_IMAGE: usize = 1 << 13;
+    let mut lab = Lab::new();
+    let named = |image: usize, count: usize| {
+        let blob = |blob: usize| format!(r#"{{"digest":"{image} {blob}","size":0}}"#);
+        format!(r#"{{"layers":[{}]}}"#, (0..count).map(blob).collect::<Vec<_>>().join(","))
+    };
+    let store = format!("oci:{}", lab.dir.path().join("layout").display());
+    let check = || {
+        ["gc", "verify"].map(|subcommand| {
+            let arguments = if subcommand == "gc" { "gc check --json --keep-list - --keep-nothing" } else { "verify --json" };
+            let command = &mut common::diskferry([]);
+            let output = command.args(arguments.split(' ')).arg(&store).output().unwrap();
+            json(&output)["error"]["code"].as_str().map(str::to_owned)
+        })
+    };
+    let mut add = |image: usize, count: usize| {
+        let manifest = lab.layout.blob(container::MANIFEST, named(image, count).as_bytes());
+        lab.layout.name(&manifest, &image.to_string());
+    };
+    // A manifest counts, too. What verify finds of a blob that is not there counts for many.
+    (0..64).for_each(|image| add(image, OF_AN_IMAGE - 1));
+    let full = Some("source-store-size".to_owned());
+    assert_eq!(check(), [None, full.clone()]);
+    add(64, 1);
+    assert_eq!(check(), [full.clone(), full]);
 }
 
 #[test]

@@ -102,6 +102,12 @@ impl Layout {
         manifest
     }
 
+    /// Adds a manifest that names these layers, and nothing else.
+    pub fn manifest_of(&self, layers: &[Blob]) -> Blob {
+        let layers = layers.iter().map(Blob::json).collect::<Vec<_>>().join(",");
+        self.blob(MANIFEST, format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","layers":[{layers}]}}"#).as_bytes())
+    }
+
     /// Adds an image with one uncompressed layer of these files.
     pub fn image(&self, files: &[(&str, &[u8])], labels: &str) -> Blob {
         let archive = tar(files);

@@ -25,6 +25,12 @@ pub(crate) struct Document {
     pub(crate) headers: HeaderMap,
 }
 
+/// No bytes yet, with room for a document and far more. What is smaller than 32 MiB, glibc's `malloc` keeps when it has been freed, and would keep
+/// beside all that it takes to carry the image. Pages that nobody writes to take nothing.
+pub(crate) fn with_room() -> Vec<u8> {
+    Vec::with_capacity(33 << 20)
+}
+
 /// Asks for a document until it comes, or patience ends.
 pub(crate) async fn get(
     client: &Client,
@@ -46,7 +52,7 @@ pub(crate) async fn get(
 async fn whole(resource: &Resource, wanted: &Wanted<'_>) -> Result<Document, Failure> {
     let mut answer = resource.request(wanted.url, None).await?;
     let headers = answer.response.as_ref().map(|response| response.headers().clone()).unwrap_or_default();
-    let mut bytes = Vec::new();
+    let mut bytes = with_room();
     while let Some(chunk) = resource.chunk(&mut answer).await? {
         if bytes.len() as u64 + chunk.len() as u64 > wanted.most {
             let what = format!("{} has more than the {} bytes that are allowed", Shown(wanted.url), wanted.most);

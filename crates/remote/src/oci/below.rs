@@ -2,7 +2,6 @@
 //! image.
 
 use std::fmt;
-use std::marker::PhantomData;
 
 use diskferry::{Error, Result};
 use serde::de::value::MapAccessDeserializer;
@@ -10,27 +9,43 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::DEPTH;
-use super::manifest::{Descriptor, Few, json};
+use super::manifest::{Descriptor, Each, json};
 use super::platform::Platform;
 
 const FORMAT: &str = "oci";
 
-/// Bytes of the documents of one image, together.
-const DOCUMENTS: u64 = 64 << 20;
+/// Bytes of the documents of one image, and what all of them may name, together: sixty machines with as many layers as Docker takes.
+const DOCUMENTS: u64 = 16 << 20;
+const NAMED: usize = 1 << 13;
 
-/// Counts `bytes` more to those that the documents of an image have had, and fails when they are too many.
-pub(super) fn count(read: &mut u64, bytes: &[u8]) -> Result<()> {
-    *read = read.saturating_add(bytes.len() as u64);
-    if is_too_much(*read) {
-        let what = format!("the documents of the image have more than {DOCUMENTS} bytes together");
-        return Err(Error::corrupt(FORMAT, "document-size", 0, what));
-    }
-    Ok(())
+/// What the documents of one image have had so far.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    bytes: u64,
+    named: usize,
 }
 
-/// Whether the documents of one image may not have so many bytes.
-pub(super) fn is_too_much(read: u64) -> bool {
-    read > DOCUMENTS
+impl Count {
+    /// Reads one more, which lies `depth` below the topmost one.
+    pub(super) fn read(&mut self, bytes: &[u8], depth: usize) -> Result<Below> {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes > DOCUMENTS {
+            let what = format!("the documents of the image have more than {DOCUMENTS} bytes together");
+            return Err(Error::corrupt(FORMAT, "document-size", 0, what));
+        }
+        let below = Below::of(bytes, depth)?;
+        self.named = self.named.saturating_add(below.documents.len()).saturating_add(below.blobs.len());
+        if self.named > NAMED {
+            let what = format!("the documents of the image name more than {NAMED} others and blobs together");
+            return Err(Error::corrupt(FORMAT, "document", 0, what));
+        }
+        Ok(below)
+    }
+
+    /// Whether there were more than an image may have, so that no other is read.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.bytes > DOCUMENTS || self.named > NAMED
+    }
 }
 
 /// What a document names.
@@ -126,14 +141,14 @@ impl<'de> Visitor<'de> for Names {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> std::result::Result<Named, A::Error> {
-        let parts = Few::<Part>(PhantomData).visit_seq(list)?;
-        Ok(Named(Some(parts.into_iter().map(Descriptor::from).collect())))
+        let mut parts = Vec::new();
+        Each::new(NAMED, |part: Part| parts.push(part.into())).visit_seq(list)?;
+        Ok(Named(Some(parts)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::DESCRIPTORS;
     use super::*;
 
     const SUM: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -167,7 +182,19 @@ mod tests {
     #[test]
     fn no_document_names_more_than_it_may() {
         let list = |count: usize| format!(r#"{{"layers":[{}]}}"#, vec!["ONE"; count].join(","));
-        assert_eq!(found(&list(DESCRIPTORS)), Ok([0, DESCRIPTORS]));
-        assert_eq!(found(&list(DESCRIPTORS + 1)), Err("oci-document".into()));
+        assert_eq!(found(&list(NAMED)), Ok([0, NAMED]));
+        assert_eq!(found(&list(NAMED + 1)), Err("oci-document".into()));
+    }
+
+    #[test]
+    fn the_documents_of_an_image_name_no_more_than_they_may_together() {
+        let list =
+            |count: usize| format!(r#"{{"manifests":[{}]}}"#, vec![r#"{"digest":"","size":0}"#; count].join(","));
+        let mut count = Count::default();
+        for _ in 0..2 {
+            assert!(count.read(list(NAMED / 2).as_bytes(), 0).is_ok() && !count.is_too_much());
+        }
+        assert_eq!(count.read(list(1).as_bytes(), 0).err().unwrap().code(), "oci-document");
+        assert!(count.is_too_much());
     }
 }

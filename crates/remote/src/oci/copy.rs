@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use diskferry::digest::Checksum;
 use diskferry::{Error, Progress, Result};
 
-use super::below::{self, Below};
+use super::below::Count;
 use super::layer::Verified;
 use super::manifest::Descriptor;
 use super::push::{Publication, RESTARTS, Sent, Target, anew};
@@ -84,8 +84,7 @@ struct Image {
     blobs: Vec<Descriptor>,
     /// What is in one of the two, or will be.
     known: BTreeSet<String>,
-    /// Bytes of the documents.
-    read: u64,
+    count: Count,
 }
 
 impl Image {
@@ -99,10 +98,10 @@ impl Image {
         progress: &Progress,
     ) -> Result<()> {
         progress.check()?;
-        below::count(&mut self.read, &bytes)?;
         self.known.insert(document.digest.clone());
-        let below = Below::of(&bytes, depth)?;
+        let below = self.count.read(&bytes, depth)?;
         for blob in below.blobs {
+            let blob = blob.bare()?;
             if self.known.insert(blob.digest.clone()) {
                 self.blobs.push(blob);
             }
@@ -113,7 +112,8 @@ impl Image {
                 self.descend(from, next, bytes, depth + 1, wish, progress)?;
             }
         }
-        self.documents.push((document, bytes));
+        // Without the room that it was read into.
+        self.documents.push((document, bytes.to_vec()));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 mod lock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -15,10 +15,11 @@ use diskferry::{Error, Result, Side, names};
 use serde::Deserialize;
 
 pub use self::lock::Lock;
-pub(super) use self::lock::writing;
+pub(super) use self::lock::{Entry, writing};
 
-use super::manifest::{self, DOCUMENT, Descriptor, Index, check_size, json, short};
+use super::manifest::{self, DOCUMENT, Descriptor, check_size, each_manifest, json, short};
 use super::{Blob, Platform, is_attestation};
+use crate::http::document::with_room;
 
 const FORMAT: &str = "oci";
 
@@ -50,21 +51,16 @@ impl Layout {
 
     /// The images called `name`, or all if there is only one name, and one for the machine that is `wanted`.
     pub(super) fn images(&self, name: Option<&str>, wanted: Option<&Platform>) -> Result<Vec<Descriptor>> {
-        let all = self.all()?;
-        let mut names: Vec<_> = all.iter().filter_map(Descriptor::name).collect();
-        names.sort_unstable();
-        names.dedup();
+        let mut images = self.all()?;
+        let names: BTreeSet<_> = images.iter().filter_map(Descriptor::name).collect();
         let list = || names.iter().take(20).map(|name| short(name)).collect::<Vec<_>>().join(", ");
         let there_are = match names.len() {
             0 => "none of those there have a name".to_owned(),
             1..=20 => format!("there are {}", list()),
             _ => format!("there are {} and more", list()),
         };
-        let is_meant = |image: &&Descriptor| match name {
-            Some(name) => image.name() == Some(name) || image.digest == name,
-            None => true,
-        };
-        let images: Vec<_> = all.iter().filter(is_meant).cloned().collect();
+        let has_several_names = names.len() > 1;
+        images.retain(|image| name.is_none_or(|name| image.name() == Some(name) || image.digest == name));
         match name {
             Some(name) if images.is_empty() => {
                 let what = format!("{} has no image {:?}: {there_are}", self.dir.display(), short(name));
@@ -73,7 +69,7 @@ impl Layout {
             None if images.is_empty() => {
                 Err(Error::source("not-found", format!("{} has no images", self.dir.display())))
             }
-            None if names.len() > 1 || are_alike(&images, wanted) => {
+            None if has_several_names || are_alike(&images, wanted) => {
                 let dir = self.dir.display();
                 let what = format!("{dir} has several images, and one has to be named, or its digest: {there_are}");
                 Err(Error::source("several-images", what))
@@ -84,8 +80,9 @@ impl Layout {
 
     /// Everything that the index has.
     pub(super) fn all(&self) -> Result<Vec<Descriptor>> {
-        let index: Index = json(&self.read("index.json", "file index.json")?, "file index.json")?;
-        Ok(index.manifests)
+        let mut all = Vec::new();
+        each_manifest(&self.read("index.json", "file index.json")?, "file index.json", |image| all.push(image))?;
+        Ok(all)
     }
 
     /// Where a file of the layout is.
@@ -130,7 +127,7 @@ impl Layout {
 
     fn read(&self, path: impl AsRef<Path>, what: &str) -> Result<Vec<u8>> {
         let (file, shown) = self.file(path.as_ref())?;
-        let mut bytes = Vec::new();
+        let mut bytes = with_room();
         file.take(DOCUMENT + 1).read_to_end(&mut bytes).map_err(|error| failed(&shown, error))?;
         check_size(bytes.len() as u64, what)?;
         Ok(bytes)

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Result};
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::platform::Platform;
@@ -55,7 +55,7 @@ const MOST_LAYERS: usize = 1024;
 pub(super) struct Labels(BTreeMap<&'static str, String>);
 
 impl Labels {
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 }
@@ -88,30 +88,51 @@ impl<'de> Visitor<'de> for Keeping {
 }
 
 /// A list that is no longer than [`DESCRIPTORS`].
-pub(super) fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> std::result::Result<Vec<T>, D::Error> {
-    deserializer.deserialize_seq(Few(PhantomData))
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> std::result::Result<Vec<T>, D::Error> {
+    let mut found = Vec::new();
+    deserializer.deserialize_seq(Each::new(DESCRIPTORS, |next| found.push(next)))?;
+    Ok(found)
 }
 
-pub(super) struct Few<T>(pub(super) PhantomData<T>);
+/// Hands on what a list has, one by one.
+pub(super) struct Each<T, F> {
+    most: usize,
+    hand_on: F,
+    of: PhantomData<T>,
+}
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
-    type Value = Vec<T>;
+impl<T, F: FnMut(T)> Each<T, F> {
+    /// A list that is longer than `most` is an error.
+    pub(super) fn new(most: usize, hand_on: F) -> Self {
+        Self { most, hand_on, of: PhantomData }
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Vec<T>, A::Error> {
-        let mut found = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> std::result::Result<(), A::Error> {
+        let mut count = 0;
         while let Some(next) = list.next_element()? {
-            if found.len() == DESCRIPTORS {
-                return Err(A::Error::custom("more descriptors than a document has room for"));
+            if count == self.most {
+                return Err(A::Error::custom("a list that is longer than it may be"));
             }
-            found.push(next);
+            count += 1;
+            (self.hand_on)(next);
         }
-        Ok(found)
+        Ok(())
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for Each<T, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
     }
 }
 
@@ -133,6 +154,11 @@ impl Descriptor {
     /// A blob of this digest and size, of which nothing else is known.
     pub(super) fn blob(digest: &str, size: u64) -> Self {
         Self { media_type: String::new(), digest: digest.to_owned(), size, platform: None, annotations: None }
+    }
+
+    /// The same without what else is said of the blob, and so that it takes little. Its digest is one that can be checked.
+    pub(super) fn bare(&self) -> Result<Self> {
+        Ok(Self { media_type: short(&self.media_type), ..Self::blob(&self.checksum()?.to_string(), self.size) })
     }
 
     /// The digest, if it is one that can be checked.
@@ -171,12 +197,54 @@ impl Descriptor {
     }
 }
 
-/// An index of images, as of one for several platforms, and as `index.json` of a layout.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Index {
-    #[serde(deserialize_with = "few")]
-    pub(super) manifests: Vec<Descriptor>,
+/// Hands on the manifests of an index, as of one for several platforms, and as `index.json` of a layout, one by one: all together may take ten
+/// times the index.
+pub(super) fn each_manifest(bytes: &[u8], what: &str, hand_on: impl FnMut(Descriptor)) -> Result<()> {
+    each_of("manifests", DESCRIPTORS, bytes, what, hand_on)
+}
+
+/// Hands on what the list `name` of a document has.
+pub(super) fn each_of<T: DeserializeOwned>(
+    name: &'static str,
+    most: usize,
+    bytes: &[u8],
+    what: &str,
+    hand_on: impl FnMut(T),
+) -> Result<()> {
+    read(bytes, what, List { name, each: Each::new(most, hand_on) })
+}
+
+struct List<T, F> {
+    name: &'static str,
+    each: Each<T, F>,
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for List<T, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> std::result::Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for List<T, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the list {}", self.name)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        let mut each = Some(self.each);
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == self.name {
+                map.next_value_seed(each.take().ok_or_else(|| A::Error::duplicate_field(self.name))?)?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        each.map_or(Ok(()), |_| Err(A::Error::missing_field(self.name)))
+    }
 }
 
 /// The manifest of an image.
@@ -188,13 +256,6 @@ pub(super) struct Manifest {
     pub(super) layers: Vec<Descriptor>,
     #[serde(default)]
     annotations: Option<Labels>,
-}
-
-/// A manifest or an index.
-#[derive(Debug)]
-pub(super) enum Document {
-    Index(Index),
-    Manifest(Manifest),
 }
 
 /// What a document says of its own kind.
@@ -211,9 +272,9 @@ struct Kind {
     layers: Option<IgnoredAny>,
 }
 
-impl Document {
-    /// Reads a document that was said to be of the type `stated`. One that can be read as two kinds is neither.
-    pub(super) fn parse(bytes: &[u8], stated: &str) -> Result<Self> {
+impl Manifest {
+    /// Reads a document that was said to be of the type `stated`: `None` if it is an index. One that can be read as two kinds is neither.
+    pub(super) fn parse(bytes: &[u8], stated: &str) -> Result<Option<Self>> {
         let kind: Kind = json(bytes, "manifest")?;
         if kind.schema_version == Some(1) {
             let what = "the manifest is of Docker's first version, which names nothing that could be checked: push the image anew";
@@ -223,11 +284,11 @@ impl Document {
         let is_index = [INDEX, DOCKER_LIST].contains(&own);
         let is_manifest = [MANIFEST, DOCKER_MANIFEST].contains(&own);
         match (kind.manifests.is_some(), kind.layers.is_some()) {
-            (true, false) if !is_manifest => json(bytes, "index").map(Self::Index),
+            (true, false) if !is_manifest => Ok(None),
             (false, true) if !is_index => {
-                let manifest: Manifest = json(bytes, "manifest")?;
+                let manifest: Self = json(bytes, "manifest")?;
                 manifest.check()?;
-                Ok(Self::Manifest(manifest))
+                Ok(Some(manifest))
             }
             _ => {
                 let what = format!("a manifest of the type {:?} has not what such a manifest has", short(own));
@@ -235,9 +296,7 @@ impl Document {
             }
         }
     }
-}
 
-impl Manifest {
     /// The value of an annotation.
     pub(super) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(name)
@@ -365,6 +424,10 @@ pub(super) fn check_size(size: u64, what: &str) -> Result<()> {
 
 /// `bytes` as a document of the kind `what`, which is an object.
 pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    read(bytes, what, PhantomData)
+}
+
+fn read<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], what: &str, seed: S) -> Result<S::Value> {
     let damaged = |line, column| {
         let what = format!("the {what} cannot be understood at line {line}, column {column}");
         Error::corrupt(FORMAT, "document", 0, what)
@@ -373,8 +436,10 @@ pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(damaged(1, 1));
     }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
     // The error's text would repeat the document's own.
-    serde_json::from_slice(bytes).map_err(|error| damaged(error.line(), error.column()))
+    value.map_err(|error| damaged(error.line(), error.column()))
 }
 
 /// What somebody else has written, for a message.
@@ -395,9 +460,9 @@ mod tests {
     }
 
     fn code(bytes: &str, stated: &str) -> String {
-        match Document::parse(bytes.as_bytes(), stated) {
-            Ok(Document::Index(_)) => "index".into(),
-            Ok(Document::Manifest(_)) => "manifest".into(),
+        match Manifest::parse(bytes.as_bytes(), stated) {
+            Ok(None) => "index".into(),
+            Ok(Some(_)) => "manifest".into(),
             Err(error) => error.code(),
         }
     }
@@ -473,17 +538,29 @@ mod tests {
     }
 
     #[test]
+    fn an_index_has_one_list() {
+        let found = |text: &str| each_manifest(text.as_bytes(), "index", drop).map_err(|error| error.code());
+        assert_eq!(found(r#"{"a":[{"manifests":[7]}],"manifests":[],"b":0}"#), Ok(()));
+        for text in
+            [r#"{"manifests":[],"manifests":[]}"#, r#"{"a":[]}"#, r#"{"manifests":{}}"#, r#"{"manifests":[]} 7"#]
+        {
+            assert_eq!(found(text).unwrap_err(), "oci-document", "{text}");
+        }
+    }
+
+    #[test]
     fn no_list_is_longer_than_it_may_be() {
         let one = r#"{"digest":"","size":0}"#;
         let index = |many: usize| {
-            json::<Index>(format!(r#"{{"manifests":[{}]}}"#, vec![one; many].join(",")).as_bytes(), "index")
+            let (text, mut found) = (format!(r#"{{"manifests":[{}]}}"#, vec![one; many].join(",")), 0);
+            each_manifest(text.as_bytes(), "index", |_| found += 1).map(|()| found)
         };
-        assert_eq!(index(DESCRIPTORS).unwrap().manifests.len(), DESCRIPTORS);
+        assert_eq!(index(DESCRIPTORS).unwrap(), DESCRIPTORS);
         assert_eq!(index(DESCRIPTORS + 1).unwrap_err().code(), "oci-document");
         let manifest = |many: usize| {
             let config = format!(r#"{{"mediaType":"{}","digest":"","size":0}}"#, CONFIGS[0]);
             let text = format!(r#"{{"config":{config},"layers":[{}]}}"#, vec![one; many].join(","));
-            Document::parse(text.as_bytes(), MANIFEST).map(drop).map_err(|error| error.code())
+            Manifest::parse(text.as_bytes(), MANIFEST).map(drop).map_err(|error| error.code())
         };
         assert_eq!([MOST_LAYERS, MOST_LAYERS + 1].map(manifest), [Ok(()), Err("oci-manifest".to_owned())]);
     }

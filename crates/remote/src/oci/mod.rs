@@ -25,6 +25,8 @@ pub mod stock;
 mod stow;
 mod upload;
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use diskferry::archive::Pick;
@@ -44,7 +46,7 @@ pub use self::stow::Stow;
 pub use self::upload::Upload;
 
 use self::layer::Layer;
-use self::manifest::{Config, Descriptor, Document, Index, Manifest, REFERENCE_TYPE, check_size, short, verify};
+use self::manifest::{Config, Descriptor, Manifest, REFERENCE_TYPE, check_size, each_manifest, short, verify};
 use crate::http::How;
 use crate::sandbox::Sandbox;
 
@@ -78,9 +80,9 @@ pub struct Wish {
     pub how: How,
 }
 
-/// A container image: its documents have been read, its layers not.
+/// A container image: its documents have been read, its layers not. Of documents no more is kept than is asked for later.
 pub struct Image {
-    config: Config,
+    claims: Option<Claims>,
     layers: Vec<Layer>,
 }
 
@@ -120,9 +122,9 @@ impl Store {
             let what = format!("the image is for {found:?}, and one for {platform} is wanted (--platform)");
             return Err(Error::source("platform", what));
         }
-        let diffs = config.diffs()?;
-        let layers = manifest.layers.into_iter().zip(diffs).map(|(blob, diff)| Layer { blob, diff }).collect();
-        Ok(Image { config, layers })
+        let layers =
+            manifest.layers.iter().zip(config.diffs()?).map(|(blob, diff)| Ok(Layer { blob: blob.bare()?, diff }));
+        Ok(Image { claims: Claims::of(&config), layers: layers.collect::<Result<_>>()? })
     }
 
     /// Opens the disk image in `image`, which was found here.
@@ -139,10 +141,9 @@ impl Store {
     fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
         match self {
             Self::Layout(layout, name) => {
-                let descriptor = {
-                    let wanted = wish.platform.as_ref();
-                    choose(&layout.images(name.as_deref(), wanted)?, wanted)?.clone()
-                };
+                let mut choice = Choice::new(wish.platform.as_ref());
+                layout.images(name.as_deref(), choice.wanted)?.into_iter().for_each(|image| choice.offer(image));
+                let descriptor = choice.made()?;
                 let bytes = self.document(&descriptor, "manifest", wish, progress)?;
                 Ok((descriptor, bytes))
             }
@@ -159,11 +160,12 @@ impl Store {
         progress: &Progress,
     ) -> Result<((Descriptor, Vec<u8>), Manifest)> {
         for _ in 0..=DEPTH {
-            let index = match Document::parse(&bytes, &descriptor.media_type)? {
-                Document::Manifest(manifest) => return Ok(((descriptor, bytes), manifest)),
-                Document::Index(Index { manifests }) => manifests,
-            };
-            descriptor = choose(&index, wish.platform.as_ref())?.clone();
+            if let Some(manifest) = Manifest::parse(&bytes, &descriptor.media_type)? {
+                return Ok(((descriptor, bytes), manifest));
+            }
+            let mut choice = Choice::new(wish.platform.as_ref());
+            each_manifest(&bytes, "index", |image| choice.offer(image))?;
+            descriptor = choice.made()?;
             bytes = self.document(&descriptor, "manifest", wish, progress)?;
         }
         let what = format!("indexes lie in one another, more than {DEPTH} deep");
@@ -198,25 +200,56 @@ impl Store {
     }
 }
 
-/// The one of several manifests that is for the machine that is wanted.
-fn choose<'a>(manifests: &'a [Descriptor], wanted: Option<&Platform>) -> Result<&'a Descriptor> {
-    let images: Vec<_> = manifests.iter().filter(|image| image.is_image() && !is_attestation(image)).collect();
-    if let ([only], None) = (images.as_slice(), wanted) {
-        return Ok(only);
+/// Which of several manifests is for the machine that is wanted, of whom there may be more than anybody wants to keep.
+struct Choice<'a> {
+    wanted: Option<&'a Platform>,
+    images: usize,
+    first: Option<Descriptor>,
+    /// The first one that is for that machine.
+    right: Option<Descriptor>,
+    /// The first one that does not say whom it is for, and has to be looked at.
+    unsaid: Option<Descriptor>,
+    /// For a message.
+    there: BTreeSet<String>,
+}
+
+impl<'a> Choice<'a> {
+    const SHOWN: usize = 20;
+
+    fn new(wanted: Option<&'a Platform>) -> Self {
+        Self { wanted, images: 0, first: None, right: None, unsaid: None, there: BTreeSet::new() }
     }
-    let platform = wanted.cloned().unwrap_or_default();
-    let is_for = |image: &&&Descriptor| image.platform.as_ref().is_some_and(|own| platform.takes(own));
-    // What does not say whom it is for has to be looked at.
-    let unsaid = |image: &&&Descriptor| image.platform.is_none();
-    images.iter().find(is_for).or_else(|| images.iter().find(unsaid)).copied().ok_or_else(|| {
-        let mut there: Vec<_> =
-            images.iter().filter_map(|image| image.platform.as_ref()).map(ToString::to_string).collect();
-        there.sort_unstable();
-        there.dedup();
-        there.truncate(20);
-        let there = short(&there.join(", "));
-        Error::source("platform", format!("there is no image for {platform}, but for {there:?} (--platform)"))
-    })
+
+    fn platform(&self) -> Cow<'a, Platform> {
+        self.wanted.map_or_else(|| Cow::Owned(Platform::default()), Cow::Borrowed)
+    }
+
+    fn offer(&mut self, image: Descriptor) {
+        if !image.is_image() || is_attestation(&image) {
+            return;
+        }
+        self.images += 1;
+        self.first.get_or_insert_with(|| image.clone());
+        match &image.platform {
+            None => drop(self.unsaid.get_or_insert(image)),
+            Some(own) if self.platform().takes(own) => drop(self.right.get_or_insert(image)),
+            Some(own) => {
+                self.there.insert(short(&own.to_string()));
+                if self.there.len() > Self::SHOWN {
+                    self.there.pop_last();
+                }
+            }
+        }
+    }
+
+    fn made(self) -> Result<Descriptor> {
+        let platform = self.platform();
+        let only = self.first.filter(|_| self.images == 1 && self.wanted.is_none());
+        only.or(self.right).or(self.unsaid).ok_or_else(|| {
+            let there = short(&self.there.into_iter().collect::<Vec<_>>().join(", "));
+            Error::source("platform", format!("there is no image for {platform}, but for {there:?} (--platform)"))
+        })
+    }
 }
 
 /// Proofs of origin stand in an index beside what they are of.
@@ -226,10 +259,16 @@ fn is_attestation(image: &Descriptor) -> bool {
 
 impl Image {
     /// What the labels say of the disk image, if they say enough.
-    pub fn claims(&self) -> Option<Claims> {
-        let number = |name: &str| self.config.label(name)?.parse::<u64>().ok().filter(|size| *size > 0);
-        Some(Claims {
-            format: self.config.label("source-image-format")?.to_owned(),
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims.as_ref()
+    }
+}
+
+impl Claims {
+    fn of(config: &Config) -> Option<Self> {
+        let number = |name: &str| config.label(name)?.parse::<u64>().ok().filter(|size| *size > 0);
+        Some(Self {
+            format: short(config.label("source-image-format")?),
             stored_size: number("source-image-size"),
             virtual_size: number("source-image-virtual-size")?,
         })

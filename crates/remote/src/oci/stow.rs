@@ -13,10 +13,10 @@ use std::sync::{Mutex, PoisonError};
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result, names};
 use rustix::fs::syncfs;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::{NamedTempFile, TempPath};
 
-use super::layout::{Layout, blob_path, writing};
+use super::layout::{Entry, Layout, blob_path, writing};
 use super::manifest::{self, INDEX, NAME};
 use super::push::{Publication, Sent};
 
@@ -172,15 +172,9 @@ impl Stow {
     }
 
     /// Names the image in the index: what has the same name is replaced, or without a name the same image; everything else stays as it is.
-    fn enter(&self, index: &mut Value, image: &Publication<'_>) -> Result<()> {
-        let images = index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "its manifests are no list");
-            writing("replacing the index of the image layout", &self.dir, error)
-        })?;
-        let name = |image: &Value| Some(image.get("annotations")?.get(NAME)?.as_str()?.to_owned());
+    fn enter(&self, images: &mut Vec<Entry>, image: &Publication<'_>) -> Result<()> {
         let digest = image.digest.to_string();
-        let is_same = |other: &Value| other.get("digest").and_then(Value::as_str) == Some(&digest);
-        images.retain(|image| name(image) != self.name || (self.name.is_none() && !is_same(image)));
+        images.retain(|image| !image.is_of(self.name.as_deref(), &digest));
         let mut entry = json!({ "mediaType": image.media_type, "digest": digest, "size": image.manifest.len() });
         if let (Some(platform), Some(entry)) = (image.platform, entry.as_object_mut()) {
             entry.insert("platform".into(), json!(platform));
@@ -188,7 +182,7 @@ impl Stow {
         if let (Some(name), Some(entry)) = (&self.name, entry.as_object_mut()) {
             entry.insert("annotations".into(), json!({ NAME: name }));
         }
-        images.push(entry);
+        images.push(Entry::new(&entry)?);
         Ok(())
     }
 }

@@ -101,18 +101,21 @@ impl Upload {
     /// Whether some image of the repository has a layer of this many bytes. Then it is likely to be the one that is about to be sent, and
     /// worth its digest. Only the images of some tags are looked at, and who cannot say has none.
     pub(super) fn has_layer_of(&self, size: u64, progress: &Progress) -> Result<bool> {
-        #[derive(Deserialize)]
-        struct Tags {
-            #[serde(default)]
-            tags: Vec<String>,
-        }
         let own = self.reference.version();
-        let tags = self.document("tags", "list", progress)?;
-        let tags =
-            tags.and_then(|bytes| serde_json::from_slice::<Tags>(&bytes).ok()).map_or(Vec::new(), |found| found.tags);
         // What was pushed last is often listed last.
-        let others = tags.iter().rev().filter(|tag| **tag != own).take(LOOKS);
-        for tag in [&own].into_iter().chain(others) {
+        let mut tags = VecDeque::new();
+        if let Some(list) = self.document("tags", "list", progress)? {
+            let keep = |tag: String| {
+                if tag != own {
+                    tags.truncate(LOOKS - 1);
+                    tags.push_front(tag);
+                }
+            };
+            // Without a list there is still the image that has the name.
+            let _ = manifest::each_of("tags", usize::MAX, &list, "list of tags", keep);
+        }
+        tags.push_front(own);
+        for tag in &tags {
             let Some(bytes) = self.document("manifests", tag, progress)? else { continue };
             let below = Below::of(&bytes, 0);
             if below.is_ok_and(|below| below.blobs.iter().any(|blob| blob.size == size)) {

@@ -53,7 +53,7 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
         // The tag may lead to another image by now.
         let found = store(&reference.at(&copied.digest)).find(wish, progress);
         // What cannot be read as a disk image is copied all the same.
-        Ok((copied, found.ok().and_then(|image| image.claims())))
+        Ok((copied, found.ok().and_then(|image| image.claims().cloned())))
     })?;
     board.opened();
     let Claims { format, stored_size, virtual_size } = match claims {

@@ -3,6 +3,7 @@
 //! Who adds an image writes its blobs, or [renews](Lock::renew) those that are there already, and then names it in the index. Who
 //! removes blobs spares what is new. Both hold the lock only while they look and replace, not while anything is transferred.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -12,9 +13,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diskferry::digest::Checksum;
 use diskferry::{Error, Progress, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
-use super::super::manifest::json;
+use super::super::manifest::{DESCRIPTORS, Labels, NAME, each_of, json};
 use super::{Layout, blob_path};
 
 /// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
@@ -30,6 +33,8 @@ const LOCKED: &str = "oci-layout";
 /// The index, and what it is called until it is complete. Only who has the lock writes there.
 const INDEX: &str = "index.json";
 const NEW_INDEX: &str = ".index.json.new";
+const WHAT: &str = "file index.json";
+const LIST: &str = "manifests";
 
 /// A layout that nobody else changes, until this is dropped. Holds between programs that lock as this does: `flock` on the file
 /// `oci-layout`.
@@ -66,17 +71,18 @@ impl Layout {
 }
 
 impl Lock {
-    /// The index, with all that others have written to it.
-    pub fn index(&self) -> Result<Value> {
-        json(&self.layout.read(INDEX, "file index.json")?, "file index.json")
-    }
-
-    /// Replaces the index by what `change` makes of it. When this returns, the new one is on the storage.
-    pub fn update_index(&self, change: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
-        let mut index = self.index()?;
-        change(&mut index)?;
+    /// Replaces the index by one with the manifests that `change` makes of those there. What others have written stays as it is. When this
+    /// returns, the new one is on the storage.
+    pub(in super::super) fn update_index(&self, change: impl FnOnce(&mut Vec<Entry>) -> Result<()>) -> Result<()> {
         let (new, path) = (self.layout.dir.join(NEW_INDEX), self.layout.dir.join(INDEX));
         let failed = |error| writing("replacing the index of the image layout", &path, error);
+        let bytes = self.layout.read(INDEX, WHAT)?;
+        let mut entries = Vec::new();
+        each_of(LIST, DESCRIPTORS, &bytes, WHAT, |entry| entries.push(Entry(entry)))?;
+        change(&mut entries)?;
+        let mut index: BTreeMap<String, Box<RawValue>> = json(&bytes, WHAT)?;
+        index.insert(LIST.into(), to_raw_value(&entries).map_err(|error| failed(error.into()))?);
+        let index = serde_json::to_vec(&index).map_err(|error| failed(error.into()))?;
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -84,7 +90,7 @@ impl Lock {
         let written = File::create_new(&new).and_then(|mut file| {
             // Of a shared store, everybody who could read the index still can.
             file.set_permissions(fs::metadata(&path)?.permissions())?;
-            file.write_all(index.to_string().as_bytes())?;
+            file.write_all(&index)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
             File::open(&self.layout.dir)?.sync_all()
@@ -106,6 +112,36 @@ impl Lock {
             }
             Err(error) => Err(writing("keeping a blob of the image layout", &path, error)),
         }
+    }
+}
+
+/// An entry of the index, as it stands there: a tree of whatever others have written could take a hundred times the text.
+#[derive(Serialize)]
+pub(in super::super) struct Entry(Box<RawValue>);
+
+/// What is asked of an entry.
+#[derive(Default, Deserialize)]
+struct Known {
+    digest: Option<String>,
+    annotations: Option<Labels>,
+}
+
+impl Entry {
+    pub(in super::super) fn new(entry: &Value) -> Result<Self> {
+        let entry =
+            to_raw_value(entry).map_err(|error| Error::writing("entering the image", None, io::Error::from(error)))?;
+        Ok(Self(entry))
+    }
+
+    /// Whether it is of this image, where the name counts before the digest.
+    pub(in super::super) fn is_of(&self, name: Option<&str>, digest: &str) -> bool {
+        let known: Known = serde_json::from_str(self.0.get()).unwrap_or_default();
+        let own = known.annotations.as_ref().and_then(|labels| labels.get(NAME));
+        own == name && (name.is_some() || known.digest.as_deref() == Some(digest))
+    }
+
+    pub(in super::super) fn digest(&self) -> Option<String> {
+        serde_json::from_str::<Known>(self.0.get()).unwrap_or_default().digest
     }
 }
 
@@ -147,7 +183,7 @@ mod tests {
                         let lock = layout.lock(progress).unwrap();
                         let image = json!({ "n": worker * 10 + round });
                         lock.update_index(|index| {
-                            index["manifests"].as_array_mut().unwrap().push(image);
+                            index.push(Entry::new(&image)?);
                             Ok(())
                         })
                         .unwrap();
@@ -155,7 +191,7 @@ mod tests {
                 });
             }
         });
-        let index = layout.lock(&progress).unwrap().index().unwrap();
+        let index: Value = json(&layout.read(INDEX, WHAT).unwrap(), WHAT).unwrap();
         let mut found: Vec<_> =
             index["manifests"].as_array().unwrap().iter().map(|image| image["n"].as_u64().unwrap()).collect();
         found.sort_unstable();

@@ -3,7 +3,7 @@
 use diskferry::{Error, Progress, Result};
 
 use super::super::Store;
-use super::super::manifest::{CREATED, Config, Manifest};
+use super::super::manifest::{CREATED, Config, Manifest, short};
 use super::{Named, Stock, own};
 
 /// An image that has a name, or is in the index of a layout.
@@ -83,10 +83,10 @@ impl Facts {
         let number = |name: &str| said(name)?.parse::<u64>().ok().filter(|size| *size > 0);
         let created = manifest.annotation(CREATED).or_else(|| config.created());
         Self {
-            format: said("source-image-format").map(str::to_owned),
+            format: said("source-image-format").map(short),
             stored_size: number("source-image-size"),
             unpacked_size: number("source-image-virtual-size"),
-            created: created.map(str::to_owned),
+            created: created.map(short),
             layers: manifest.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
         }
     }

@@ -31,6 +31,9 @@ use crate::http::{How, Patience};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 
+/// Documents and blobs of all images of a place together, where each has to be known by name before anything can be said.
+const HELD: usize = 1 << 19;
+
 /// A place with images, and the means to look at them.
 pub struct Stock {
     means: Means,
@@ -135,6 +138,16 @@ impl Stock {
         }
         Ok(())
     }
+}
+
+/// That no more names have to be kept than there may be.
+fn check_held(held: usize) -> Result<()> {
+    if held > HELD {
+        let what =
+            format!("the images have more than {HELD} documents and blobs together, and each would be kept in memory");
+        return Err(Error::source("store-size", what));
+    }
+    Ok(())
 }
 
 /// Tells what is wrong with one image from what is wrong with the place: the others may be whole.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use diskferry::{Error, Progress, Result};
-use serde_json::Value;
 
 use super::super::Store;
 use super::super::layout::{Layout, Lock, blob_path, writing};
@@ -96,12 +95,8 @@ impl Stock {
             live.extend(group.tree.sizes().map(|(digest, _)| digest.to_owned()));
         }
         if let Some(lock) = lock.filter(|_| !gone.is_empty()) {
-            lock.update_index(|index| {
-                let images = index.get_mut("manifests").and_then(Value::as_array_mut);
-                let digest = |image: &Value| image.get("digest").and_then(Value::as_str).map(str::to_owned);
-                if let Some(images) = images {
-                    images.retain(|image| digest(image).is_none_or(|digest| !gone.contains(&digest)));
-                }
+            lock.update_index(|images| {
+                images.retain(|image| image.digest().is_none_or(|digest| !gone.contains(&digest)));
                 Ok(())
             })?;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diskferry::{Error, Progress, Result};
 
-use super::super::below::{self, Below};
+use super::super::below::Count;
 use super::super::{Store, Wish};
 use super::{Named, own};
 
@@ -19,8 +19,7 @@ pub(super) struct Tree {
     pub(super) problems: Vec<(Option<String>, Error)>,
     /// What it belongs to, as a signature does.
     pub(super) subjects: BTreeSet<String>,
-    /// Bytes of the documents that were read.
-    read: u64,
+    count: Count,
 }
 
 impl Tree {
@@ -36,6 +35,11 @@ impl Tree {
             }
         }
         Ok((tree, store))
+    }
+
+    /// How many names it has of something.
+    pub(super) fn len(&self) -> usize {
+        self.documents.len().saturating_add(self.blobs.len()).saturating_add(self.subjects.len())
     }
 
     /// Digests and bytes of all that it consists of.
@@ -56,7 +60,7 @@ impl Tree {
         progress: &Progress,
     ) -> Result<()> {
         progress.check()?;
-        let below = match below::count(&mut self.read, bytes).and_then(|()| Below::of(bytes, depth)) {
+        let below = match self.count.read(bytes, depth) {
             Err(error) => {
                 self.problems.push((Some(digest.to_owned()), error));
                 return Ok(());
@@ -68,7 +72,7 @@ impl Tree {
             self.blobs.entry(blob.digest).or_insert(blob.size);
         }
         for document in below.documents {
-            if below::is_too_much(self.read) {
+            if self.count.is_too_much() {
                 // Has been told.
                 break;
             }
