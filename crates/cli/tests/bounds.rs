@@ -283,7 +283,9 @@ fn an_image_that_fills_every_bound_in_a_layer_takes_the_windows_and_less_than_64
         fs::read(&image).unwrap()
     };
     let (near, far) = (of(0), of(128 * MIB));
-    let in_layer = |image: &[u8]| tar(&[("disk/image", image)]);
+    // What lies in front of the image has filled the layer's window.
+    let noise = Random::new(1).bytes(33 << 20);
+    let in_layer = |image: &[u8]| tar(&[("etc/noise", &noise), ("disk/image", image)]);
     let whiteouts = (0..4095).map(|number| format!("disk/.wh.{number:088}")).collect::<Vec<_>>();
     let whiteouts = tar(&whiteouts.iter().map(|name| (name.as_str(), &[][..])).collect::<Vec<_>>());
     // A name that is no more the text of the document than its value.

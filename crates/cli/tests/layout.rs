@@ -350,7 +350,8 @@ fn the_images_of_a_layout_may_have_2_to_the_19_documents_and_blobs_together() {
     let store = format!("oci:{}", lab.dir.path().join("layout").display());
     let check = || {
         ["gc", "verify"].map(|subcommand| {
-            let arguments = if subcommand == "gc" { "gc check --json --keep-list - --keep-nothing" } else { "verify --json" };
+            let arguments =
+                if subcommand == "gc" { "gc check --json --keep-list - --keep-nothing" } else { "verify --json" };
             let command = &mut common::diskferry([]);
             let output = command.args(arguments.split(' ')).arg(&store).output().unwrap();
             json(&output)["error"]["code"].as_str().map(str::to_owned)

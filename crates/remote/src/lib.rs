@@ -20,6 +20,7 @@ pub mod own_file;
 mod payload;
 mod proxy;
 pub mod publisher;
+mod room;
 mod runtime;
 pub mod s3;
 pub mod sandbox;

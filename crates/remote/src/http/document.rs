@@ -8,6 +8,7 @@ use super::resource::Resource;
 use super::retry::Patience;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::room::with_room;
 use crate::shown::Shown;
 
 /// What is asked for.
@@ -23,12 +24,6 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Document {
     pub(crate) bytes: Vec<u8>,
     pub(crate) headers: HeaderMap,
-}
-
-/// No bytes yet, with room for a document and far more. What is smaller than 32 MiB, glibc's `malloc` keeps when it has been freed, and would keep
-/// beside all that it takes to carry the image. Pages that nobody writes to take nothing.
-pub(crate) fn with_room() -> Vec<u8> {
-    Vec::with_capacity(33 << 20)
 }
 
 /// Asks for a document until it comes, or patience ends.

@@ -19,7 +19,7 @@ pub(super) use self::lock::{Entry, writing};
 
 use super::manifest::{self, DOCUMENT, Descriptor, check_size, each_manifest, json, short};
 use super::{Blob, Platform, is_attestation};
-use crate::http::document::with_room;
+use crate::room::with_room;
 
 const FORMAT: &str = "oci";
 

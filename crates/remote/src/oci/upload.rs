@@ -8,12 +8,13 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
+use std::ops::Range;
 use std::pin::pin;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result};
 use reqwest::header::{
@@ -40,11 +41,11 @@ use crate::runtime::{Runtime, unless_stopped};
 use crate::shown::Host;
 
 /// What is sent with one request. Each takes the registry a moment, since some sync what they have got; and three are in memory.
-const CHUNK: usize = 16 << 20;
+const CHUNK: usize = 8 << 20;
 
 /// Largest chunk, where the registry wants large ones. One that wants larger ones gets none. Of chunks that are larger than usual there is one
 /// in memory: none is read while another is sent, and none is kept.
-const LARGEST: usize = 32 << 20;
+const LARGEST: usize = 24 << 20;
 
 /// A registry that takes less than this part of a chunk is asked what it has, and waited for.
 const ENOUGH: u64 = 8;
@@ -198,8 +199,7 @@ impl Upload {
         progress: &Progress,
     ) -> Result<Sent> {
         let mut digester = Digester::new([algorithm]);
-        let mut chunk = Vec::new();
-        read_chunk(reader, &mut chunk, CHUNK, 0, &mut digester)?;
+        let mut chunk = read_chunk(reader, BytesMut::new(), 0..CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
             let digest = manifest::finish(digester)?;
@@ -208,36 +208,38 @@ impl Upload {
                 return Ok(Sent { digest, size, uploaded: 0 });
             }
             let mut session = self.begin(progress)?.0;
-            self.transfer(&mut session, chunk.into(), progress)?;
+            self.transfer(&mut session, chunk, progress)?;
             self.complete(&mut session, &digest, size, progress)?;
             return Ok(Sent { digest, size, uploaded: size });
         }
         let (mut session, least) = self.begin(progress)?;
         let len = self.chunk_len(least)?;
         // The first chunk is to be as long as the others.
-        read_chunk(reader, &mut chunk, len, 0, &mut digester)?;
+        chunk = read_chunk(reader, chunk, CHUNK..len, CHUNK as u64, &mut digester)?;
         let digest = if len > CHUNK {
             while !chunk.is_empty() {
                 let is_last = chunk.len() < len;
-                self.transfer(&mut session, chunk.into(), progress)?;
+                self.transfer(&mut session, chunk, progress)?;
                 if is_last {
                     // It is kept until the blob is complete.
                     break;
                 }
-                session.let_go(0);
-                chunk = Vec::new();
-                read_chunk(reader, &mut chunk, len, session.end(), &mut digester)?;
+                let spare = session.let_go(0).unwrap_or_default();
+                chunk = read_chunk(reader, spare, 0..len, session.end(), &mut digester)?;
             }
             manifest::finish(digester)?
         } else {
             thread::scope(|scope| {
-                // The next chunk is read while one is on its way. No more than that: each is memory.
+                // The next chunk is read while one is on its way. No more than that: each is memory, and used again.
                 let (send, receive) = sync_channel(0);
+                let (give_back, spare) = channel();
                 let first = chunk.len() as u64;
-                let read = move || chunks(reader, first, digester, &send);
+                let read = move || chunks(reader, first, digester, &send, &spare);
                 let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
-                self.transfer(&mut session, chunk.into(), progress)?;
+                self.transfer(&mut session, chunk, progress)?;
                 for chunk in receive {
+                    // Nobody reads any more where this fails.
+                    let _ = give_back.send(session.let_go(TAIL));
                     self.transfer(&mut session, chunk, progress)?;
                 }
                 reading.join().unwrap_or_else(|_| Err(unexpected()))
@@ -307,8 +309,8 @@ impl Upload {
     }
 
     /// Sends the next chunk, until the registry has all of it.
-    fn transfer(&self, session: &mut Session, chunk: Bytes, progress: &Progress) -> Result<()> {
-        session.keep(chunk);
+    fn transfer(&self, session: &mut Session, chunk: BytesMut, progress: &Progress) -> Result<()> {
+        session.tail.push_back(chunk.freeze());
         self.ask(progress, async |tries| self.catch_up(session, tries).await)
     }
 
@@ -475,38 +477,39 @@ impl Upload {
     }
 }
 
-/// Reads on until `chunk`, which begins at byte `at`, has `len` bytes or there are no more.
+/// Reads the bytes of `chunk` in `part`, of which the first is byte `at` of the blob, or as many as there are.
 fn read_chunk(
     reader: &mut (dyn Read + Send),
-    chunk: &mut Vec<u8>,
-    len: usize,
+    mut chunk: BytesMut,
+    part: Range<usize>,
     at: u64,
     digester: &mut Digester,
-) -> Result<()> {
-    let begin = chunk.len();
-    chunk.reserve_exact(len.saturating_sub(begin));
-    chunk.resize(len, 0);
-    let got =
-        fill(reader, &mut chunk[begin..]).map_err(|error| Error::reading(at.saturating_add(begin as u64), error))?;
-    chunk.truncate(begin + got);
-    digester.update(&chunk[begin..]);
-    Ok(())
+) -> Result<BytesMut> {
+    chunk.resize(part.end, 0);
+    let read = &mut chunk[part.start..];
+    let got = fill(reader, read).map_err(|error| Error::reading(at, error))?;
+    digester.update(&read[..got]);
+    chunk.truncate(part.start + got);
+    Ok(chunk)
 }
 
-/// Hands on chunks from byte `at` to the end, and has their digest then. Ends early if nobody takes them.
+/// Hands on chunks from byte `at` to the end, and has their digest then. For each there is one in return that is not needed any more, if
+/// there is one. Ends early if nobody takes them.
 fn chunks(
     reader: &mut (dyn Read + Send),
     mut at: u64,
     mut digester: Digester,
-    chunks: &SyncSender<Bytes>,
+    chunks: &SyncSender<BytesMut>,
+    spare: &Receiver<Option<BytesMut>>,
 ) -> Result<Checksum> {
+    let mut chunk = BytesMut::new();
     loop {
-        let mut chunk = Vec::new();
-        read_chunk(reader, &mut chunk, CHUNK, at, &mut digester)?;
+        chunk = read_chunk(reader, chunk, 0..CHUNK, at, &mut digester)?;
         at = at.saturating_add(chunk.len() as u64);
-        if chunk.is_empty() || chunks.send(chunk.into()).is_err() {
+        if chunk.is_empty() || chunks.send(chunk).is_err() {
             return manifest::finish(digester);
         }
+        chunk = spare.recv().ok().flatten().unwrap_or_default();
     }
 }
 
@@ -516,18 +519,16 @@ impl Session {
         self.tail_at.saturating_add(self.tail.iter().map(|chunk| chunk.len() as u64).sum())
     }
 
-    /// Takes the next chunk, and lets go of the oldest.
-    fn keep(&mut self, chunk: Bytes) {
-        self.let_go(TAIL);
-        self.tail.push_back(chunk);
-    }
-
-    /// Keeps the last `most` chunks.
-    fn let_go(&mut self, most: usize) {
+    /// Keeps the last `most` chunks. Of the others there is one back, to be used again.
+    fn let_go(&mut self, most: usize) -> Option<BytesMut> {
+        let mut spare = None;
         while self.tail.len() > most {
-            let old = self.tail.pop_front().map_or(0, |old| old.len());
-            self.tail_at = self.tail_at.saturating_add(old as u64);
+            let old = self.tail.pop_front()?;
+            self.tail_at = self.tail_at.saturating_add(old.len() as u64);
+            // Unless somebody has it still.
+            spare = old.try_into_mut().ok();
         }
+        spare
     }
 
     /// What of a kept chunk follows the bytes that the registry has.
