@@ -340,33 +340,43 @@ fn the_documents_of_an_image_may_have_16_mib_together() {
 }
 
 #[test]
-fn the_images_of_a_layout_may_have_2_to_the_19_documents_and_blobs_together() {
-    const OF_AN_IMAGE: usize = 1 << 13;
-    let mut lab = Lab::new();
-    let named = |image: usize, count: usize| {
-        let blob = |blob: usize| format!(r#"{{"digest":"{image} {blob}","size":0}}"#);
-        format!(r#"{{"layers":[{}]}}"#, (0..count).map(blob).collect::<Vec<_>>().join(","))
+fn what_is_kept_in_mind_of_the_images_of_a_layout_is_bounded() {
+    const CHECK: &str = "gc check --json --keep-list - --keep-nothing";
+    // Of each image the list `list` names so many, and none of them is there.
+    let outcome = |command: &str, images: usize, list: &str, named: &[usize]| {
+        let lab = Lab::new();
+        let layout = lab.dir.path().join("layout");
+        let one = |of: usize, number: usize| format!(r#"{{"digest":"sha256:{of:032}{number:032}","size":0}}"#);
+        let entries = (0..images).map(|image| {
+            let Some(named) = named.get(image) else { return one(0, image) };
+            let text = format!(
+                r#"{{"{list}":[{}]}}"#,
+                (0..*named).map(|number| one(image, number)).collect::<Vec<_>>().join(",")
+            );
+            lab.layout.blob(container::MANIFEST, text.as_bytes()).json()
+        });
+        let entries = entries.collect::<Vec<_>>().join(",");
+        fs::write(layout.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)).unwrap();
+        let output =
+            common::diskferry([]).args(command.split(' ')).arg(format!("oci:{}", layout.display())).output().unwrap();
+        json(&output)["error"]["code"].as_str().unwrap_or("looked at").to_owned()
     };
-    let store = format!("oci:{}", lab.dir.path().join("layout").display());
-    let check = || {
-        ["gc", "verify"].map(|subcommand| {
-            let arguments =
-                if subcommand == "gc" { "gc check --json --keep-list - --keep-nothing" } else { "verify --json" };
-            let command = &mut common::diskferry([]);
-            let output = command.args(arguments.split(' ')).arg(&store).output().unwrap();
-            json(&output)["error"]["code"].as_str().map(str::to_owned)
-        })
-    };
-    let mut add = |image: usize, count: usize| {
-        let manifest = lab.layout.blob(container::MANIFEST, named(image, count).as_bytes());
-        lab.layout.name(&manifest, &image.to_string());
-    };
-    // A manifest counts, too. What verify finds of a blob that is not there counts for many.
-    (0..64).for_each(|image| add(image, OF_AN_IMAGE - 1));
-    let full = Some("source-store-size".to_owned());
-    assert_eq!(check(), [None, full.clone()]);
-    add(64, 1);
-    assert_eq!(check(), [full.clone(), full]);
+    // An image counts as eight, and its manifest as one.
+    let just_enough = [8192 - 8 - 1; 32];
+    let one_more = [&[8192 - 8][..], &just_enough[1..]].concat();
+    assert_eq!(outcome(CHECK, 32, "layers", &just_enough), "looked at");
+    assert_eq!(outcome(CHECK, 32, "layers", &one_more), "source-store-size");
+    // What is not there counts as 24, and its name once.
+    for (command, images, list, named, ends) in [
+        (CHECK, 2, "manifests", &[8191, 2294][..], "looked at"),
+        (CHECK, 2, "manifests", &[8191, 2295], "source-store-size"),
+        ("verify --json", 2, "layers", &[8191, 2294], "looked at"),
+        ("verify --json", 2, "layers", &[8191, 2295], "source-store-size"),
+        ("list --json", 8192, "", &[], "looked at"),
+        ("list --json", 8193, "", &[], "source-store-size"),
+    ] {
+        assert_eq!(outcome(command, images, list, named), ends, "{command}, {images}, {named:?}");
+    }
 }
 
 #[test]

@@ -83,6 +83,8 @@ enum Fault {
     Busy,
     /// All of it arrives, and so many of the last bytes are lost, which the answer says.
     Forget(usize),
+    /// None of it is read, and the answer says that all is there.
+    Claim,
 }
 
 /// A registry that goes on with uploads, says where in relative addresses that are good for once, and fails by a script.
@@ -146,10 +148,24 @@ impl Faulty {
         let login = field("authorization");
         let is_stranger = this.elsewhere.is_some() && !is_away && login.is_none();
         this.shown[usize::from(!is_away)].push(login);
+        let next = |this: &mut Self| {
+            this.turn += 1;
+            let last = this.upload.len().saturating_sub(1);
+            format!("Location: u?turn={}\r\nRange: 0-{last}\r\n", this.turn)
+        };
         let here = format!("/v2/a/blobs/uploads/u?turn={}", this.turn);
         let range = format!("{}-{}", this.upload.len(), (this.upload.len() + body.len()).saturating_sub(1));
         let fits = method == "PATCH" && path == here && field("content-range").unwrap() == range;
         let fault = if fits { this.faults.pop() } else { None };
+        if let Some(Fault::Claim) = fault {
+            let len = this.upload.len() + body.len();
+            this.upload.resize(len, 0);
+            let answer = format!("HTTP/1.1 202 X\r\nContent-Length: 0\r\n{}\r\n", next(&mut this));
+            drop(this);
+            client.get_mut().write_all(answer.as_bytes()).ok()?;
+            thread::sleep(Duration::from_secs(20));
+            return None;
+        }
         if let Some(Fault::Break(len)) = fault {
             client.read_exact(&mut body[..len]).unwrap();
             this.upload.extend(&body[..len]);
@@ -161,11 +177,6 @@ impl Faulty {
             return client.get_mut().write_all(answer.as_bytes()).ok();
         }
         let digest = path.split_once("digest=").map(|(_, digest)| digest.replace("%3A", ":"));
-        let next = |this: &mut Self| {
-            this.turn += 1;
-            let last = this.upload.len().saturating_sub(1);
-            format!("Location: u?turn={}\r\nRange: 0-{last}\r\n", this.turn)
-        };
         let (status, fields) = match method {
             "POST" => {
                 this.upload.clear();
@@ -281,6 +292,21 @@ fn a_registry_that_takes_chunks_and_has_no_more_is_not_sent_them_for_ever() {
         // Now and then it is no more than any failure.
         let (host, _) = Faulty::start(&faults[..2]);
         lab.pushes(&host, &["--retries", "2"]);
+    }
+}
+
+#[test]
+fn a_registry_that_says_it_has_what_it_never_took_is_not_believed_for_long() {
+    let lab = Lab::new();
+    // Three of the usual length, or two of the largest: none is let go of before it has arrived.
+    for (least, most) in [(1, 3), (24 << 20, 1)] {
+        let (host, state) = Faulty::start(&[Fault::Claim; 8]);
+        state.lock().unwrap().least = Some(least);
+        let output = lab.push(&lab.source, &host, &["--plain-http", "--stall-timeout", "1"]);
+        assert_eq!(output.status.code(), Some(5), "{output:?}");
+        assert_eq!(json(&output)["error"]["code"], "target-refused", "{output:?}");
+        let state = state.lock().unwrap();
+        assert!(state.upload.len() <= most * CHUNK.max(least) && state.manifest.is_none(), "{}", state.upload.len());
     }
 }
 

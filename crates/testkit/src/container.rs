@@ -138,7 +138,8 @@ fn index(manifests: &[Blob]) -> String {
 }
 
 impl Blob {
-    fn json(&self) -> String {
+    /// Its descriptor.
+    pub fn json(&self) -> String {
         let Self { media_type, digest, size, more } = self;
         format!(r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{size}{more}}}"#)
     }

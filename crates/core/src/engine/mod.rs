@@ -30,6 +30,9 @@ use crate::source::Source;
 /// The kernel copies, and zeroes are made, in steps of this size: a slow disk takes seconds for one, and a job can be stopped between them.
 const STEP: u64 = 64 << 20;
 
+/// Most batches that wait.
+const WAITING: usize = 4;
+
 /// Memory of all batches that wait or are worked on. Usual batches come to less than that with 8 workers; an image that claims 4 MiB
 /// for each packed unit has fewer of them under way.
 const UNDER_WAY: usize = 9 << 19;
@@ -70,8 +73,8 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
     let read = thread::scope(|scope| {
         // Of an image whose blocks are shared nothing is left for them: they begin with the first batch.
         let start = || {
-            // As many batches wait as are worked on: enough that neither side waits for the other's every step.
-            let (send, receive) = sync_channel(workers);
+            // As many batches wait as are worked on, or some: enough that neither side waits for the other's every step.
+            let (send, receive) = sync_channel(workers.min(WAITING));
             // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
             let receive = Arc::new(Mutex::new(receive));
             for started in 0..workers {

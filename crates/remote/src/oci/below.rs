@@ -9,7 +9,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::DEPTH;
-use super::manifest::{Descriptor, Each, json};
+use super::manifest::{Descriptor, Each, json, short};
 use super::platform::Platform;
 
 const FORMAT: &str = "oci";
@@ -17,6 +17,9 @@ const FORMAT: &str = "oci";
 /// Bytes of the documents of one image, and what all of them may name, together: sixty machines with as many layers as Docker takes.
 const DOCUMENTS: u64 = 16 << 20;
 const NAMED: usize = 1 << 13;
+
+/// Bytes of a digest: some more than any that can be checked. What is only kept in mind may have another algorithm.
+const DIGEST: usize = 160;
 
 /// What the documents of one image have had so far.
 #[derive(Debug, Default)]
@@ -34,7 +37,14 @@ impl Count {
             return Err(Error::corrupt(FORMAT, "document-size", 0, what));
         }
         let below = Below::of(bytes, depth)?;
-        self.named = self.named.saturating_add(below.documents.len()).saturating_add(below.blobs.len());
+        let named = || below.documents.iter().chain(&below.blobs);
+        if let Some(long) =
+            named().map(|named| &named.digest).chain(&below.subject).find(|digest| digest.len() > DIGEST)
+        {
+            let what = format!("{:?} is no digest: it has {} bytes, {DIGEST} are allowed", short(long), long.len());
+            return Err(Error::corrupt(FORMAT, "digest", 0, what));
+        }
+        self.named = self.named.saturating_add(named().count());
         if self.named > NAMED {
             let what = format!("the documents of the image name more than {NAMED} others and blobs together");
             return Err(Error::corrupt(FORMAT, "document", 0, what));
@@ -196,5 +206,21 @@ mod tests {
         }
         assert_eq!(count.read(list(1).as_bytes(), 0).err().unwrap().code(), "oci-document");
         assert!(count.is_too_much());
+    }
+
+    #[test]
+    fn no_digest_is_longer_than_any_that_there_is() {
+        for field in ["layers", "manifests", "subject"] {
+            let read = |len: usize| {
+                let one = format!(r#"{{"digest":"{}","size":0}}"#, "x".repeat(len));
+                let text = if field == "subject" {
+                    format!(r#"{{"layers":[{{"digest":"","size":0}}],"subject":{one}}}"#)
+                } else {
+                    format!(r#"{{"{field}":[{one}]}}"#)
+                };
+                Count::default().read(text.as_bytes(), 0).err().map(|error| error.code())
+            };
+            assert_eq!([DIGEST, DIGEST + 1].map(read), [None, Some("oci-digest".into())], "{field}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod lock;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -18,10 +19,13 @@ pub use self::lock::Lock;
 pub(super) use self::lock::{Entry, writing};
 
 use super::manifest::{self, DOCUMENT, Descriptor, check_size, each_manifest, json, short};
-use super::{Blob, Platform, is_attestation};
+use super::{Blob, Choice, Platform, is_attestation};
 use crate::room::with_room;
 
 const FORMAT: &str = "oci";
+
+/// What the index is called in messages.
+const INDEX: &str = "file index.json";
 
 /// A directory with images.
 #[derive(Debug, Clone)]
@@ -49,39 +53,38 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The images called `name`, or all if there is only one name, and one for the machine that is `wanted`.
-    pub(super) fn images(&self, name: Option<&str>, wanted: Option<&Platform>) -> Result<Vec<Descriptor>> {
-        let mut images = self.all()?;
-        let names: BTreeSet<_> = images.iter().filter_map(Descriptor::name).collect();
-        let list = || names.iter().take(20).map(|name| short(name)).collect::<Vec<_>>().join(", ");
-        let there_are = match names.len() {
-            0 => "none of those there have a name".to_owned(),
-            1..=20 => format!("there are {}", list()),
-            _ => format!("there are {} and more", list()),
-        };
-        let has_several_names = names.len() > 1;
-        images.retain(|image| name.is_none_or(|name| image.name() == Some(name) || image.digest == name));
+    /// The image called `name`, or the only one, for the machine that is `wanted`. Of the index, which may have more than anybody wants to
+    /// keep, each is looked at by itself.
+    pub(super) fn image(&self, name: Option<&str>, wanted: Option<&Platform>) -> Result<Descriptor> {
+        let (mut choice, mut alike, mut names) = (Choice::new(wanted), Alike::new(wanted), Names::default());
+        let mut found = 0_usize;
+        each_manifest(&self.read("index.json", INDEX)?, INDEX, |image| {
+            names.see(image.name());
+            if name.is_none_or(|name| image.name() == Some(name) || image.digest == name) {
+                found += 1;
+                alike.see(&image);
+                choice.offer(image);
+            }
+        })?;
+        let dir = self.dir.display();
         match name {
-            Some(name) if images.is_empty() => {
-                let what = format!("{} has no image {:?}: {there_are}", self.dir.display(), short(name));
+            Some(name) if found == 0 => {
+                let what = format!("{dir} has no image {:?}: {names}", short(name));
                 Err(Error::source("not-found", what))
             }
-            None if images.is_empty() => {
-                Err(Error::source("not-found", format!("{} has no images", self.dir.display())))
-            }
-            None if has_several_names || are_alike(&images, wanted) => {
-                let dir = self.dir.display();
-                let what = format!("{dir} has several images, and one has to be named, or its digest: {there_are}");
+            None if found == 0 => Err(Error::source("not-found", format!("{dir} has no images"))),
+            None if names.several || alike.found => {
+                let what = format!("{dir} has several images, and one has to be named, or its digest: {names}");
                 Err(Error::source("several-images", what))
             }
-            _ => Ok(images),
+            _ => choice.made(),
         }
     }
 
     /// Everything that the index has.
     pub(super) fn all(&self) -> Result<Vec<Descriptor>> {
         let mut all = Vec::new();
-        each_manifest(&self.read("index.json", "file index.json")?, "file index.json", |image| all.push(image))?;
+        each_manifest(&self.read("index.json", INDEX)?, INDEX, |image| all.push(image))?;
         Ok(all)
     }
 
@@ -145,17 +148,68 @@ impl Layout {
     }
 }
 
-/// Whether some of `images` are for the same machine, if not another is `wanted`, so that nothing tells which of them is meant.
-fn are_alike(images: &[Descriptor], wanted: Option<&Platform>) -> bool {
-    let may_be_wanted = |image: &&Descriptor| match (wanted, &image.platform) {
-        (Some(wanted), Some(own)) => wanted.takes(own),
-        _ => true,
-    };
-    let mut seen = BTreeMap::new();
-    images.iter().filter(may_be_wanted).filter(|image| image.is_image() && !is_attestation(image)).any(|image| {
-        let platform = image.platform.as_ref().map(ToString::to_string);
-        seen.insert(platform, &image.digest).is_some_and(|other| *other != image.digest)
-    })
+/// Names in an index: whether there are several, and the first of them for a message.
+#[derive(Default)]
+struct Names {
+    first: Option<String>,
+    several: bool,
+    shown: BTreeSet<String>,
+}
+
+impl Names {
+    const SHOWN: usize = 20;
+
+    fn see(&mut self, name: Option<&str>) {
+        let Some(name) = name else { return };
+        self.several |= self.first.get_or_insert_with(|| name.to_owned()) != name;
+        self.shown.insert(short(name));
+        // One more, to know that there are more.
+        if self.shown.len() > Self::SHOWN + 1 {
+            self.shown.pop_last();
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<_> = self.shown.iter().take(Self::SHOWN).map(String::as_str).collect();
+        match self.shown.len() {
+            0 => f.write_str("none of those there have a name"),
+            len if len > Self::SHOWN => write!(f, "there are {} and more", list.join(", ")),
+            _ => write!(f, "there are {}", list.join(", ")),
+        }
+    }
+}
+
+/// Whether some images are for the same machine, if not another is wanted, so that nothing tells which of them is meant.
+struct Alike<'a> {
+    wanted: Option<&'a Platform>,
+    /// Digests, by the machine.
+    seen: BTreeMap<Option<String>, String>,
+    found: bool,
+}
+
+impl<'a> Alike<'a> {
+    /// Where there are images for more machines than that, nothing tells either.
+    const MACHINES: usize = 1024;
+
+    fn new(wanted: Option<&'a Platform>) -> Self {
+        Self { wanted, seen: BTreeMap::new(), found: false }
+    }
+
+    fn see(&mut self, image: &Descriptor) {
+        let may_be_wanted = match (self.wanted, &image.platform) {
+            (Some(wanted), Some(own)) => wanted.takes(own),
+            _ => true,
+        };
+        if self.found || !may_be_wanted || !image.is_image() || is_attestation(image) {
+            return;
+        }
+        let machine = image.platform.as_ref().map(|own| short(&own.to_string()));
+        let digest = short(&image.digest);
+        let other = self.seen.insert(machine, digest.clone());
+        self.found = other.is_some_and(|other| other != digest) || self.seen.len() > Self::MACHINES;
+    }
 }
 
 pub(super) fn blob_path(digest: &Checksum) -> PathBuf {

@@ -5,7 +5,6 @@
 //! [configuration]: https://github.com/opencontainers/image-spec/blob/main/config.md
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -43,7 +42,7 @@ pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// When an image was made.
 pub(super) const CREATED: &str = "org.opencontainers.image.created";
 
-/// Most descriptors in one document, or digests: a document of the largest size has room for no more.
+/// Most descriptors in one document, or digests: more than any index has.
 pub(super) const DESCRIPTORS: usize = 1 << 16;
 
 /// Most layers of an image. Docker takes 127.
@@ -52,11 +51,12 @@ const MOST_LAYERS: usize = 1024;
 /// Of annotations or labels those that are asked for: there may be so many others as a document has room for, and in memory each takes many
 /// times what it takes there.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Labels(BTreeMap<&'static str, String>);
+pub(super) struct Labels(Box<[(&'static str, Box<str>)]>);
 
 impl Labels {
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+    fn get(&self, name: &str) -> Option<&str> {
+        // Of one that is there twice the last counts.
+        self.0.iter().rev().find(|(own, _)| *own == name).map(|(_, value)| &**value)
     }
 }
 
@@ -76,14 +76,14 @@ impl<'de> Visitor<'de> for Keeping {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Labels, A::Error> {
-        let mut labels = Labels::default();
+        let mut labels = Vec::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             match KEPT.into_iter().find(|kept| *kept == name) {
-                Some(kept) => drop(labels.0.insert(kept, map.next_value()?)),
+                Some(kept) => labels.push((kept, map.next_value()?)),
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(labels)
+        Ok(Labels(labels.into()))
     }
 }
 
@@ -93,6 +93,9 @@ fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> std::
     deserializer.deserialize_seq(Each::new(DESCRIPTORS, |next| found.push(next)))?;
     Ok(found)
 }
+
+/// What is wrong with a document, as far as it is not its grammar.
+const TOO_LONG: &str = "has a list that is longer than it may be";
 
 /// Hands on what a list has, one by one.
 pub(super) struct Each<T, F> {
@@ -119,7 +122,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
         let mut count = 0;
         while let Some(next) = list.next_element()? {
             if count == self.most {
-                return Err(A::Error::custom("a list that is longer than it may be"));
+                return Err(A::Error::custom(TOO_LONG));
             }
             count += 1;
             (self.hand_on)(next);
@@ -427,19 +430,24 @@ pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     read(bytes, what, PhantomData)
 }
 
-fn read<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], what: &str, seed: S) -> Result<S::Value> {
-    let damaged = |line, column| {
-        let what = format!("the {what} cannot be understood at line {line}, column {column}");
+/// The same, of what may borrow from `bytes`.
+pub(super) fn read<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], what: &str, seed: S) -> Result<S::Value> {
+    let damaged = |how, line, column| {
+        let what = format!("the {what} {how} at line {line}, column {column}");
         Error::corrupt(FORMAT, "document", 0, what)
     };
+    let grammar = "cannot be understood";
     // A list would be taken for the fields of a structure, in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(damaged(1, 1));
+        return Err(damaged(grammar, 1, 1));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    // The error's text would repeat the document's own.
-    value.map_err(|error| damaged(error.line(), error.column()))
+    value.map_err(|error| {
+        // Other texts would repeat the document's own.
+        let how = if error.to_string().starts_with(TOO_LONG) { TOO_LONG } else { grammar };
+        damaged(how, error.line(), error.column())
+    })
 }
 
 /// What somebody else has written, for a message.

@@ -141,9 +141,7 @@ impl Store {
     fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
         match self {
             Self::Layout(layout, name) => {
-                let mut choice = Choice::new(wish.platform.as_ref());
-                layout.images(name.as_deref(), choice.wanted)?.into_iter().for_each(|image| choice.offer(image));
-                let descriptor = choice.made()?;
+                let descriptor = layout.image(name.as_deref(), wish.platform.as_ref())?;
                 let bytes = self.document(&descriptor, "manifest", wish, progress)?;
                 Ok((descriptor, bytes))
             }
@@ -202,7 +200,7 @@ impl Store {
 
 /// Which of several manifests is for the machine that is wanted, of whom there may be more than anybody wants to keep.
 struct Choice<'a> {
-    wanted: Option<&'a Platform>,
+    platform: Cow<'a, Platform>,
     images: usize,
     first: Option<Descriptor>,
     /// The first one that is for that machine.
@@ -217,11 +215,8 @@ impl<'a> Choice<'a> {
     const SHOWN: usize = 20;
 
     fn new(wanted: Option<&'a Platform>) -> Self {
-        Self { wanted, images: 0, first: None, right: None, unsaid: None, there: BTreeSet::new() }
-    }
-
-    fn platform(&self) -> Cow<'a, Platform> {
-        self.wanted.map_or_else(|| Cow::Owned(Platform::default()), Cow::Borrowed)
+        let platform = wanted.map_or_else(|| Cow::Owned(Platform::default()), Cow::Borrowed);
+        Self { platform, images: 0, first: None, right: None, unsaid: None, there: BTreeSet::new() }
     }
 
     fn offer(&mut self, image: Descriptor) {
@@ -232,7 +227,7 @@ impl<'a> Choice<'a> {
         self.first.get_or_insert_with(|| image.clone());
         match &image.platform {
             None => drop(self.unsaid.get_or_insert(image)),
-            Some(own) if self.platform().takes(own) => drop(self.right.get_or_insert(image)),
+            Some(own) if self.platform.takes(own) => drop(self.right.get_or_insert(image)),
             Some(own) => {
                 self.there.insert(short(&own.to_string()));
                 if self.there.len() > Self::SHOWN {
@@ -243,8 +238,9 @@ impl<'a> Choice<'a> {
     }
 
     fn made(self) -> Result<Descriptor> {
-        let platform = self.platform();
-        let only = self.first.filter(|_| self.images == 1 && self.wanted.is_none());
+        let platform = self.platform;
+        let is_any = matches!(platform, Cow::Owned(_));
+        let only = self.first.filter(|_| self.images == 1 && is_any);
         only.or(self.right).or(self.unsaid).ok_or_else(|| {
             let there = short(&self.there.into_iter().collect::<Vec<_>>().join(", "));
             Error::source("platform", format!("there is no image for {platform}, but for {there:?} (--platform)"))

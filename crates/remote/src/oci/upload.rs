@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::pin::pin;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use diskferry::digest::{Algorithm, Checksum, Digester};
@@ -209,8 +209,7 @@ impl Upload {
             }
             let mut session = self.begin(progress)?.0;
             self.transfer(&mut session, chunk, progress)?;
-            self.complete(&mut session, &digest, size, progress)?;
-            return Ok(Sent { digest, size, uploaded: size });
+            return self.close(session, digest, progress);
         }
         let (mut session, least) = self.begin(progress)?;
         let len = self.chunk_len(least)?;
@@ -224,7 +223,7 @@ impl Upload {
                     // It is kept until the blob is complete.
                     break;
                 }
-                let spare = session.let_go(0).unwrap_or_default();
+                let spare = self.let_go(&mut session, 0, progress)?;
                 chunk = read_chunk(reader, spare, 0..len, session.end(), &mut digester)?;
             }
             manifest::finish(digester)?
@@ -239,15 +238,13 @@ impl Upload {
                 self.transfer(&mut session, chunk, progress)?;
                 for chunk in receive {
                     // Nobody reads any more where this fails.
-                    let _ = give_back.send(session.let_go(TAIL));
+                    let _ = give_back.send(self.let_go(&mut session, TAIL, progress)?);
                     self.transfer(&mut session, chunk, progress)?;
                 }
                 reading.join().unwrap_or_else(|_| Err(unexpected()))
             })?
         };
-        let size = session.end();
-        self.complete(&mut session, &digest, size, progress)?;
-        Ok(Sent { digest, size, uploaded: size })
+        self.close(session, digest, progress)
     }
 
     /// Names an image.
@@ -312,6 +309,40 @@ impl Upload {
     fn transfer(&self, session: &mut Session, chunk: BytesMut, progress: &Progress) -> Result<()> {
         session.tail.push_back(chunk.freeze());
         self.ask(progress, async |tries| self.catch_up(session, tries).await)
+    }
+
+    /// Has the registry compare the digest of all that was sent.
+    fn close(&self, mut session: Session, digest: Checksum, progress: &Progress) -> Result<Sent> {
+        let size = session.end();
+        self.complete(&mut session, &digest, size, progress)?;
+        self.let_go(&mut session, 0, progress)?;
+        Ok(Sent { digest, size, uploaded: size })
+    }
+
+    /// Keeps the last `most` chunks. Of the others one comes back to be used again. A chunk that the registry says it has, and that is still
+    /// on its way there, is memory that it could have more and more of.
+    fn let_go(&self, session: &mut Session, most: usize, progress: &Progress) -> Result<BytesMut> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let mut spare = BytesMut::new();
+        while session.tail.len() > most {
+            let Some(mut old) = session.tail.pop_front() else { break };
+            session.tail_at = session.tail_at.saturating_add(old.len() as u64);
+            let deadline = Instant::now() + self.patience.stall;
+            spare = loop {
+                old = match old.try_into_mut() {
+                    Ok(free) => break free,
+                    Err(old) => old,
+                };
+                progress.check()?;
+                if Instant::now() > deadline {
+                    let host = self.reference.host();
+                    let what = format!("{host} says that it has bytes that it has not taken (--stall-timeout)");
+                    return Err(Error::Target { code: "refused", what });
+                }
+                thread::sleep(PAUSE);
+            };
+        }
+        Ok(spare)
     }
 
     /// Sends what the registry lacks of what was read.
@@ -500,7 +531,7 @@ fn chunks(
     mut at: u64,
     mut digester: Digester,
     chunks: &SyncSender<BytesMut>,
-    spare: &Receiver<Option<BytesMut>>,
+    spare: &Receiver<BytesMut>,
 ) -> Result<Checksum> {
     let mut chunk = BytesMut::new();
     loop {
@@ -509,7 +540,7 @@ fn chunks(
         if chunk.is_empty() || chunks.send(chunk).is_err() {
             return manifest::finish(digester);
         }
-        chunk = spare.recv().ok().flatten().unwrap_or_default();
+        chunk = spare.recv().unwrap_or_default();
     }
 }
 
@@ -517,18 +548,6 @@ impl Session {
     /// Where what is kept ends: everything that was read has passed here.
     fn end(&self) -> u64 {
         self.tail_at.saturating_add(self.tail.iter().map(|chunk| chunk.len() as u64).sum())
-    }
-
-    /// Keeps the last `most` chunks. Of the others there is one back, to be used again.
-    fn let_go(&mut self, most: usize) -> Option<BytesMut> {
-        let mut spare = None;
-        while self.tail.len() > most {
-            let old = self.tail.pop_front()?;
-            self.tail_at = self.tail_at.saturating_add(old.len() as u64);
-            // Unless somebody has it still.
-            spare = old.try_into_mut().ok();
-        }
-        spare
     }
 
     /// What of a kept chunk follows the bytes that the registry has.
@@ -703,6 +722,25 @@ mod tests {
         let error = without_threads(|| upload.blob(&mut reader, &Progress::default())).unwrap_err();
         assert!(error.to_string().contains("starting a thread"), "{error}");
         assert!(server.join().unwrap().starts_with("POST /v2/a/blobs/uploads/"));
+    }
+
+    #[test]
+    fn a_chunk_that_nobody_has_any_more_is_used_again() {
+        let reference = Reference::parse("//127.0.0.1:1/a:1").unwrap();
+        let patience = Patience { stall: Duration::from_millis(50), ..Patience::default() };
+        let (runtime, client) = (Runtime::new().unwrap(), Client::new(&Access::default()).unwrap());
+        let upload = Upload::new(&runtime, &client, &reference, None, &Keys::default(), true, patience);
+        let url = Url::parse("http://127.0.0.1:1/").unwrap();
+        let tail = [vec![1; 100], vec![2; 10]].map(Bytes::from).into();
+        let mut session = Session { url, tail, tail_at: 5, offset: 115, furthest: 115 };
+        let first = session.tail[0].as_ptr();
+        let on_its_way = session.tail[1].slice(3..4);
+        let progress = Progress::default();
+        assert!(upload.let_go(&mut session, 2, &progress).unwrap().is_empty());
+        let spare = upload.let_go(&mut session, 1, &progress).unwrap();
+        assert!(spare.as_ptr() == first && spare.len() == 100 && session.tail_at == 105);
+        assert_eq!(upload.let_go(&mut session, 0, &progress).unwrap_err().code(), "target-refused");
+        assert_eq!(on_its_way[..], [2]);
     }
 
     #[test]

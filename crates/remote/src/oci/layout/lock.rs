@@ -3,9 +3,9 @@
 //! Who adds an image writes its blobs, or [renews](Lock::renew) those that are there already, and then names it in the index. Who
 //! removes blobs spares what is new. Both hold the lock only while they look and replace, not while anything is transferred.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::super::manifest::{DESCRIPTORS, Labels, NAME, each_of, json};
+use super::super::manifest::{DESCRIPTORS, DOCUMENT, each_of, read};
 use super::{Layout, blob_path};
 
 /// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
@@ -34,7 +34,6 @@ const LOCKED: &str = "oci-layout";
 const INDEX: &str = "index.json";
 const NEW_INDEX: &str = ".index.json.new";
 const WHAT: &str = "file index.json";
-const LIST: &str = "manifests";
 
 /// A layout that nobody else changes, until this is dropped. Holds between programs that lock as this does: `flock` on the file
 /// `oci-layout`.
@@ -78,11 +77,23 @@ impl Lock {
         let failed = |error| writing("replacing the index of the image layout", &path, error);
         let bytes = self.layout.read(INDEX, WHAT)?;
         let mut entries = Vec::new();
-        each_of(LIST, DESCRIPTORS, &bytes, WHAT, |entry| entries.push(Entry(entry)))?;
+        each_of("manifests", DESCRIPTORS, &bytes, WHAT, |entry| entries.push(Entry(entry)))?;
         change(&mut entries)?;
-        let mut index: BTreeMap<String, Box<RawValue>> = json(&bytes, WHAT)?;
-        index.insert(LIST.into(), to_raw_value(&entries).map_err(|error| failed(error.into()))?);
-        let index = serde_json::to_vec(&index).map_err(|error| failed(error.into()))?;
+        let Index { manifests } = read(&bytes, WHAT, PhantomData)?;
+        let list = serde_json::to_vec(&entries).map_err(|error| failed(error.into()))?;
+        // The list is a part of these bytes.
+        let at = manifests.get().as_ptr().addr().saturating_sub(bytes.as_ptr().addr());
+        let behind = bytes.get(at.saturating_add(manifests.get().len())..).unwrap_or_default();
+        let index = [bytes.get(..at).unwrap_or_default(), &list, behind].concat();
+        if entries.len() > DESCRIPTORS || index.len() as u64 > DOCUMENT {
+            let what = format!(
+                "the index of {} would have {} images in {} bytes, {DESCRIPTORS} and {DOCUMENT} are allowed: remove some (gc)",
+                self.layout.dir.display(),
+                entries.len(),
+                index.len()
+            );
+            return Err(Error::Target { code: "layout-full", what });
+        }
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -119,30 +130,52 @@ impl Lock {
 #[derive(Serialize)]
 pub(in super::super) struct Entry(Box<RawValue>);
 
-/// What is asked of an entry.
+/// An index, of which the rest is not looked at.
+#[derive(Deserialize)]
+struct Index<'a> {
+    #[serde(borrow)]
+    manifests: &'a RawValue,
+}
+
+/// What is asked of an entry, and may be anything.
 #[derive(Default, Deserialize)]
-struct Known {
-    digest: Option<String>,
-    annotations: Option<Labels>,
+struct Known<'a> {
+    #[serde(borrow)]
+    digest: Option<&'a RawValue>,
+    #[serde(borrow)]
+    annotations: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow, rename = "org.opencontainers.image.ref.name")]
+    name: Option<&'a RawValue>,
 }
 
 impl Entry {
     pub(in super::super) fn new(entry: &Value) -> Result<Self> {
-        let entry =
-            to_raw_value(entry).map_err(|error| Error::writing("entering the image", None, io::Error::from(error)))?;
-        Ok(Self(entry))
+        let entry = to_raw_value(entry);
+        Ok(Self(entry.map_err(|error| Error::writing("entering the image", None, io::Error::from(error)))?))
     }
 
     /// Whether it is of this image, where the name counts before the digest.
     pub(in super::super) fn is_of(&self, name: Option<&str>, digest: &str) -> bool {
-        let known: Known = serde_json::from_str(self.0.get()).unwrap_or_default();
-        let own = known.annotations.as_ref().and_then(|labels| labels.get(NAME));
-        own == name && (name.is_some() || known.digest.as_deref() == Some(digest))
+        let named = self.known().annotations.and_then(|annotations| serde_json::from_str(annotations.get()).ok());
+        let own = named.and_then(|Named { name }| text(name?));
+        own.as_deref() == name && (name.is_some() || self.digest().as_deref() == Some(digest))
     }
 
     pub(in super::super) fn digest(&self) -> Option<String> {
-        serde_json::from_str::<Known>(self.0.get()).unwrap_or_default().digest
+        text(self.known().digest?)
     }
+
+    fn known(&self) -> Known<'_> {
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
 }
 
 fn is_same(file: &File, path: &Path) -> bool {
@@ -159,6 +192,7 @@ pub(in super::super) fn writing(doing: &'static str, path: &Path, error: io::Err
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::manifest::NAME;
     use super::*;
     use diskferry_testkit::container;
     use serde_json::json;
@@ -191,13 +225,72 @@ mod tests {
                 });
             }
         });
-        let index: Value = json(&layout.read(INDEX, WHAT).unwrap(), WHAT).unwrap();
+        let index: Value = serde_json::from_slice(&layout.read(INDEX, WHAT).unwrap()).unwrap();
         let mut found: Vec<_> =
             index["manifests"].as_array().unwrap().iter().map(|image| image["n"].as_u64().unwrap()).collect();
         found.sort_unstable();
         assert_eq!(found, (0..80).collect::<Vec<_>>());
         assert_eq!(index["schemaVersion"], 2, "what others have written stays");
         assert!(!dir.path().join(NEW_INDEX).exists());
+    }
+
+    #[test]
+    fn what_others_have_written_stays_as_it_is() {
+        let (dir, layout) = layout();
+        let entry = |name: &str, digest: &str| {
+            format!(
+                r#"{{ "size":1e0, "digest":{digest}, "annotations":{{"zeta":7, "{NAME}":{name}}}, "later":[[{{}}]] }}"#
+            )
+        };
+        let all = [(r#""a""#, r#""x""#), (r#""b""#, r#""x""#), ("7", r#""y""#), ("null", "7")]
+            .map(|(name, digest)| entry(name, digest));
+        let text = |entries: &[String]| {
+            format!("{{ \"zeta\":1.10,\n\"a\":0, \"manifests\" : [{}] ,\"a\":1 }}\n", entries.join(","))
+        };
+        let change = |keep: &dyn Fn(&Entry) -> bool| {
+            fs::write(dir.path().join(INDEX), text(&all)).unwrap();
+            let lock = layout.lock(&Progress::default()).unwrap();
+            let retain = |entries: &mut Vec<Entry>| {
+                entries.retain(keep);
+                Ok(())
+            };
+            lock.update_index(retain).unwrap();
+            fs::read_to_string(dir.path().join(INDEX)).unwrap()
+        };
+        assert_eq!(change(&|_| true), text(&all));
+        assert_eq!(change(&|entry| !entry.is_of(Some("a"), "y")), text(&all[1..]));
+        // What has no name that is one is told by its digest.
+        assert_eq!(change(&|entry| !entry.is_of(None, "y")), text(&[&all[..2], &all[3..]].concat()));
+        assert_eq!(change(&|entry| !entry.is_of(None, "x")), text(&all));
+        assert_eq!(change(&|entry| entry.digest().is_none()), text(&all[3..]));
+    }
+
+    #[test]
+    fn an_index_that_nobody_would_read_is_not_written() {
+        let (dir, layout) = layout();
+        let lock = layout.lock(&Progress::default()).unwrap();
+        let fill = |count: usize, padding: usize| {
+            let entry = json!({ "a": "x".repeat(padding) });
+            let all = lock.update_index(|entries| {
+                entries.clear();
+                for _ in 0..count {
+                    entries.push(Entry::new(&entry)?);
+                }
+                Ok(())
+            });
+            all.map_err(|error| error.code())
+        };
+        let empty = usize::try_from(fs::metadata(dir.path().join(INDEX)).unwrap().len()).unwrap();
+        let most = usize::try_from(DOCUMENT).unwrap() - empty - r#"{"a":""}"#.len();
+        for (count, padding, done) in [
+            (DESCRIPTORS, 0, Ok(())),
+            (DESCRIPTORS + 1, 0, Err("target-layout-full".to_owned())),
+            (1, most, Ok(())),
+            (1, most + 1, Err("target-layout-full".to_owned())),
+        ] {
+            assert_eq!(fill(count, padding), done, "{count} of {padding}");
+            assert!(layout.all().is_ok() || count == 1, "an entry of our own");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ const PAGES: usize = 10_000;
 const NAMES: usize = 1 << 20;
 
 /// Bytes of all names in a list, and of what leads to a page: each page may be as long as a document.
-const HELD: usize = 64 << 20;
+const NAME_BYTES: usize = 64 << 20;
 const LINKED: usize = 4 << 10;
 
 /// A registry, or the part of it that begins with a prefix.
@@ -164,7 +164,7 @@ impl Catalogue {
             let more = page.repositories.or(page.tags).unwrap_or_default();
             held = more.iter().fold(held, |held, name| held.saturating_add(name.len()));
             names.extend(more);
-            if names.len() > NAMES || held > HELD {
+            if names.len() > NAMES || held > NAME_BYTES {
                 return Err(paging(&self.host, "does not come to an end"));
             }
             let Some(link) = found.headers.get(LINK) else { return Ok(names) };

@@ -4,7 +4,7 @@ use diskferry::{Error, Progress, Result};
 
 use super::super::Store;
 use super::super::manifest::{CREATED, Config, Manifest, short};
-use super::{Named, Stock, own};
+use super::{Memory, Named, Stock, own};
 
 /// An image that has a name, or is in the index of a layout.
 pub struct Row {
@@ -51,12 +51,13 @@ pub(super) fn name(repository: Option<&str>, tag: Option<&str>, digest: Option<&
 impl Stock {
     /// All images, in the order of their names or as they stand in the index.
     pub fn list(&self, progress: &Progress) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
+        let (mut rows, mut memory) = (Vec::new(), Memory::default());
         self.each(progress, |Named { repository, tag, digest, store, top }| {
             let facts = match top {
                 Ok((descriptor, bytes)) => own(self.facts(&store, descriptor, bytes, progress))?,
                 Err(error) => Err(error),
             };
+            memory.keep(0, usize::from(facts.is_err()))?;
             rows.push(Row { repository, tag, digest, facts });
             Ok(())
         })?;

@@ -31,8 +31,12 @@ use crate::http::{How, Patience};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 
-/// Documents and blobs of all images of a place together, where each has to be known by name before anything can be said.
-const HELD: usize = 1 << 19;
+/// What is kept in mind of all images of a place, in names of documents and blobs, of which each takes some hundred bytes.
+const KEPT: usize = 1 << 18;
+
+/// In names: what is said of an image, and of what is wrong with one.
+const IMAGE: usize = 8;
+const FINDING: usize = 24;
 
 /// A place with images, and the means to look at them.
 pub struct Stock {
@@ -140,14 +144,23 @@ impl Stock {
     }
 }
 
-/// That no more names have to be kept than there may be.
-fn check_held(held: usize) -> Result<()> {
-    if held > HELD {
-        let what =
-            format!("the images have more than {HELD} documents and blobs together, and each would be kept in memory");
-        return Err(Error::source("store-size", what));
+/// Counts what is kept in mind, and fails when it is too much.
+#[derive(Default)]
+struct Memory(usize);
+
+impl Memory {
+    fn keep(&mut self, names: usize, findings: usize) -> Result<()> {
+        let more = names.saturating_add(findings.saturating_mul(FINDING));
+        self.0 = self.0.saturating_add(IMAGE).saturating_add(more);
+        if self.0 > KEPT {
+            let what = format!(
+                "the images are too many to be held against each other, or too many are not whole ({KEPT} documents and blobs are allowed, of \
+                 which each that is not whole counts for {FINDING}): look at a part of the registry (docker://HOST/PREFIX), or at one image"
+            );
+            return Err(Error::source("store-size", what));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Tells what is wrong with one image from what is wrong with the place: the others may be whole.

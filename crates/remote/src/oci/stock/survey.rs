@@ -8,7 +8,7 @@ use super::catalogue::Catalogue;
 use super::keep::KeepList;
 use super::list::name;
 use super::tree::Tree;
-use super::{Named, Stock, check_held};
+use super::{Memory, Named, Stock};
 
 /// What was found in a store.
 #[derive(Default)]
@@ -94,7 +94,7 @@ impl Stock {
     ) -> Result<(Vec<Group>, Vec<Problem>)> {
         let (mut groups, mut problems): (Vec<Group>, Vec<Problem>) = (Vec::new(), Vec::new());
         let mut places: BTreeMap<(Option<String>, String), usize> = BTreeMap::new();
-        let mut held = 0_usize;
+        let mut memory = Memory::default();
         let mut each = |named: Named| {
             let (repository, tag, digest) = (named.repository.clone(), named.tag.clone(), named.digest.clone());
             let full = name(repository.as_deref(), tag.as_deref(), digest.as_deref());
@@ -107,8 +107,7 @@ impl Stock {
                 return Ok(());
             }
             let (mut tree, _) = Tree::of(named, &self.wish, progress)?;
-            held = held.saturating_add(tree.len());
-            check_held(held)?;
+            memory.keep(tree.len(), tree.problems.len())?;
             let found = tree.problems.drain(..);
             problems.extend(found.map(|(_, error)| Problem { name: full.clone(), place: place.clone(), kept, error }));
             // What a lost image was cannot be known.

@@ -11,10 +11,7 @@ use super::super::layer::Verified;
 use super::super::manifest::Descriptor;
 use super::list::name;
 use super::tree::Tree;
-use super::{Named, Stock, check_held, own};
-
-/// A finding takes as much memory as so many names.
-const FINDING: usize = 32;
+use super::{Memory, Named, Stock, own};
 
 /// What was found out about an image.
 pub struct Verdict {
@@ -42,15 +39,15 @@ impl Stock {
     pub fn verify(&self, wanted: Option<&str>, progress: &Progress) -> Result<Vec<Verdict>> {
         let mut known: BTreeMap<String, Option<Rc<Error>>> = BTreeMap::new();
         let mut verdicts = Vec::new();
-        let mut held = 0_usize;
+        let mut memory = Memory::default();
         self.each(progress, |named| {
             let full = name(named.repository.as_deref(), named.tag.as_deref(), named.digest.as_deref());
             if wanted.is_some_and(|wanted| wanted != full && Some(wanted) != named.digest.as_deref()) {
                 return Ok(());
             }
+            let before = known.len();
             let verdict = self.verdict(full, named, &mut known, progress)?;
-            held = held.saturating_add(verdict.findings.len().saturating_mul(FINDING));
-            check_held(held.saturating_add(known.len()))?;
+            memory.keep(known.len().saturating_sub(before), verdict.findings.len())?;
             verdicts.push(verdict);
             Ok(())
         })?;
