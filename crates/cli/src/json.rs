@@ -16,6 +16,14 @@ pub fn text(value: &Value) -> String {
     escape::for_json(&format!("{value:#}"))
 }
 
+/// What there is in a store, as it is printed: one image after the other, since a tree of all would take ten times the text.
+pub fn store(store: &str, images: impl Iterator<Item = Value>) -> String {
+    let image = |image: Value| format!("    {}", escape::for_json(&format!("{image:#}")).replace('\n', "\n    "));
+    let images = images.map(image).collect::<Vec<_>>().join(",\n");
+    let images = if images.is_empty() { images } else { format!("\n{images}\n  ") };
+    format!("{{\n  \"images\": [{images}],\n  \"store\": {}\n}}", text(&json!(store)))
+}
+
 /// What `info` says.
 pub fn inspection(source: &OsStr, inspection: &Inspection) -> Value {
     Value::Object(inspected(source, inspection))

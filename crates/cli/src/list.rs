@@ -15,8 +15,7 @@ pub fn run(args: ListArgs) -> Result<(), Failure> {
     signals::watch(&progress)?;
     let rows = args.dealing.open(&args.store.store)?.list(&progress)?;
     let text = if args.store.json {
-        let images: Vec<_> = rows.iter().map(object).collect();
-        json::text(&json!({ "store": args.store.store.to_string(), "images": images }))
+        json::store(&args.store.store.to_string(), rows.iter().map(object))
     } else {
         table(&rows)
     };

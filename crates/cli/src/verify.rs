@@ -16,8 +16,7 @@ pub fn run(args: VerifyArgs) -> Result<(), Failure> {
     signals::watch(&progress)?;
     let verdicts = args.dealing.open(&args.store.store)?.verify(args.image.as_deref(), &progress)?;
     let text = if args.store.json {
-        let images: Vec<_> = verdicts.iter().map(object).collect();
-        json::text(&json!({ "store": args.store.store.to_string(), "images": images }))
+        json::store(&args.store.store.to_string(), verdicts.iter().map(object))
     } else if verdicts.is_empty() {
         "no images".to_owned()
     } else {

@@ -361,9 +361,9 @@ fn what_is_kept_in_mind_of_the_images_of_a_layout_is_bounded() {
             common::diskferry([]).args(command.split(' ')).arg(format!("oci:{}", layout.display())).output().unwrap();
         json(&output)["error"]["code"].as_str().unwrap_or("looked at").to_owned()
     };
-    // An image counts as eight, and its manifest as one.
-    let just_enough = [8192 - 8 - 1; 32];
-    let one_more = [&[8192 - 8][..], &just_enough[1..]].concat();
+    // An image counts as four, and its manifest as one.
+    let just_enough = [8192 - 4 - 1; 32];
+    let one_more = [&[8192 - 4][..], &just_enough[1..]].concat();
     assert_eq!(outcome(CHECK, 32, "layers", &just_enough), "looked at");
     assert_eq!(outcome(CHECK, 32, "layers", &one_more), "source-store-size");
     // What is not there counts as 24, and its name once.
@@ -372,8 +372,8 @@ fn what_is_kept_in_mind_of_the_images_of_a_layout_is_bounded() {
         (CHECK, 2, "manifests", &[8191, 2295], "source-store-size"),
         ("verify --json", 2, "layers", &[8191, 2294], "looked at"),
         ("verify --json", 2, "layers", &[8191, 2295], "source-store-size"),
-        ("list --json", 8192, "", &[], "looked at"),
-        ("list --json", 8193, "", &[], "source-store-size"),
+        ("list --json", 9362, "", &[], "looked at"),
+        ("list --json", 9363, "", &[], "source-store-size"),
     ] {
         assert_eq!(outcome(command, images, list, named), ends, "{command}, {images}, {named:?}");
     }

@@ -163,7 +163,7 @@ impl Faulty {
             let answer = format!("HTTP/1.1 202 X\r\nContent-Length: 0\r\n{}\r\n", next(&mut this));
             drop(this);
             client.get_mut().write_all(answer.as_bytes()).ok()?;
-            thread::sleep(Duration::from_secs(20));
+            thread::sleep(Duration::from_secs(60));
             return None;
         }
         if let Some(Fault::Break(len)) = fault {
@@ -296,18 +296,14 @@ fn a_registry_that_takes_chunks_and_has_no_more_is_not_sent_them_for_ever() {
 }
 
 #[test]
-fn a_registry_that_says_it_has_what_it_never_took_is_not_believed_for_long() {
+fn a_registry_that_says_it_has_what_it_never_took_is_not_believed() {
     let lab = Lab::new();
-    // Three of the usual length, or two of the largest: none is let go of before it has arrived.
-    for (least, most) in [(1, 3), (24 << 20, 1)] {
-        let (host, state) = Faulty::start(&[Fault::Claim; 8]);
-        state.lock().unwrap().least = Some(least);
-        let output = lab.push(&lab.source, &host, &["--plain-http", "--stall-timeout", "1"]);
-        assert_eq!(output.status.code(), Some(5), "{output:?}");
-        assert_eq!(json(&output)["error"]["code"], "target-refused", "{output:?}");
-        let state = state.lock().unwrap();
-        assert!(state.upload.len() <= most * CHUNK.max(least) && state.manifest.is_none(), "{}", state.upload.len());
-    }
+    let (host, state) = Faulty::start(&[Fault::Claim; 8]);
+    let output = lab.push(&lab.source, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    assert_eq!(json(&output)["error"]["code"], "target-refused", "{output:?}");
+    let state = state.lock().unwrap();
+    assert!(state.upload.len() == CHUNK && state.manifest.is_none(), "{}", state.upload.len());
 }
 
 #[test]

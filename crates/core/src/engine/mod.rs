@@ -73,7 +73,7 @@ pub(crate) fn carry(image: &mut dyn Image, source: &mut dyn Source, job: &Job) -
     let read = thread::scope(|scope| {
         // Of an image whose blocks are shared nothing is left for them: they begin with the first batch.
         let start = || {
-            // As many batches wait as are worked on, or some: enough that neither side waits for the other's every step.
+            // As many batches wait as are worked on, and no more than it takes for neither side to wait for the other's every step.
             let (send, receive) = sync_channel(workers.min(WAITING));
             // Only workers hold the receiver: when the last of them is gone, even by a panic, the reader's next batch is refused.
             let receive = Arc::new(Mutex::new(receive));

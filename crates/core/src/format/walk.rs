@@ -39,6 +39,8 @@ const MOST_TAILS: u32 = 8192;
 const MOST_NAMED: u64 = 32;
 /// What may be named in any case.
 const NAMED_AT_LEAST: u64 = 8 << 20;
+/// Room for extents in waiting, in bytes: more than may wait where the limit is left alone.
+const ROOM: u64 = 33 << 20;
 const ZERO: u32 = u32::MAX;
 const PLAIN: u32 = 0;
 
@@ -130,9 +132,11 @@ impl Walk {
     /// ranges (start, length) of headers and root tables. No two of them may overlap, since one byte cannot mean two things.
     pub(crate) fn plan(&mut self, mut tables: Vec<Table>, table_len: u64, fixed: &[(u64, u64)]) -> Result<()> {
         self.charge(tables.len())?;
-        // Where it grows step by step, `malloc` keeps holes among what else is in memory. Pages that nobody writes to take nothing.
-        let room = self.limit.checked_div(size_of::<Run>() as u64).and_then(|runs| usize::try_from(runs).ok());
-        let _grows_otherwise = self.runs.try_reserve(room.unwrap_or(0));
+        // Where it grows step by step, as it does without room, `malloc` keeps holes among what else is in memory. Pages that nobody writes
+        // to take nothing.
+        let room =
+            self.limit.min(ROOM).checked_div(size_of::<Run>() as u64).and_then(|runs| usize::try_from(runs).ok());
+        self.runs.try_reserve(room.unwrap_or(0)).ok();
         let spans = fixed.iter().copied().chain(tables.iter().map(|table| (table.at, table_len)));
         self.metadata = spans.filter(|span| span.1 > 0).map(|(at, len)| (at, at.saturating_add(len))).collect();
         self.metadata.sort_unstable();

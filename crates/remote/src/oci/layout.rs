@@ -3,7 +3,7 @@
 
 mod lock;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,14 +18,15 @@ use serde::Deserialize;
 pub use self::lock::Lock;
 pub(super) use self::lock::{Entry, writing};
 
-use super::manifest::{self, DOCUMENT, Descriptor, check_size, each_manifest, json, short};
+use super::manifest::{self, DOCUMENT, Descriptor, Shown, check_size, each_manifest, json, short};
 use super::{Blob, Choice, Platform, is_attestation};
 use crate::room::with_room;
 
 const FORMAT: &str = "oci";
 
-/// What the index is called in messages.
-const INDEX: &str = "file index.json";
+/// The index, and what it is called in messages.
+const INDEX: &str = "index.json";
+const INDEX_FILE: &str = "file index.json";
 
 /// A directory with images.
 #[derive(Debug, Clone)]
@@ -58,11 +59,13 @@ impl Layout {
     pub(super) fn image(&self, name: Option<&str>, wanted: Option<&Platform>) -> Result<Descriptor> {
         let (mut choice, mut alike, mut names) = (Choice::new(wanted), Alike::new(wanted), Names::default());
         let mut found = 0_usize;
-        each_manifest(&self.read("index.json", INDEX)?, INDEX, |image| {
+        each_manifest(&self.read(INDEX, INDEX_FILE)?, INDEX_FILE, |image| {
             names.see(image.name());
             if name.is_none_or(|name| image.name() == Some(name) || image.digest == name) {
                 found += 1;
-                alike.see(&image);
+                if name.is_none() {
+                    alike.see(&image);
+                }
                 choice.offer(image);
             }
         })?;
@@ -84,7 +87,7 @@ impl Layout {
     /// Everything that the index has.
     pub(super) fn all(&self) -> Result<Vec<Descriptor>> {
         let mut all = Vec::new();
-        each_manifest(&self.read("index.json", INDEX)?, INDEX, |image| all.push(image))?;
+        each_manifest(&self.read(INDEX, INDEX_FILE)?, INDEX_FILE, |image| all.push(image))?;
         Ok(all)
     }
 
@@ -153,31 +156,23 @@ impl Layout {
 struct Names {
     first: Option<String>,
     several: bool,
-    shown: BTreeSet<String>,
+    shown: Shown,
 }
 
 impl Names {
-    const SHOWN: usize = 20;
-
     fn see(&mut self, name: Option<&str>) {
         let Some(name) = name else { return };
         self.several |= self.first.get_or_insert_with(|| name.to_owned()) != name;
-        self.shown.insert(short(name));
-        // One more, to know that there are more.
-        if self.shown.len() > Self::SHOWN + 1 {
-            self.shown.pop_last();
-        }
+        self.shown.add(name);
     }
 }
 
 impl fmt::Display for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list: Vec<_> = self.shown.iter().take(Self::SHOWN).map(String::as_str).collect();
-        match self.shown.len() {
-            0 => f.write_str("none of those there have a name"),
-            len if len > Self::SHOWN => write!(f, "there are {} and more", list.join(", ")),
-            _ => write!(f, "there are {}", list.join(", ")),
+        if self.shown.is_empty() {
+            return f.write_str("none of those there have a name");
         }
+        write!(f, "there are {}", self.shown)
     }
 }
 

@@ -5,6 +5,7 @@
 //! [configuration]: https://github.com/opencontainers/image-spec/blob/main/config.md
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -54,9 +55,8 @@ const MOST_LAYERS: usize = 1024;
 pub(super) struct Labels(Box<[(&'static str, Box<str>)]>);
 
 impl Labels {
-    fn get(&self, name: &str) -> Option<&str> {
-        // Of one that is there twice the last counts.
-        self.0.iter().rev().find(|(own, _)| *own == name).map(|(_, value)| &**value)
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| *own == name).map(|(_, value)| &**value)
     }
 }
 
@@ -76,12 +76,15 @@ impl<'de> Visitor<'de> for Keeping {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Labels, A::Error> {
-        let mut labels = Vec::new();
+        let mut labels: Vec<(&str, Box<str>)> = Vec::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match KEPT.into_iter().find(|kept| *kept == name) {
-                Some(kept) => labels.push((kept, map.next_value()?)),
-                None => drop(map.next_value::<IgnoredAny>()?),
-            }
+            let Some(kept) = KEPT.into_iter().find(|kept| *kept == name) else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            // Of one that is there twice the last counts.
+            labels.retain(|(own, _)| *own != kept);
+            labels.push((kept, map.next_value()?));
         }
         Ok(Labels(labels.into()))
     }
@@ -93,9 +96,6 @@ fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> std::
     deserializer.deserialize_seq(Each::new(DESCRIPTORS, |next| found.push(next)))?;
     Ok(found)
 }
-
-/// What is wrong with a document, as far as it is not its grammar.
-const TOO_LONG: &str = "has a list that is longer than it may be";
 
 /// Hands on what a list has, one by one.
 pub(super) struct Each<T, F> {
@@ -122,7 +122,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
         let mut count = 0;
         while let Some(next) = list.next_element()? {
             if count == self.most {
-                return Err(A::Error::custom(TOO_LONG));
+                return Err(A::Error::custom("a list that is longer than it may be"));
             }
             count += 1;
             (self.hand_on)(next);
@@ -432,27 +432,50 @@ pub(super) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
 
 /// The same, of what may borrow from `bytes`.
 pub(super) fn read<'de, S: DeserializeSeed<'de>>(bytes: &'de [u8], what: &str, seed: S) -> Result<S::Value> {
-    let damaged = |how, line, column| {
-        let what = format!("the {what} {how} at line {line}, column {column}");
+    let damaged = |line, column| {
+        let what = format!("the {what} cannot be understood at line {line}, column {column}");
         Error::corrupt(FORMAT, "document", 0, what)
     };
-    let grammar = "cannot be understood";
     // A list would be taken for the fields of a structure, in their order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(damaged(grammar, 1, 1));
+        return Err(damaged(1, 1));
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-    value.map_err(|error| {
-        // Other texts would repeat the document's own.
-        let how = if error.to_string().starts_with(TOO_LONG) { TOO_LONG } else { grammar };
-        damaged(how, error.line(), error.column())
-    })
+    // The error's text would repeat the document's own.
+    value.map_err(|error| damaged(error.line(), error.column()))
 }
 
 /// What somebody else has written, for a message.
 pub(super) fn short(text: &str) -> String {
     text.chars().take(120).collect()
+}
+
+/// Some of what somebody else has written, in order, for a message.
+#[derive(Debug, Default)]
+pub(super) struct Shown(BTreeSet<String>);
+
+impl Shown {
+    const MOST: usize = 20;
+
+    pub(super) fn add(&mut self, text: &str) {
+        self.0.insert(short(text));
+        // One is kept to know that there are more.
+        if self.0.len() > Self::MOST + 1 {
+            self.0.pop_last();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list: Vec<_> = self.0.iter().take(Self::MOST).map(String::as_str).collect();
+        write!(f, "{}{}", list.join(", "), if self.0.len() > Self::MOST { " and more" } else { "" })
+    }
 }
 
 #[cfg(test)]
@@ -537,8 +560,9 @@ mod tests {
 
     #[test]
     fn of_annotations_those_are_kept_that_are_asked_for() {
-        let text =
-            format!(r#"{{"digest":"{SUM}","size":3,"annotations":{{"a":"b","{NAME}":"one","c":[{{}}],"a":""}}}}"#);
+        let text = format!(
+            r#"{{"digest":"{SUM}","size":3,"annotations":{{"{NAME}":"none","a":"b","{NAME}":"one","c":[{{}}],"a":""}}}}"#
+        );
         let found: Descriptor = serde_json::from_str(&text).unwrap();
         assert_eq!(found.name(), Some("one"));
         assert_eq!(found.annotations.unwrap().0.len(), 1);

@@ -25,8 +25,6 @@ pub mod stock;
 mod stow;
 mod upload;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use diskferry::archive::Pick;
@@ -46,7 +44,7 @@ pub use self::stow::Stow;
 pub use self::upload::Upload;
 
 use self::layer::Layer;
-use self::manifest::{Config, Descriptor, Manifest, REFERENCE_TYPE, check_size, each_manifest, short, verify};
+use self::manifest::{Config, Descriptor, Manifest, REFERENCE_TYPE, Shown, check_size, each_manifest, short, verify};
 use crate::http::How;
 use crate::sandbox::Sandbox;
 
@@ -200,23 +198,21 @@ impl Store {
 
 /// Which of several manifests is for the machine that is wanted, of whom there may be more than anybody wants to keep.
 struct Choice<'a> {
-    platform: Cow<'a, Platform>,
+    wanted: Option<&'a Platform>,
+    platform: Platform,
     images: usize,
     first: Option<Descriptor>,
     /// The first one that is for that machine.
     right: Option<Descriptor>,
     /// The first one that does not say whom it is for, and has to be looked at.
     unsaid: Option<Descriptor>,
-    /// For a message.
-    there: BTreeSet<String>,
+    there: Shown,
 }
 
 impl<'a> Choice<'a> {
-    const SHOWN: usize = 20;
-
     fn new(wanted: Option<&'a Platform>) -> Self {
-        let platform = wanted.map_or_else(|| Cow::Owned(Platform::default()), Cow::Borrowed);
-        Self { platform, images: 0, first: None, right: None, unsaid: None, there: BTreeSet::new() }
+        let platform = wanted.cloned().unwrap_or_default();
+        Self { wanted, platform, images: 0, first: None, right: None, unsaid: None, there: Shown::default() }
     }
 
     fn offer(&mut self, image: Descriptor) {
@@ -228,21 +224,14 @@ impl<'a> Choice<'a> {
         match &image.platform {
             None => drop(self.unsaid.get_or_insert(image)),
             Some(own) if self.platform.takes(own) => drop(self.right.get_or_insert(image)),
-            Some(own) => {
-                self.there.insert(short(&own.to_string()));
-                if self.there.len() > Self::SHOWN {
-                    self.there.pop_last();
-                }
-            }
+            Some(own) => self.there.add(&own.to_string()),
         }
     }
 
     fn made(self) -> Result<Descriptor> {
-        let platform = self.platform;
-        let is_any = matches!(platform, Cow::Owned(_));
-        let only = self.first.filter(|_| self.images == 1 && is_any);
+        let only = self.first.filter(|_| self.images == 1 && self.wanted.is_none());
         only.or(self.right).or(self.unsaid).ok_or_else(|| {
-            let there = short(&self.there.into_iter().collect::<Vec<_>>().join(", "));
+            let (platform, there) = (self.platform, short(&self.there.to_string()));
             Error::source("platform", format!("there is no image for {platform}, but for {there:?} (--platform)"))
         })
     }

@@ -7,6 +7,7 @@
 //! [API]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#push
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 use std::pin::pin;
@@ -55,6 +56,9 @@ const TAIL: usize = 1;
 
 /// Images of a repository that are looked at for a layer that may be there already, besides the one of the same name.
 const LOOKS: usize = 16;
+
+/// When the system has ended a connection over which nothing leaves any more.
+const ENDS: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 40 });
 
 /// Most bytes of an answer that are looked at for a reason.
 const REASON: usize = 4 << 10;
@@ -323,11 +327,13 @@ impl Upload {
     /// on its way there, is memory that it could have more and more of.
     fn let_go(&self, session: &mut Session, most: usize, progress: &Progress) -> Result<BytesMut> {
         const PAUSE: Duration = Duration::from_millis(10);
+        // A connection of an earlier try, which was stalled, has ended by then.
+        let patience = self.patience.stall.max(ENDS);
         let mut spare = BytesMut::new();
         while session.tail.len() > most {
             let Some(mut old) = session.tail.pop_front() else { break };
             session.tail_at = session.tail_at.saturating_add(old.len() as u64);
-            let deadline = Instant::now() + self.patience.stall;
+            let deadline = Instant::now() + patience;
             spare = loop {
                 old = match old.try_into_mut() {
                     Ok(free) => break free,
@@ -335,9 +341,7 @@ impl Upload {
                 };
                 progress.check()?;
                 if Instant::now() > deadline {
-                    let host = self.reference.host();
-                    let what = format!("{host} says that it has bytes that it has not taken (--stall-timeout)");
-                    return Err(Error::Target { code: "refused", what });
+                    return Err(untaken(&self.reference.host()));
                 }
                 thread::sleep(PAUSE);
             };
@@ -372,9 +376,13 @@ impl Upload {
         let range = format!("{start}-{}", (start + len).saturating_sub(1));
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
         headers.extend(HeaderValue::try_from(range).ok().map(|range| (CONTENT_RANGE, range)));
-        let answer = self.send(Method::PATCH, &session.url, headers, Some(Payload::new(bytes))).await?;
+        let payload = Payload::new(bytes);
+        let answer = self.send(Method::PATCH, &session.url, headers, Some(payload.clone())).await?;
         match answer.status() {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
+                if payload.taken() < len {
+                    return Err(Failure::never(untaken(&Host(answer.url()))));
+                }
                 session.url = self.location(&session.url, &answer)?;
                 // Of one byte a registry says the same as of none.
                 let offset = offset(&answer).filter(|_| start + len > 1).unwrap_or(start + len);
@@ -677,6 +685,11 @@ async fn given_up(answer: Response) -> Failure {
         }
         error => Failure { error, ..failure },
     }
+}
+
+/// A registry could have us keep more and more that way.
+fn untaken(host: &dyn fmt::Display) -> Error {
+    Error::Target { code: "refused", what: format!("{host} says that it has bytes that it has not taken") }
 }
 
 /// An error of a server that is written to.

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::super::manifest::{DESCRIPTORS, DOCUMENT, each_of, read};
-use super::{Layout, blob_path};
+use super::super::manifest::{DESCRIPTORS, DOCUMENT, Labels, NAME, each_of, read};
+use super::{INDEX, INDEX_FILE, Layout, blob_path};
 
 /// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
 /// to remove some files.
@@ -30,10 +30,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What makes us wait for each other.
 const LOCKED: &str = "oci-layout";
 
-/// The index, and what it is called until it is complete. Only who has the lock writes there.
-const INDEX: &str = "index.json";
+/// What the index is called until it is complete. Only who has the lock writes there.
 const NEW_INDEX: &str = ".index.json.new";
-const WHAT: &str = "file index.json";
 
 /// A layout that nobody else changes, until this is dropped. Holds between programs that lock as this does: `flock` on the file
 /// `oci-layout`.
@@ -75,16 +73,17 @@ impl Lock {
     pub(in super::super) fn update_index(&self, change: impl FnOnce(&mut Vec<Entry>) -> Result<()>) -> Result<()> {
         let (new, path) = (self.layout.dir.join(NEW_INDEX), self.layout.dir.join(INDEX));
         let failed = |error| writing("replacing the index of the image layout", &path, error);
-        let bytes = self.layout.read(INDEX, WHAT)?;
+        let bytes = self.layout.read(INDEX, INDEX_FILE)?;
         let mut entries = Vec::new();
-        each_of("manifests", DESCRIPTORS, &bytes, WHAT, |entry| entries.push(Entry(entry)))?;
+        each_of("manifests", DESCRIPTORS, &bytes, INDEX_FILE, |entry| entries.push(Entry(entry)))?;
         change(&mut entries)?;
-        let Index { manifests } = read(&bytes, WHAT, PhantomData)?;
+        let Index { manifests } = read(&bytes, INDEX_FILE, PhantomData)?;
         let list = serde_json::to_vec(&entries).map_err(|error| failed(error.into()))?;
         // The list is a part of these bytes.
         let at = manifests.get().as_ptr().addr().saturating_sub(bytes.as_ptr().addr());
-        let behind = bytes.get(at.saturating_add(manifests.get().len())..).unwrap_or_default();
-        let index = [bytes.get(..at).unwrap_or_default(), &list, behind].concat();
+        let parts = bytes.split_at_checked(at).zip(bytes.get(at.saturating_add(manifests.get().len())..));
+        let Some(((before, _), behind)) = parts else { return Err(failed(io::ErrorKind::InvalidData.into())) };
+        let index = [before, &list, behind].concat();
         if entries.len() > DESCRIPTORS || index.len() as u64 > DOCUMENT {
             let what = format!(
                 "the index of {} would have {} images in {} bytes, {DESCRIPTORS} and {DOCUMENT} are allowed: remove some (gc)",
@@ -146,12 +145,6 @@ struct Known<'a> {
     annotations: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
-struct Named<'a> {
-    #[serde(borrow, rename = "org.opencontainers.image.ref.name")]
-    name: Option<&'a RawValue>,
-}
-
 impl Entry {
     pub(in super::super) fn new(entry: &Value) -> Result<Self> {
         let entry = to_raw_value(entry);
@@ -160,9 +153,9 @@ impl Entry {
 
     /// Whether it is of this image, where the name counts before the digest.
     pub(in super::super) fn is_of(&self, name: Option<&str>, digest: &str) -> bool {
-        let named = self.known().annotations.and_then(|annotations| serde_json::from_str(annotations.get()).ok());
-        let own = named.and_then(|Named { name }| text(name?));
-        own.as_deref() == name && (name.is_some() || self.digest().as_deref() == Some(digest))
+        let labels = self.known().annotations.and_then(|labels| serde_json::from_str::<Labels>(labels.get()).ok());
+        labels.as_ref().and_then(|labels| labels.get(NAME)) == name
+            && (name.is_some() || self.digest().as_deref() == Some(digest))
     }
 
     pub(in super::super) fn digest(&self) -> Option<String> {
@@ -192,7 +185,6 @@ pub(in super::super) fn writing(doing: &'static str, path: &Path, error: io::Err
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::manifest::NAME;
     use super::*;
     use diskferry_testkit::container;
     use serde_json::json;
@@ -225,7 +217,7 @@ mod tests {
                 });
             }
         });
-        let index: Value = serde_json::from_slice(&layout.read(INDEX, WHAT).unwrap()).unwrap();
+        let index: Value = serde_json::from_slice(&layout.read(INDEX, INDEX_FILE).unwrap()).unwrap();
         let mut found: Vec<_> =
             index["manifests"].as_array().unwrap().iter().map(|image| image["n"].as_u64().unwrap()).collect();
         found.sort_unstable();
@@ -239,7 +231,7 @@ mod tests {
         let (dir, layout) = layout();
         let entry = |name: &str, digest: &str| {
             format!(
-                r#"{{ "size":1e0, "digest":{digest}, "annotations":{{"zeta":7, "{NAME}":{name}}}, "later":[[{{}}]] }}"#
+                r#"{{ "size":1e0, "digest":{digest}, "annotations":{{"zeta":7, "{NAME}":"other", "{NAME}":{name}}}, "later":[[{{}}]] }}"#
             )
         };
         let all = [(r#""a""#, r#""x""#), (r#""b""#, r#""x""#), ("7", r#""y""#), ("null", "7")]
@@ -270,7 +262,7 @@ mod tests {
         let (dir, layout) = layout();
         let lock = layout.lock(&Progress::default()).unwrap();
         let fill = |count: usize, padding: usize| {
-            let entry = json!({ "a": "x".repeat(padding) });
+            let entry = json!({ "digest": "x".repeat(padding), "size": 0 });
             let all = lock.update_index(|entries| {
                 entries.clear();
                 for _ in 0..count {
@@ -281,7 +273,7 @@ mod tests {
             all.map_err(|error| error.code())
         };
         let empty = usize::try_from(fs::metadata(dir.path().join(INDEX)).unwrap().len()).unwrap();
-        let most = usize::try_from(DOCUMENT).unwrap() - empty - r#"{"a":""}"#.len();
+        let most = usize::try_from(DOCUMENT).unwrap() - empty - r#"{"digest":"","size":0}"#.len();
         for (count, padding, done) in [
             (DESCRIPTORS, 0, Ok(())),
             (DESCRIPTORS + 1, 0, Err("target-layout-full".to_owned())),
@@ -289,7 +281,7 @@ mod tests {
             (1, most + 1, Err("target-layout-full".to_owned())),
         ] {
             assert_eq!(fill(count, padding), done, "{count} of {padding}");
-            assert!(layout.all().is_ok() || count == 1, "an entry of our own");
+            assert!(layout.all().is_ok());
         }
     }
 

@@ -57,7 +57,7 @@ impl Stock {
                 Ok((descriptor, bytes)) => own(self.facts(&store, descriptor, bytes, progress))?,
                 Err(error) => Err(error),
             };
-            memory.keep(0, usize::from(facts.is_err()))?;
+            memory.image(0, usize::from(facts.is_err()))?;
             rows.push(Row { repository, tag, digest, facts });
             Ok(())
         })?;

@@ -35,7 +35,7 @@ use crate::sandbox::Sandbox;
 const KEPT: usize = 1 << 18;
 
 /// In names: what is said of an image, and of what is wrong with one.
-const IMAGE: usize = 8;
+const IMAGE: usize = 4;
 const FINDING: usize = 24;
 
 /// A place with images, and the means to look at them.
@@ -149,13 +149,17 @@ impl Stock {
 struct Memory(usize);
 
 impl Memory {
-    fn keep(&mut self, names: usize, findings: usize) -> Result<()> {
-        let more = names.saturating_add(findings.saturating_mul(FINDING));
-        self.0 = self.0.saturating_add(IMAGE).saturating_add(more);
+    /// An image with so many names, and so much that is wrong with it.
+    fn image(&mut self, names: usize, findings: usize) -> Result<()> {
+        self.keep(IMAGE.saturating_add(names).saturating_add(findings.saturating_mul(FINDING)))
+    }
+
+    fn keep(&mut self, names: usize) -> Result<()> {
+        self.0 = self.0.saturating_add(names);
         if self.0 > KEPT {
             let what = format!(
-                "the images are too many to be held against each other, or too many are not whole ({KEPT} documents and blobs are allowed, of \
-                 which each that is not whole counts for {FINDING}): look at a part of the registry (docker://HOST/PREFIX), or at one image"
+                "there is too much to be kept in mind: {KEPT} names of documents and blobs are allowed, for which an image counts as {IMAGE} \
+                 more, and what is not whole as {FINDING} (of a registry, a part may be named: docker://HOST/PREFIX)"
             );
             return Err(Error::source("store-size", what));
         }

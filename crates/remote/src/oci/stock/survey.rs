@@ -1,6 +1,6 @@
 //! Which images nobody needs any more, and what their removal would free.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use diskferry::{Error, Progress, Result};
 
@@ -104,10 +104,10 @@ impl Stock {
             if let Some(group) = known.and_then(|at| groups.get_mut(*at)) {
                 group.kept |= kept;
                 group.tags.extend(tag);
-                return Ok(());
+                return memory.keep(1);
             }
             let (mut tree, _) = Tree::of(named, &self.wish, progress)?;
-            memory.keep(tree.len(), tree.problems.len())?;
+            memory.image(tree.len(), tree.problems.len())?;
             let found = tree.problems.drain(..);
             problems.extend(found.map(|(_, error)| Problem { name: full.clone(), place: place.clone(), kept, error }));
             // What a lost image was cannot be known.
@@ -133,26 +133,25 @@ impl Stock {
 
 /// What is needed by what is needed, is needed: the images of an index, and what belongs to an image.
 fn spread(groups: &mut [Group]) {
-    loop {
-        let needed: BTreeSet<(Option<String>, String)> = groups
-            .iter()
-            .filter(|group| group.kept)
-            .flat_map(|group| {
-                let own = std::iter::once(&group.digest).chain(group.tree.documents.keys());
-                own.map(|digest| (group.repository.clone(), digest.clone()))
-            })
-            .collect();
-        let mut changed = false;
-        for group in groups.iter_mut().filter(|group| !group.kept) {
-            let of = |digest: &str| needed.contains(&(group.repository.clone(), digest.to_owned()));
-            let is_part = of(&group.digest);
-            let belongs = group.tree.subjects.iter().any(|subject| of(subject));
-            let is_signature = group.tags.iter().any(|tag| companion(tag).is_some_and(|digest| of(&digest)));
-            group.kept = is_part || belongs || is_signature;
-            changed |= group.kept;
+    // Who is needed when something of this digest is.
+    let mut waiting: BTreeMap<(Option<String>, String), Vec<usize>> = BTreeMap::new();
+    for (at, group) in groups.iter().enumerate().filter(|(_, group)| !group.kept) {
+        let companions = group.tags.iter().filter_map(|tag| companion(tag));
+        let belongs = group.tree.subjects.iter().cloned().chain(companions);
+        for digest in std::iter::once(group.digest.clone()).chain(belongs) {
+            waiting.entry((group.repository.clone(), digest)).or_default().push(at);
         }
-        if !changed {
-            return;
+    }
+    let mut needed: Vec<_> = (0..groups.len()).filter(|at| groups.get(*at).is_some_and(|group| group.kept)).collect();
+    while let Some(group) = needed.pop().and_then(|at| groups.get(at)) {
+        let own = std::iter::once(&group.digest).chain(group.tree.documents.keys());
+        let key = |digest: &String| (group.repository.clone(), digest.clone());
+        let found: Vec<_> = own.filter_map(|digest| waiting.remove(&key(digest))).flatten().collect();
+        for at in found {
+            if let Some(group) = groups.get_mut(at).filter(|group| !group.kept) {
+                group.kept = true;
+                needed.push(at);
+            }
         }
     }
 }

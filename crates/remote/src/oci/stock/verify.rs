@@ -47,7 +47,7 @@ impl Stock {
             }
             let before = known.len();
             let verdict = self.verdict(full, named, &mut known, progress)?;
-            memory.keep(known.len().saturating_sub(before), verdict.findings.len())?;
+            memory.image(known.len().saturating_sub(before), verdict.findings.len())?;
             verdicts.push(verdict);
             Ok(())
         })?;
