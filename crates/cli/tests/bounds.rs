@@ -398,6 +398,50 @@ fn copies_and_checks_of_an_image_that_names_all_it_may_take_less_than_64_mib() {
 }
 
 #[test]
+fn a_store_that_fills_what_is_kept_in_mind_takes_less_than_128_mib() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("layout");
+    let layout = Layout::new(&dir);
+    let store = format!("oci:{}", dir.display());
+    let write = |entries: &[String]| {
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        assert!(index.len() < 4 << 20);
+        fs::write(dir.join("index.json"), index).unwrap();
+    };
+    let peak = |arguments: &str, codes: &[i32]| {
+        let mut child =
+            common::diskferry([]).args(arguments.split(' ')).arg(&store).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let reader = thread::spawn(move || io::copy(&mut { stdout }, &mut io::sink()).unwrap());
+        let peak = watch(&mut child);
+        let (code, said) = (child.wait().unwrap().code(), reader.join().unwrap());
+        println!("{arguments}: {:.1} MiB, {said} bytes", peak as f64 / MIB as f64);
+        assert!(code.is_some_and(|code| codes.contains(&code)) && said > 1000, "{arguments}: {code:?}");
+        assert!(peak < 128 * MIB && peak > 24 * MIB, "{arguments}: {peak} bytes");
+    };
+    let (check, list, verify) = ("gc check --json --keep-list - --keep-nothing", "list --json", "verify --json");
+    // As many names as there may be; as many images that are not there; and so many that an index has no room for more.
+    let blob = |image: usize, number: usize| Blob {
+        media_type: String::new(),
+        digest: format!("sha512:{image:064}{number:064}"),
+        size: 0,
+        more: String::new(),
+    };
+    let wide =
+        |image: usize| layout.manifest_of(&(0..8187).map(|number| blob(image, number)).collect::<Vec<_>>()).json();
+    write(&(0..32).map(wide).collect::<Vec<_>>());
+    peak(check, &[0]);
+    write(&(0..9362).map(|image| blob(image, 0).json()).collect::<Vec<_>>());
+    for (command, codes) in [(check, &[0][..]), (list, &[0]), (verify, &[4])] {
+        peak(command, codes);
+    }
+    let image = layout.image(&[("disk/a", b"")], r#""source-image-format":"raw""#);
+    let entry = format!(r#"{{"digest":"{}","size":{}}}"#, image.digest, image.size);
+    write(&vec![entry; 43_000]);
+    peak(list, &[0]);
+}
+
+#[test]
 fn memory_of_xz_follows_its_dictionary_or_the_blocks_in_flight_and_never_the_file_or_the_threads() {
     /// Of the program without what is granted to the wrapping.
     const PROGRAM: u64 = 64 * MIB;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use common::extreme::{MIB, fill_every_bound, watch};
 use common::{diskferry, json, names};
-use diskferry_testkit::container::{Layout, TAR, digest, tar};
+use diskferry_testkit::container::{self, Layout, TAR, digest, tar};
 use diskferry_testkit::qcow2::Compression::Deflate;
 use diskferry_testkit::serve::registry::Registry;
 use diskferry_testkit::{Random, wrap};
@@ -98,6 +98,8 @@ struct Faulty {
     manifest: Option<Vec<u8>>,
     /// What it says is the digest of a manifest.
     claimed: Option<String>,
+    /// The same of blobs.
+    claimed_of_blobs: Option<String>,
     turn: u32,
     asked: Vec<String>,
     /// Fewest bytes of a chunk that is not the last, which is said.
@@ -223,9 +225,10 @@ impl Faulty {
             }
             "PUT" => {
                 let blob = std::mem::take(&mut this.upload);
-                assert_eq!(digest.as_ref(), Some(&diskferry_testkit::container::digest(&blob)));
+                assert_eq!(digest.as_ref(), Some(&container::digest(&blob)));
                 this.blobs.insert(digest.unwrap(), blob);
-                (201, String::new())
+                let claimed = this.claimed_of_blobs.as_ref();
+                (201, claimed.map(|digest| format!("Docker-Content-Digest: {digest}\r\n")).unwrap_or_default())
             }
             _ => (404, String::new()),
         };
@@ -340,6 +343,19 @@ fn a_manifest_that_the_registry_has_another_digest_for_is_a_mismatch() {
     let error = &json(&output)["error"];
     let said = error["message"].as_str().unwrap();
     assert!(error["code"] == "mismatch" && said.contains(&manifest) && said.contains(&other), "{error}");
+}
+
+#[test]
+fn a_blob_that_the_registry_has_another_digest_for_is_a_mismatch() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[]);
+    let other = format!("sha256:{}", "0".repeat(64));
+    state.lock().unwrap().claimed_of_blobs = Some(other.clone());
+    let output = lab.push(&lab.source, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let error = &json(&output)["error"];
+    assert!(error["code"] == "mismatch" && error["message"].as_str().unwrap().contains(&other), "{error}");
+    assert!(state.lock().unwrap().manifest.is_none());
 }
 
 #[test]

@@ -699,6 +699,26 @@ fn what_is_larger_than_the_disk_may_be_is_refused_by_what_is_said_and_by_what_co
 }
 
 #[test]
+fn a_disk_may_be_as_large_as_is_allowed_whatever_is_asked_for() {
+    let mut disk = noise(8 << 20);
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    for (most, more) in [("8Mi", &[][..]), ("8Mi", &["-H", "Transfer-Encoding: chunked"])] {
+        let mut door = Door::open(&[("DISKFERRY_MAX_SIZE", most)]);
+        let file = door.pod.write("disk.img", &disk);
+        assert_eq!(door.curl(&[more, &["-T", &file]].concat(), "/upload").0, 200, "{more:?}");
+        assert_eq!(door.end().code, Some(0));
+    }
+    for more in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
+        let mut door = Door::open(&[("DISKFERRY_MAX_SIZE", "8388607")]);
+        let file = door.pod.write("disk.img", &disk);
+        assert_error(&door.curl(&[more, &["-T", &file]].concat(), "/upload"), 413, "max-size");
+        let data = door.pod.path("data");
+        assert_eq!(door.end().code, Some(3));
+        assert!(names(&data).is_empty());
+    }
+}
+
+#[test]
 fn bodies_that_are_not_what_they_say_are_refused() {
     let door = Door::open(&[]);
     let raw = |text: &str| {
@@ -716,7 +736,12 @@ fn bodies_that_are_not_what_they_say_are_refused() {
     assert_error(&put("Content-Type: multipart/form-data; boundary=x\r\n"), 415, "form");
     assert_error(&put("x-cdi-content-type: blockdevice-clone\r\n"), 415, "clone");
     assert_error(&door.curl(&["-X", "DELETE"], "/upload"), 405, "method");
-    assert_eq!(raw(&format!("GET /upload HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(200_000))).0, 431);
+    // A head has 16 KiB at most.
+    let head = |len: usize| {
+        let (before, behind) = ("GET /upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: ", "\r\n\r\n");
+        raw(&format!("{before}{}{behind}", "a".repeat(len - before.len() - behind.len()))).0
+    };
+    assert_eq!([(16 << 10) - 1, (16 << 10) + 1, 200_000].map(head), [200, 431, 431]);
     assert_eq!(door.curl(&[], "/healthz"), (200, "ok\n".into()));
     let (_, said) = door.curl(&[], "/upload");
     assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["phase"], "WaitForUserUpload");

@@ -269,14 +269,7 @@ impl Upload {
             if !answer.status().is_success() {
                 return Err(refused(answer).await);
             }
-            match header(&answer, &HeaderName::from_static("docker-content-digest")) {
-                Some(found) if found != digest.to_string() => Err(Failure::never(Error::Mismatch {
-                    what: "digest of the manifest, as the registry has it,".into(),
-                    expected: digest.to_string(),
-                    found: manifest::short(&found),
-                })),
-                _ => Ok(()),
-            }
+            agrees(&answer, &digest, "manifest")
         })
     }
 
@@ -426,7 +419,7 @@ impl Upload {
                 let headers =
                     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
                 let failure = match self.send(Method::PUT, &url, headers, Some(Payload::default())).await {
-                    Ok(answer) if answer.status().is_success() => return Ok(()),
+                    Ok(answer) if answer.status().is_success() => return agrees(&answer, digest, "blob"),
                     Ok(answer) => given_up(answer).await,
                     Err(failure) => failure,
                 };
@@ -603,6 +596,18 @@ fn offset(answer: &Response) -> Option<u64> {
     let range = range.strip_prefix("bytes=").unwrap_or(&range).to_owned();
     let last = range.split_once('-')?.1.parse::<u64>().ok()?;
     Some(if last == 0 { 0 } else { last.saturating_add(1) })
+}
+
+/// That what the registry has of the digest of a `what`, where it says it, is what we have.
+fn agrees(answer: &Response, digest: &Checksum, what: &str) -> Result<(), Failure> {
+    match header(answer, &HeaderName::from_static("docker-content-digest")) {
+        Some(found) if found != digest.to_string() => Err(Failure::never(Error::Mismatch {
+            what: format!("digest of the {what}, as the registry has it,"),
+            expected: digest.to_string(),
+            found: manifest::short(&found),
+        })),
+        _ => Ok(()),
+    }
 }
 
 fn header(answer: &Response, name: &HeaderName) -> Option<String> {
