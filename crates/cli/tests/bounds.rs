@@ -370,7 +370,8 @@ fn copies_and_checks_of_an_image_that_names_all_it_may_take_less_than_64_mib() {
     let store = format!("oci:{}", dir.display());
     let copy = format!("oci:{}:a", scratch.path("copy").display());
     let peak = |arguments: &[&str], least: u64| {
-        let mut child = common::diskferry([]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            common::diskferry([]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let reader = thread::spawn(move || io::read_to_string(stdout).unwrap());
         let peak = watch(&mut child);
@@ -409,8 +410,13 @@ fn a_store_that_fills_what_is_kept_in_mind_takes_less_than_128_mib() {
         fs::write(dir.join("index.json"), index).unwrap();
     };
     let peak = |arguments: &str, codes: &[i32]| {
-        let mut child =
-            common::diskferry([]).args(arguments.split(' ')).arg(&store).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = common::diskferry([])
+            .args(arguments.split(' '))
+            .arg(&store)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let stdout = child.stdout.take().unwrap();
         let reader = thread::spawn(move || io::copy(&mut { stdout }, &mut io::sink()).unwrap());
         let peak = watch(&mut child);
