@@ -340,6 +340,17 @@ fn an_image_that_fills_every_bound_in_a_layer_takes_the_windows_and_less_than_64
     }
 }
 
+/// Runs the program, and says what it took, how it ended and what it printed.
+fn watched(arguments: &[&str]) -> (u64, Option<i32>, String) {
+    let mut command = common::diskferry([]);
+    let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let reader = thread::spawn(move || io::read_to_string(stdout).unwrap());
+    let peak = watch(&mut child);
+    println!("{}: {:.1} MiB", arguments[0], peak as f64 / MIB as f64);
+    (peak, child.wait().unwrap().code(), reader.join().unwrap())
+}
+
 #[test]
 fn copies_and_checks_of_an_image_that_names_all_it_may_take_less_than_64_mib() {
     const NAMED: usize = 1 << 13;
@@ -370,15 +381,9 @@ fn copies_and_checks_of_an_image_that_names_all_it_may_take_less_than_64_mib() {
     let store = format!("oci:{}", dir.display());
     let copy = format!("oci:{}:a", scratch.path("copy").display());
     let peak = |arguments: &[&str], least: u64| {
-        let mut child =
-            common::diskferry([]).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let reader = thread::spawn(move || io::read_to_string(stdout).unwrap());
-        let peak = watch(&mut child);
-        println!("{}: {:.1} MiB", arguments[0], peak as f64 / MIB as f64);
+        let (peak, _, said) = watched(arguments);
         assert!(peak < 64 * MIB && peak > least, "{arguments:?}: {peak} bytes");
-        child.wait().unwrap();
-        serde_json::from_str::<serde_json::Value>(&reader.join().unwrap()).unwrap()
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
     };
     // Blobs are asked for when all documents are in memory, and there are none.
     let copied = peak(&["copy", "--json", "--plain-http", &remote, &copy], 20 * MIB);
@@ -410,19 +415,8 @@ fn a_store_that_fills_what_is_kept_in_mind_takes_less_than_128_mib() {
         fs::write(dir.join("index.json"), index).unwrap();
     };
     let peak = |arguments: &str, codes: &[i32]| {
-        let mut child = common::diskferry([])
-            .args(arguments.split(' '))
-            .arg(&store)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let reader = thread::spawn(move || io::copy(&mut { stdout }, &mut io::sink()).unwrap());
-        let peak = watch(&mut child);
-        let (code, said) = (child.wait().unwrap().code(), reader.join().unwrap());
-        println!("{arguments}: {:.1} MiB, {said} bytes", peak as f64 / MIB as f64);
-        assert!(code.is_some_and(|code| codes.contains(&code)) && said > 1000, "{arguments}: {code:?}");
+        let (peak, code, said) = watched(&arguments.split(' ').chain([&*store]).collect::<Vec<_>>());
+        assert!(code.is_some_and(|code| codes.contains(&code)) && said.len() > 1000, "{arguments}: {code:?}");
         assert!(peak < 128 * MIB && peak > 24 * MIB, "{arguments}: {peak} bytes");
     };
     let (check, list, verify) = ("gc check --json --keep-list - --keep-nothing", "list --json", "verify --json");

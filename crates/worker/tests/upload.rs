@@ -702,8 +702,8 @@ fn what_is_larger_than_the_disk_may_be_is_refused_by_what_is_said_and_by_what_co
 fn a_disk_may_be_as_large_as_is_allowed_whatever_is_asked_for() {
     let mut disk = noise(8 << 20);
     disk[510..512].copy_from_slice(b"\x55\xaa");
-    for (most, more) in [("8Mi", &[][..]), ("8Mi", &["-H", "Transfer-Encoding: chunked"])] {
-        let mut door = Door::open(&[("DISKFERRY_MAX_SIZE", most)]);
+    for more in [&[][..], &["-H", "Transfer-Encoding: chunked"]] {
+        let mut door = Door::open(&[("DISKFERRY_MAX_SIZE", "8Mi")]);
         let file = door.pod.write("disk.img", &disk);
         assert_eq!(door.curl(&[more, &["-T", &file]].concat(), "/upload").0, 200, "{more:?}");
         assert_eq!(door.end().code, Some(0));

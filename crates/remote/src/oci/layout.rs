@@ -19,7 +19,7 @@ pub use self::lock::Lock;
 pub(super) use self::lock::{Entry, writing};
 
 use super::manifest::{self, DOCUMENT, Descriptor, Shown, check_size, each_manifest, json, short};
-use super::{Blob, Choice, Platform, is_attestation};
+use super::{Blob, Choice, Platform, may_be_meant};
 use crate::room::with_room;
 
 const FORMAT: &str = "oci";
@@ -197,7 +197,7 @@ impl<'a> Alike<'a> {
             (Some(wanted), Some(own)) => wanted.takes(own),
             _ => true,
         };
-        if self.found || !may_be_wanted || !image.is_image() || is_attestation(image) {
+        if self.found || !may_be_wanted || !may_be_meant(image) {
             return;
         }
         let machine = image.platform.as_ref().map(|own| short(&own.to_string()));

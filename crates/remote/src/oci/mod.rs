@@ -216,7 +216,7 @@ impl<'a> Choice<'a> {
     }
 
     fn offer(&mut self, image: Descriptor) {
-        if !image.is_image() || is_attestation(&image) {
+        if !may_be_meant(&image) {
             return;
         }
         self.images += 1;
@@ -237,9 +237,9 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// Proofs of origin stand in an index beside what they are of.
-fn is_attestation(image: &Descriptor) -> bool {
-    image.annotation(REFERENCE_TYPE).is_some()
+/// Whether it is an image at all. Proofs of origin stand in an index beside what they are of.
+fn may_be_meant(image: &Descriptor) -> bool {
+    image.is_image() && image.annotation(REFERENCE_TYPE).is_none()
 }
 
 impl Image {
