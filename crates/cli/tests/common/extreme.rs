@@ -26,7 +26,10 @@ pub fn watch(child: &mut Child) -> u64 {
     peak
 }
 
+/// Of a process that has been started: it is named after its program only when its memory is its own. Before that it has the memory, and the
+/// name, of the thread that starts it.
 fn peak_in(status: &str) -> Option<u64> {
+    status.starts_with("Name:\tdiskferry\n").then_some(())?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
