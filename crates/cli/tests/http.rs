@@ -240,6 +240,29 @@ fn progress_says_when_it_waits_to_retry() {
 }
 
 #[test]
+fn a_file_of_headers_or_a_token_may_have_a_mebibyte() {
+    let lab = Lab::new([], Answer::right());
+    let files = tempfile::tempdir().unwrap();
+    let path = files.path().join("file");
+    for (option, text, padding, header) in [
+        ("--header-file", "X-Key: t0ken\n#", "#", ("x-key", "t0ken")),
+        ("--token-file", "t0ken", " ", ("authorization", "Bearer t0ken")),
+    ] {
+        for (len, is_read) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+            fs::write(&path, format!("{text}{}", padding.repeat(len - text.len()))).unwrap();
+            let output = run(["info", "--json", option, path.to_str().unwrap(), &lab.shown()]);
+            if is_read {
+                assert_eq!(output.status.code(), Some(0), "{output:?}");
+                assert_eq!(lab.server.requests().last().unwrap().header(header.0), Some(header.1));
+            } else {
+                assert_eq!((output.status.code(), &json(&output)["error"]["code"]), (Some(4), &json!("source-access")));
+                assert!(stderr(&output).ends_with("file: it has more than 1048576 bytes\n"), "{output:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn connections_are_one_to_sixteen() {
     for (number, code) in [("0", 2), ("1", 0), ("16", 0), ("17", 2)] {
         let lab = Lab::new([], Answer::right());

@@ -12,7 +12,7 @@ use std::slice;
 use common::{assert_fails, diskferry, json, names, stderr, stdout};
 use diskferry_testkit::container::{Layout, MANIFEST, TAR, digest, tar};
 use diskferry_testkit::qcow2::Qcow2;
-use diskferry_testkit::serve::fault::{Answer, End, File, Server};
+use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Server};
 use diskferry_testkit::serve::registry::{Registry, USER};
 use diskferry_testkit::serve::tls::Authority;
 use serde_json::Value;
@@ -352,6 +352,27 @@ fn a_token_is_fetched_and_shown_to_the_registry_alone() {
     lab.refuses(&script.source(), &["--plain-http"], 4, "source-denied");
     realm.put(token, File::new(br#"{"token":"other"}"#.to_vec()));
     lab.refuses(&script.source(), &["--plain-http"], 4, "source-denied");
+}
+
+#[test]
+fn a_token_may_come_in_a_mebibyte() {
+    let lab = Lab::new();
+    let script = Script::new(&lab);
+    let realm = Server::start();
+    let manifest = fs::read(lab.home.path().join("script/blobs/sha256").join(manifest_of(&lab))).unwrap();
+    script.server.put("/v2/a/manifests/1", locked(File::new(manifest), &realm.url("/token")));
+    let token = r#"{"token":"t0ken"}"#;
+    let padded = |len: usize| File::new(format!("{token}{}", " ".repeat(len - token.len())).into_bytes());
+    for framing in [Framing::Length, Framing::Chunked(10_000, Chunks::Clean)] {
+        let answer = Answer::right().framing(framing);
+        realm.put("/token", padded(1 << 20).gets_then([], answer.clone()));
+        lab.carries(&script.source(), &["--plain-http"]);
+        realm.put("/token", padded((1 << 20) + 1).gets_then([], answer));
+        lab.refuses(&script.source(), &["--plain-http"], 4, "source-denied");
+        let output = lab.convert(&script.source(), &["--plain-http"]);
+        let said = stderr(&output);
+        assert!(said.contains("answered with more than the 1048576 bytes that a token may take"), "{said}");
+    }
 }
 
 /// The hexadecimal digest of the manifest among the blobs of the script.

@@ -232,6 +232,29 @@ fn names_of_a_registry_may_have_64_mib_together() {
 }
 
 #[test]
+fn what_leads_to_the_next_page_may_have_4_kib() {
+    let server = Server::start();
+    server.put("/v2/a/tags/list?n=1000", page(r#"{"tags":null}"#, None));
+    for (len, is_followed) in [(4 << 10, true), ((4 << 10) + 1, false)] {
+        let next = "/v2/_catalog?last=";
+        let next = format!("{next}{}", "x".repeat(len - next.len()));
+        server.put("/v2/_catalog?n=1000", page(r#"{"repositories":[]}"#, Some(&next)));
+        server.put(&next, page(r#"{"repositories":["a"]}"#, None));
+        let output = at(["list", "--json", &format!("docker://{}", server.address())]);
+        if is_followed {
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            assert_eq!(server.requests()[1].path, next);
+            continue;
+        }
+        assert_fails(&output, 4);
+        let error = &json(&output)["error"];
+        assert_eq!(error["code"], "source-paging", "{output:?}");
+        let said = error["message"].as_str().unwrap();
+        assert!(said.ends_with("names a next page by 4097 bytes, 4096 are allowed"), "{said}");
+    }
+}
+
+#[test]
 fn a_registry_without_a_catalogue_says_so_and_a_repository_can_be_named() {
     let server = Server::start();
     let store = format!("docker://{}", server.address());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diskferry::{Error, Result};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Body, Method, Proxy, RequestBuilder, Response, StatusCode};
 use rustls::ClientConfig;
 use url::{Origin, Url};
@@ -21,6 +21,13 @@ use crate::shown::{Host, Shown};
 
 /// How long a connection may take to be made, TLS and proxies included.
 const CONNECT: Duration = Duration::from_secs(30);
+
+/// Headers of one answer, or of what follows its body, at most. Servers and what stands before them have a few dozen.
+pub(crate) const HEADERS: usize = 100;
+
+/// Bytes of them together: what curl takes. The HTTP library has no setting for that, and gives up a head that has not ended after
+/// something more than 400 KiB.
+pub(crate) const HEAD: usize = 300 << 10;
 
 /// Makes requests with one set of credentials. Cheap to clone.
 #[derive(Clone)]
@@ -200,6 +207,10 @@ impl Client {
             let failure = Failure::of_request(&error, url, proxy);
             if *rootless { without_roots(failure) } else { failure }
         })?;
+        let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
+        if response.headers().iter().map(line).sum::<usize>() > HEAD {
+            return Err(Failure::long_head(url));
+        }
         match proxy {
             Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
                 Err(Failure::proxy_refuses(proxy))
@@ -274,6 +285,7 @@ fn connections(access: &Access, mut tls: ClientConfig, proxied: bool) -> Result<
     let mut builder = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .http1_only()
+        .http1_max_headers(HEADERS)
         .connect_timeout(CONNECT)
         .user_agent(concat!("diskferry/", env!("CARGO_PKG_VERSION")))
         .tls_backend_preconfigured(tls)

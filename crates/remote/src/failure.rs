@@ -9,6 +9,7 @@ use diskferry::Error;
 use rustls::{AlertDescription, CertificateError};
 use url::Url;
 
+use crate::client::{HEAD, HEADERS};
 use crate::guard::PrivateName;
 use crate::shown::{Host, Shown};
 
@@ -68,11 +69,25 @@ impl Failure {
                 format!("no request can be made for {}: {cause}", Shown(url)),
             ));
         }
+        // That it is this one, only the server's half of the HTTP library would tell by type.
+        if cause == "message head is too large" {
+            return Self::long_head(url);
+        }
         let cause = if error.is_timeout() { "no answer in time" } else { &cause };
         if error.is_connect() {
             return Self::later(Error::source("unreachable", format!("{host} cannot be reached: {cause}")));
         }
         Self::later(Error::source("unreachable", format!("{host} has not answered as HTTP has it: {cause}")))
+    }
+
+    /// The head of an answer from `url` is none that is read. It may be another's fault than the server's, and gone the next time.
+    pub(crate) fn long_head(url: &Url) -> Self {
+        let what = format!(
+            "{} answers with a head that has more than the {HEADERS} headers or {} KiB that are allowed",
+            Host(url),
+            HEAD >> 10
+        );
+        Self::later(Error::source("unreachable", what))
     }
 
     /// Says where redirects have led to, since nobody has named that.

@@ -188,6 +188,18 @@ mod tests {
     }
 
     #[test]
+    fn a_netrc_may_have_a_mebibyte() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (len, refusal) in [(1 << 20, None), ((1 << 20) + 1, Some("more than 1048576 bytes"))] {
+            let entry = "machine h login l password p";
+            std::fs::write(&file, entry.to_owned() + &" ".repeat(len - entry.len())).unwrap();
+            let error = Netrc::read(file.path()).err().map(|error| format!("{} {error}", error.code()));
+            assert_eq!(error.is_some(), refusal.is_some(), "{error:?}");
+            assert!(error.is_none_or(|error| error.starts_with("source-access ") && error.contains(refusal.unwrap())));
+        }
+    }
+
+    #[test]
     fn a_comment_is_skipped_at_the_beginning_and_within() {
         assert_eq!(login("#machine a login b\n  # more\nmachine h login l password p", "h"), pair("l", "p"));
     }

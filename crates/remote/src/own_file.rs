@@ -34,4 +34,15 @@ mod tests {
         assert_eq!(read_text(file.path(), 5).unwrap_err().to_string(), "it is no text in UTF-8");
         assert_eq!(read(Path::new("/dev/zero"), 1 << 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
+
+    #[test]
+    fn a_file_may_have_as_many_bytes_as_are_allowed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for most in [1 << 20, 4 << 20, 16 << 20] {
+            file.as_file().set_len(most).unwrap();
+            assert_eq!(read(file.path(), most).unwrap().len() as u64, most);
+            file.as_file().set_len(most + 1).unwrap();
+            assert_eq!(read(file.path(), most).unwrap_err().to_string(), format!("it has more than {most} bytes"));
+        }
+    }
 }

@@ -208,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_certificates_or_a_key_may_have_16_mebibytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (len, says) in [(16 << 20, "no PEM "), ((16 << 20) + 1, "it has more than 16777216 bytes")] {
+            file.as_file().set_len(len).unwrap();
+            for error in [certificates(file.path()).unwrap_err(), key(file.path()).unwrap_err()] {
+                assert_eq!(error.code(), "source-access");
+                assert!(error.to_string().contains(says), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn an_identity_that_is_none_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key.pem");

@@ -3,15 +3,17 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use common::{Fetcher, outcome};
 use diskferry::digest::Checksum;
 use diskferry::{Error, Input, Options, Progress};
+use diskferry_remote::http::How;
 use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::random::Random;
 use diskferry_testkit::serve::fault::{
@@ -145,6 +147,16 @@ fn server_that_gives_nothing_new_is_given_up() {
     assert_eq!((error.code().as_str(), error.is_transient()), ("source-interrupted", true));
     assert!(error.to_string().contains("tried again 4 times"), "{error}");
     assert_eq!(server.requests().len(), 5);
+}
+
+#[test]
+fn server_that_gives_nothing_new_is_asked_eight_times_more_where_nothing_else_is_said() {
+    let (server, url) = serve(File::new(disk(LEN)).gets_then([], Answer::status(503)));
+    let mut fetcher = raw();
+    fetcher.how.patience.retries = How::default().patience.retries;
+    let error = fetcher.fetch(&url).unwrap_err();
+    assert!(error.to_string().ends_with("(tried again 8 times; --retries)"), "{error}");
+    assert_eq!(server.requests().len(), 9);
 }
 
 #[test]
@@ -489,6 +501,107 @@ fn heads_without_sense_are_errors() {
         fetcher.how.patience.retries = 1;
         assert_eq!(outcome(fetcher.fetch(&url)), "source-unreachable");
     }
+}
+
+/// A server that goes on with `piece` after `begin`, again and again, until the client leaves. Gives how many bytes it has sent in each
+/// of its `connections`.
+fn endless(
+    connections: usize,
+    begin: &'static str,
+    piece: String,
+    pause: Duration,
+) -> (String, JoinHandle<Vec<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/disk", listener.local_addr().unwrap());
+    let serve = move |stream: TcpStream| {
+        BufReader::new(&stream).lines().map(Result::unwrap).find(String::is_empty).unwrap();
+        let mut sent = begin.len();
+        (&stream).write_all(begin.as_bytes()).unwrap();
+        while let Ok(count) = (&stream).write(piece.as_bytes()) {
+            sent += count;
+            thread::sleep(pause);
+        }
+        sent
+    };
+    let server =
+        thread::spawn(move || listener.incoming().take(connections).map(|stream| serve(stream.unwrap())).collect());
+    (url, server)
+}
+
+fn patient_once() -> Fetcher {
+    let mut fetcher = raw();
+    fetcher.how.patience.retries = 1;
+    fetcher
+}
+
+#[test]
+fn a_head_may_have_a_hundred_headers_and_300_kib() {
+    let head = |headers: usize, len: usize| {
+        let mut lines: Vec<_> =
+            (1..headers).map(|n| format!("X-{n:03}: {}\r\n", "x".repeat(len / headers - 9))).collect();
+        lines.push("Content-Length: 512\r\n".into());
+        let missing = len - lines.concat().len();
+        lines[0] = lines[0].replace(": ", &format!(": {}", "x".repeat(missing)));
+        assert_eq!(lines.concat().len(), len);
+        Answer::raw(format!("HTTP/1.1 200 OK\r\n{}\r\n{}", lines.concat(), "y".repeat(512)))
+    };
+    for (answer, is_taken) in [
+        (head(100, 4000), true),
+        (head(101, 4000), false),
+        (head(4, 300 << 10), true),
+        (head(4, (300 << 10) + 1), false),
+        (head(4, 1 << 20), false),
+    ] {
+        let (_server, url) = serve(File::new([]).gets_then([], answer));
+        match patient_once().fetch(&url) {
+            Ok(bytes) => assert!(is_taken && bytes.len() == 512),
+            Err(error) => {
+                assert!(!is_taken && error.code() == "source-unreachable", "{error}");
+                assert!(error.to_string().contains("more than the 100 headers or 300 KiB that are allowed"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_head_without_end_is_left_after_half_a_mebibyte_and_what_was_on_its_way() {
+    let line = format!("X-Padding: {}\r\n", "x".repeat(8000));
+    for (begin, piece) in [("HTTP/1.1 200 OK\r\n", line), ("HTTP/1.1 200 OK\r\nX-Padding: ", "x".repeat(8000))] {
+        let (url, server) = endless(2, begin, piece, Duration::ZERO);
+        assert_eq!(outcome(patient_once().fetch(&url)), "source-unreachable");
+        let sent = server.join().unwrap();
+        // Most of that is the kernel's.
+        assert!(sent.iter().all(|sent| *sent < 32 << 20), "{sent:?}");
+    }
+}
+
+#[test]
+fn heads_before_the_answer_are_passed_by_and_not_without_end() {
+    check(file([right().interim(&[103; 1000])]), "whole", &["all"]);
+    for pause in [Duration::ZERO, Duration::from_millis(50)] {
+        for piece in ["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"] {
+            let (url, server) = endless(2, "", piece.into(), pause);
+            let began = Instant::now();
+            assert_eq!(outcome(patient_once().fetch(&url)), "source-stalled");
+            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            server.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_body_may_have_16_kib_and_is_not_heard_without_end() {
+    let trailers = |len: usize| {
+        let trailer = ("X-Padding".to_owned(), "x".repeat(len - "X-Padding: \r\n".len()));
+        right().framing(Framing::Chunked(100_000, Chunks::Trailers(vec![trailer])))
+    };
+    check(file([trailers(16_000)]), "whole", &["all"]);
+    check(file([trailers(17_000)]), "whole", &["all", "500000-"]);
+    let begin = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n";
+    let (url, server) = endless(2, begin, "X: y\r\n".repeat(10), Duration::ZERO);
+    let error = patient_once().fetch(&url).unwrap_err();
+    assert_eq!(error.code(), "source-interrupted", "{error}");
+    server.join().unwrap();
 }
 
 #[test]

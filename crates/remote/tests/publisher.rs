@@ -108,6 +108,9 @@ fn a_named_file_is_read_across_faults_and_redirects() {
 fn files_that_help_nobody_are_refused() {
     let (server, image) = server();
     let one = sha256("ab");
+    let line = format!("{one}  {NAME}\n");
+    server.put("/sums", lines(format!("{line}{}", " ".repeat((1 << 20) - line.len()))));
+    assert_eq!(found(&image, &server.url("/sums")), "sha256:ab");
     for (text, says) in [
         ("<html></html>".to_owned(), "has no checksums in it"),
         (format!("{one}  other.iso\n"), "checksums, as of \"other.iso\", and none of"),

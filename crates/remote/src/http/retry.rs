@@ -154,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn eight_pauses_of_half_a_second_to_a_minute_take_two_to_three_minutes() {
+        let patience = Patience::default();
+        let pauses: Vec<_> = pauses(&patience).map(|pause| pause.min(patience.longest_pause)).collect();
+        assert_eq!(pauses.len(), 8);
+        let bounds = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0];
+        for (pause, least) in pauses.iter().zip(bounds) {
+            // As long again at most, so that not all come at once.
+            assert!((least..=least * 2.0).contains(&pause.as_secs_f64()) && pause.as_secs() <= 60, "{pauses:?}");
+        }
+        assert!((120..=180).contains(&pauses.iter().sum::<Duration>().as_secs()), "{pauses:?}");
+    }
+
+    #[test]
     fn a_server_may_ask_for_a_pause_but_not_for_a_day() {
         let began = Instant::now();
         pause(&mut tries(1), Again::Later(Some(Duration::from_secs(86_400)))).unwrap();

@@ -243,7 +243,7 @@ async fn answer(realm: &Url, mut answer: Response) -> Result<HeaderValue, Failur
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| Failure::of_request(&error, realm, None))? {
         if bytes.len() + chunk.len() > TOKEN {
-            return Err(denied("answered with something that is no token"));
+            return Err(denied(&format!("answered with more than the {TOKEN} bytes that a token may take")));
         }
         bytes.extend_from_slice(&chunk);
     }

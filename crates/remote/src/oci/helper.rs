@@ -52,7 +52,7 @@ fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, S
     let write = move || stdin.map(|mut stdin| stdin.write_all(server.as_bytes()));
     let read = move || {
         let mut answer = Vec::new();
-        let read = stdout.map(|stdout| stdout.take(ANSWER).read_to_end(&mut answer));
+        let read = stdout.map(|stdout| stdout.take(ANSWER + 1).read_to_end(&mut answer));
         read.and_then(Result::ok).map(|_| answer)
     };
     let started = thread::Builder::new().spawn(write).and_then(|_| thread::Builder::new().spawn(read));
@@ -72,6 +72,10 @@ fn run(program: &str, server: &str, patience: Duration) -> Result<Credentials, S
         }
         thread::sleep(PAUSE);
     };
+    // Who is not listened to any more may have failed by that.
+    if answer.len() as u64 > ANSWER {
+        return Err(format!("{program} answers with more than the {ANSWER} bytes that are allowed"));
+    }
     if !success {
         // It says why in words, of which only these are part of the protocol.
         let text = String::from_utf8_lossy(&answer);
@@ -148,6 +152,23 @@ mod tests {
         }
         assert!(get("../../bin/sh", "x").is_err() && get("", "x").is_err());
         assert!(get("no-such-helper-here", "x").unwrap_err().contains("docker-credential-no-such-helper-here"));
+    }
+
+    #[test]
+    fn a_helper_may_answer_with_a_mebibyte() {
+        let long = Duration::from_secs(20);
+        let answer = r#"{"Username":"me","Secret":"t"}"#;
+        let padded = |len: u64| {
+            let spaces = len - answer.len() as u64;
+            outcome(&format!("echo -n '{answer}'; head -c {spaces} /dev/zero | tr '\\0' ' '"), long)
+        };
+        assert_eq!(padded(1 << 20), Ok(Credentials::Basic { user: "me".into(), password: Secret::new("t") }));
+        for error in [padded((1 << 20) + 1).unwrap_err(), outcome("exec cat /dev/zero", long).unwrap_err()] {
+            assert!(
+                error.ends_with("docker-credential-test answers with more than the 1048576 bytes that are allowed"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_credentials_may_have_four_mebibytes() {
+        let config = r#"{"auths":{"h.example":{"auth":"bWU6b25l"}}}"#;
+        let padded = |len: usize| config.to_owned() + &" ".repeat(len - config.len());
+        assert_eq!(found(&padded(4 << 20), "//h.example/a"), basic("me", "one"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, padded((4 << 20) + 1)).unwrap();
+        let error = Keys::named(file.path()).find(&Reference::parse("//h.example/a").unwrap()).unwrap_err();
+        assert_eq!(error.code(), "source-credentials");
+        assert!(error.to_string().ends_with("it has more than 4194304 bytes"), "{error}");
+    }
+
+    #[test]
     fn the_usual_files_follow_the_environment() {
         let usual = |variables: &[(&str, &str)]| {
             let find =

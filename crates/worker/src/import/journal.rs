@@ -75,12 +75,20 @@ impl Journal {
 
     /// The disk that was begun, if the journal speaks of this import and what it names is there.
     pub fn begun(&self) -> Option<Begun> {
-        let text = own_file::read(&self.path, MOST).ok()?;
-        let begun = self.read(&text);
+        let begun = self.found()?;
         if let Err(why) = &begun {
             say(&format!("the disk that was begun cannot be gone on with: {why}"));
         }
         begun.ok()
+    }
+
+    /// What it says, or why that is of no use; nothing if there is none.
+    fn found(&self) -> Option<Result<Begun, String>> {
+        match own_file::read(&self.path, MOST) {
+            Ok(text) => Some(self.read(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => Some(Err(format!("the journal cannot be read: {error}"))),
+        }
     }
 
     fn read(&self, text: &[u8]) -> Result<Begun, String> {
@@ -194,6 +202,23 @@ mod tests {
         assert_eq!(names, [".disk.img.abcdef.diskferry", ".disk.img.journal.diskferry"]);
         journal.forget();
         assert!(!journal.path.exists());
+    }
+
+    #[test]
+    fn a_journal_has_a_mebibyte_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, unfinished) = (journal(dir.path()), dir.path().join(".disk.img.abcdef.diskferry"));
+        assert_eq!(journal.found(), None);
+        fs::write(&unfinished, "abc").unwrap();
+        journal.write(&unfinished, 3, 2).unwrap();
+        let mut text = fs::read(&journal.path).unwrap();
+        text.resize(1 << 20, b' ');
+        fs::write(&journal.path, &text).unwrap();
+        assert!(journal.found().unwrap().is_ok());
+        text.push(b' ');
+        fs::write(&journal.path, &text).unwrap();
+        let why = journal.found().unwrap().unwrap_err();
+        assert_eq!(why, "the journal cannot be read: it has more than 1048576 bytes");
     }
 
     #[test]

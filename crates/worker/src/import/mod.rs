@@ -157,9 +157,7 @@ fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result
 
 /// Tries until it works, until it cannot work, or until patience ends.
 fn attempts(order: &Order, board: &Board, clock: &Clock) -> Result<Facts, Verdict> {
-    let mut pause = PAUSES.0;
-    // Since when it has not worked, and how far it had come then.
-    let mut failing: Option<(Instant, u64)> = None;
+    let mut tries = Tries::new(order.patience);
     loop {
         let begun = Instant::now();
         let progress = clock.attempt();
@@ -173,26 +171,77 @@ fn attempts(order: &Order, board: &Board, clock: &Clock) -> Result<Facts, Verdic
             return Err(verdict);
         }
         let furthest = clock.furthest();
-        let since = match failing {
-            Some((since, before)) if furthest < before.saturating_add(FURTHER) => since,
-            // What has failed slowly has been waited out for some time already.
-            _ => {
-                pause = PAUSES.0;
-                let since = clock.moved().map_or(begun, |moved| moved.max(begun));
-                failing = Some((since, furthest));
-                since
-            }
-        };
-        if since.elapsed() + pause > order.patience {
-            return Err(verdict);
-        }
+        let moved = clock.moved().map_or(begun, |moved| moved.max(begun));
+        let Some(pause) = tries.failed(Instant::now(), moved, furthest) else { return Err(verdict) };
         let reason = if verdict.code == "target-no-space" { Reason::QuotaExceeded } else { Reason::Provisioning };
         let message = format!("{}; trying again in {} s", verdict.message, pause.as_secs());
         board.enter(reason, message).map_err(|error| Verdict::unexpected(error.to_string()))?;
         if !clock.wait(pause) {
             return Err(Verdict::of(&Error::Stopped));
         }
-        pause = (pause * 2).min(PAUSES.1);
         debug_assert_eq!(board.phase(), Phase::Provisioning);
+    }
+}
+
+/// What has failed so far, and how long that is put up with.
+struct Tries {
+    patience: Duration,
+    /// Before the next one.
+    pause: Duration,
+    /// Since when it has not worked, and how far it had come then.
+    failing: Option<(Instant, u64)>,
+}
+
+impl Tries {
+    fn new(patience: Duration) -> Self {
+        Self { patience, pause: PAUSES.0, failing: None }
+    }
+
+    /// Another one has failed by `now`, in which nothing has passed since `moved`; `furthest` bytes have in the best one of all. Gives the
+    /// pause before the next one, if patience lasts for it.
+    fn failed(&mut self, now: Instant, moved: Instant, furthest: u64) -> Option<Duration> {
+        let since = match self.failing {
+            Some((since, before)) if furthest < before.saturating_add(FURTHER) => since,
+            // What has failed slowly has been waited out for some time already.
+            _ => {
+                self.pause = PAUSES.0;
+                self.failing = Some((moved, furthest));
+                moved
+            }
+        };
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES.1);
+        (now.saturating_duration_since(since) + pause <= self.patience).then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn pauses_double_to_a_minute_until_patience_ends() {
+        let pauses = |patience| {
+            let (mut tries, begun) = (Tries::new(patience), Instant::now());
+            let mut now = begun;
+            let next = std::iter::from_fn(|| tries.failed(now, begun, 0).inspect(|pause| now += *pause));
+            next.map(|pause| pause.as_secs()).collect::<Vec<_>>()
+        };
+        let patience = SECOND * 243;
+        assert_eq!(pauses(patience), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pauses(patience - Duration::from_millis(1)), [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn patience_begins_anew_64_mib_further_on() {
+        let begun = Instant::now();
+        let (later, start) = (begun + SECOND * 10, 7);
+        for (more, pause) in [((64 << 20) - 1, None), (64 << 20, Some(SECOND))] {
+            let mut tries = Tries::new(SECOND * 10);
+            assert_eq!(tries.failed(begun, begun, start), Some(SECOND));
+            assert_eq!(tries.failed(later, later, start + more), pause, "{more}");
+        }
     }
 }

@@ -564,6 +564,18 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_states_is_as_the_page_says() {
+        let settings = GROUPS.iter().flat_map(|group| group.settings);
+        for setting in settings.filter(|setting| setting.default.starts_with(|first: char| first.is_ascii_digit())) {
+            for destination in ["registry", "filesystem"] {
+                let destination = ("DISKFERRY_DESTINATION", destination);
+                let stated = with(&[destination, (setting.variables[0], setting.default)]).unwrap();
+                assert_eq!(format!("{stated:?}"), format!("{:?}", with(&[destination]).unwrap()), "{}", setting.name);
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_names_its_variable() {
         for (name, value, says) in [
             ("INSECURE_TLS", "yes", "INSECURE_TLS: expected true or false"),
@@ -684,5 +696,17 @@ mod tests {
         let order = with(&[("DISKFERRY_EXTRA_HEADERS_DIR", path)]).unwrap();
         assert!(order.reading.access.headers.authorize());
         assert!(with(&[("DISKFERRY_EXTRA_HEADERS_DIR", "/nowhere")]).unwrap_err().contains("/nowhere: No such file"));
+    }
+
+    #[test]
+    fn a_file_of_headers_has_a_mebibyte_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |len: usize| {
+            fs::write(dir.path().join("token"), "X-One: 1\n".to_owned() + &"\n".repeat(len - 9)).unwrap();
+            with(&[("DISKFERRY_EXTRA_HEADERS_DIR", dir.path().to_str().unwrap())])
+        };
+        assert!(with(1 << 20).is_ok());
+        let refused = with((1 << 20) + 1).unwrap_err();
+        assert!(refused.ends_with("/token: it has more than 1048576 bytes"), "{refused}");
     }
 }

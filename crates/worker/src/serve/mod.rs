@@ -22,7 +22,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -37,7 +38,7 @@ pub type Body = Full<Bytes>;
 /// How long a client may take for its handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections at one time. A controller has one, Prometheus another.
+/// Connections at one time: the next one waits until one of them goes. A controller has one, Prometheus another.
 const MOST: usize = 64;
 
 /// The answer to a request for `path`, if it is one of those that this knows. `HEAD` is as good as `GET`.
@@ -138,7 +139,7 @@ async fn accept(listener: std::net::TcpListener, acceptor: Option<TlsAcceptor>, 
     }
 }
 
-async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, board: Board) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, acceptor: Option<TlsAcceptor>, board: Board) {
     match acceptor {
         None => connection(stream, board).await,
         Some(acceptor) => {
@@ -149,7 +150,7 @@ async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, board: Board
     }
 }
 
-async fn connection(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin, board: Board) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, board: Board) {
     let service = service_fn(move |request: Request<Incoming>| {
         let found = answer(&board, request.method(), request.uri().path());
         let nothing = || text(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "nothing is here\n");
@@ -171,6 +172,10 @@ mod tests {
     use crate::status::{Outlets, Work};
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    const HEAD: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 
     fn board() -> Board {
         Board::new("uid-1", Outlets::none(Work::Import))
@@ -236,6 +241,74 @@ mod tests {
         let asking: Vec<_> = (0..MOST * 2).map(ask).collect();
         assert!(get(server.address(), "GET /healthz").starts_with("HTTP/1.1 200"), "{} clients", asking.len());
         assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn connections_are_served_up_to_64_and_the_next_when_one_has_gone() {
+        let server = Server::start("127.0.0.1:0".parse().unwrap(), None, &board()).unwrap();
+        let connect = |_| TcpStream::connect(server.address()).unwrap();
+        let mut silent: Vec<_> = (0..63).map(connect).collect();
+        assert!(get(server.address(), "GET /healthz").starts_with("HTTP/1.1 200"));
+        silent.push(connect(0));
+        let mut next = connect(0);
+        Write::write_all(&mut next, HEAD.as_bytes()).unwrap();
+        next.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        assert!(next.peek(&mut [0]).is_err(), "it waits");
+        drop(silent.pop());
+        next.set_read_timeout(Some(PATIENCE / 2)).unwrap();
+        assert_eq!(next.peek(&mut [0]).unwrap(), 1);
+    }
+
+    /// A client of a server in this process, with so many bytes that may be on their way to each of the two.
+    fn client(bytes: usize, acceptor: Option<TlsAcceptor>) -> DuplexStream {
+        let (client, server) = duplex(bytes);
+        tokio::spawn(converse(server, acceptor, board()));
+        client
+    }
+
+    async fn answered(mut client: impl AsyncRead + Unpin) -> String {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_may_take_ten_seconds() {
+        let (acceptor, connector) = tls::pair();
+        for (time, is_served) in [(9_900, true), (10_100, false)] {
+            let client = client(1 << 14, Some(acceptor.clone()));
+            sleep(Duration::from_millis(time)).await;
+            let shaken = connector.connect("localhost".try_into().unwrap(), client).await;
+            assert_eq!(shaken.is_ok(), is_served, "{time}");
+            if let Ok(mut client) = shaken {
+                client.write_all(HEAD.as_bytes()).await.unwrap();
+                assert!(answered(client).await.starts_with("HTTP/1.1 200 "));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_may_take_ten_seconds() {
+        for (time, is_served) in [(9_900, true), (10_100, false)] {
+            let mut client = client(1 << 14, None);
+            let (early, late) = HEAD.split_at(9);
+            client.write_all(early.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(time)).await;
+            assert_eq!(client.write_all(late.as_bytes()).await.is_ok(), is_served, "{time}");
+            assert_eq!(answered(client).await.starts_with("HTTP/1.1 200 "), is_served, "{time}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_and_its_answer_may_take_twenty_seconds() {
+        for (time, is_whole) in [(19_900, true), (20_100, false)] {
+            let mut client = client(100, None);
+            client.write_all(HEAD.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(time)).await;
+            let answer = answered(client).await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{time}: {answer}");
+            assert_eq!(answer.ends_with(&metrics(&board())), is_whole, "{time}: {answer}");
+        }
     }
 
     #[test]

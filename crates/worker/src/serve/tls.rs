@@ -66,10 +66,35 @@ fn bad(path: &Path, what: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("{}: {what}", path.display()))
 }
 
+/// A server whose certificate is made now, and a client that believes it.
+#[cfg(test)]
+pub(crate) fn pair() -> (tokio_rustls::TlsAcceptor, tokio_rustls::TlsConnector) {
+    let identity = Identity::made_now().unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity.chain[0].clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (identity.config(None).unwrap().into(), Arc::new(client).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn a_file_of_certificates_has_four_mebibytes_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tls.crt");
+        fs::write(&path, vec![b'\n'; 4 << 20]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 4 << 20);
+        fs::write(&path, vec![b'\n'; (4 << 20) + 1]).unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(error.ends_with("tls.crt: it has more than 4194304 bytes"), "{error}");
+    }
 
     #[test]
     fn a_certificate_is_made_in_a_moment() {

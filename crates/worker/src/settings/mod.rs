@@ -346,6 +346,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_settings_or_of_a_secret_has_a_mebibyte_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for (flag, text) in [("--config", "size = \"3Gi\""), ("--key-file", "hunter2")] {
+            let gather = |len: usize| {
+                fs::write(&path, format!("{text}{}", "\n".repeat(len - text.len()))).unwrap();
+                gather(&[flag, path.to_str().unwrap()], &[])
+            };
+            assert!(gather(1 << 20).is_ok(), "{flag}");
+            let refused = gather((1 << 20) + 1).unwrap_err().0;
+            assert!(refused.ends_with("/file: it has more than 1048576 bytes"), "{refused}");
+        }
+    }
+
+    #[test]
     fn the_page_has_each_setting_once() {
         let page = markdown(GROUPS);
         assert!(page.contains("| `size` SIZE | `NEW_SIZE`, `OLD_SIZE` | 1Gi | How large |\n"), "{page}");

@@ -215,6 +215,16 @@ mod tests {
     }
 
     #[test]
+    fn what_fits_is_not_cut() {
+        let end = |len: usize| text(Phase::Failed, Some(&verdict("usage", &"x".repeat(len))));
+        let said = |len: usize| end(len)["error-message"].as_str().unwrap().to_owned();
+        // It stands there twice.
+        let most = (4096 - end(0).to_string().len()) / 2;
+        assert_eq!(said(most), "x".repeat(most));
+        assert!(said(most + 1).ends_with('…'));
+    }
+
+    #[test]
     fn a_status_file_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.json");

@@ -103,9 +103,10 @@ mod tests {
 
     #[test]
     fn a_token_is_long_and_opens_its_own_path_only() {
-        for bad in ["", "short", &"a".repeat(40), &format!("{GOOD}/"), &GOOD[1..]] {
+        for bad in ["", "short", &"a".repeat(40), &format!("{GOOD}/"), &GOOD[1..], &"abcdefg".repeat(8)] {
             assert!(Paths::new(Some(bad), false).is_err(), "{bad}");
         }
+        assert!(Paths::new(Some(&"abcdefgh".repeat(4)), false).is_ok());
         let paths = Paths::new(Some(GOOD), false).unwrap();
         assert!(paths.leads(&format!("/upload/{GOOD}")) && paths.leads(&format!("/upload/{GOOD}/")));
         for other in ["/upload", "/upload/", "/", "/v1beta1/upload", &format!("/upload/{GOOD}x"), &format!("/{GOOD}")] {

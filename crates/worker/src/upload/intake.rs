@@ -455,3 +455,25 @@ impl Read for Feed {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn sixteen_pieces_may_wait_for_the_job() {
+        let second = Duration::from_secs(1);
+        let (intake, jobs) = Intake::new(Times { first: second, stall: second, resume: second, whole: None });
+        let entry = Entry { id: None, start: 0, total: None, scope: Scope::Whole };
+        let mut ticket = intake.enter(entry).unwrap();
+        let piece = Bytes::from_static(b"x");
+        for at in 0..16 {
+            assert_eq!(timeout(second, ticket.send(piece.clone())).await, Ok(true), "{at}");
+        }
+        assert!(timeout(second, ticket.send(piece.clone())).await.is_err());
+        let mut job = jobs.recv().unwrap();
+        assert!(job.feed.pieces.recv().await.is_some());
+        assert_eq!(timeout(second, ticket.send(piece)).await, Ok(true));
+    }
+}

@@ -140,3 +140,30 @@ fn tls(values: &Values) -> Result<Option<Arc<ServerConfig>>, Unusable> {
     let config = identity.config(clients.transpose()?);
     config.map(Some).map_err(|error| values.unusable("tls-cert-file", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::GROUPS;
+    use super::*;
+    use crate::settings;
+
+    /// What an order has of its own, besides what it shares with that of an import.
+    fn own(variable: Option<(&str, &str)>) -> String {
+        let typed = settings::command(clap::Command::new("x"), GROUPS).get_matches_from(["x"]);
+        let values = Values::gather(GROUPS, &typed, |name| match variable {
+            _ if name == "DISKFERRY_DESTINATION" => Some("filesystem".to_owned()),
+            Some((stated, value)) if stated == name => Some(value.to_owned()),
+            _ => None,
+        });
+        let order = Order::new(&values.unwrap()).unwrap_or_else(|error| panic!("{error}"));
+        format!("{:?}", (order.times, order.linger, order.listen, order.healthz, order.options.limits))
+    }
+
+    #[test]
+    fn what_nobody_states_is_as_the_page_says() {
+        let settings = GROUPS.iter().flat_map(|group| group.settings);
+        for setting in settings.filter(|setting| setting.default.starts_with(|first: char| first.is_ascii_digit())) {
+            assert_eq!(own(Some((setting.variables[0], setting.default))), own(None), "{}", setting.name);
+        }
+    }
+}

@@ -20,8 +20,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -36,7 +36,7 @@ use crate::status::Board;
 /// How long a client may take for its handshake, and for the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections at one time. Those that say nothing are gone after [`PATIENCE`].
+/// Connections at one time: the next one waits until one of them goes. Those that say nothing are gone after [`PATIENCE`].
 const MOST: usize = 2048;
 
 /// What a client is told whose head has not come by then. There was no request yet that could be answered.
@@ -51,6 +51,9 @@ const BUFFER: usize = 16 << 10;
 /// What is read of a body that nobody wants, so that its sender comes to read the answer.
 const DRAINED: usize = 256 << 20;
 const DRAINING: Duration = Duration::from_secs(10);
+
+/// How long a client may take to read an answer, with what is read of its body meanwhile.
+const READING: Duration = Duration::from_secs(20);
 
 /// The type that tus has for bytes.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
@@ -72,7 +75,11 @@ pub struct Door {
 
 /// Serves connections until the runtime ends.
 pub async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
-    let room = Arc::new(Semaphore::new(MOST));
+    accept_into(Arc::new(Semaphore::new(MOST)), listener, acceptor, door).await;
+}
+
+/// The same, with as many connections at one time as there is `room` for.
+async fn accept_into(room: Arc<Semaphore>, listener: TcpListener, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
@@ -88,7 +95,7 @@ pub async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, door: 
     }
 }
 
-async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
     let Some(acceptor) = acceptor else { return connection(stream, door, true).await };
     let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
     let is_known = door.client_name.as_ref().is_none_or(|name| {
@@ -100,29 +107,35 @@ async fn converse(stream: TcpStream, acceptor: Option<TlsAcceptor>, door: Arc<Do
 
 /// Serves one connection to its end. Whether the client is the one that may come, if only one may, has been looked at by the caller.
 pub async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, door: Arc<Door>, is_known: bool) {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let door = Arc::clone(&door);
-        async move {
-            let (head, body) = request.into_parts();
-            let is_asking = head.headers.contains_key(EXPECT);
-            if !is_known {
-                drain(body, is_asking);
-                let what = "the certificate of the client has another name";
-                return Ok(answer::error(StatusCode::UNAUTHORIZED, "wrong-client", what));
-            }
-            Ok::<_, Infallible>(door.answer(&head.method, head.uri.path(), &head.headers, body).await)
-        }
+    let answered = Notify::new();
+    let service = service_fn(async |request: Request<Incoming>| {
+        let (head, body) = request.into_parts();
+        let answer = if is_known {
+            door.answer(&head.method, head.uri.path(), &head.headers, body).await
+        } else {
+            drain(body, head.headers.contains_key(EXPECT));
+            let what = "the certificate of the client has another name";
+            answer::error(StatusCode::UNAUTHORIZED, "wrong-client", what)
+        };
+        answered.notify_one();
+        Ok::<_, Infallible>(answer)
     });
+    let read = async {
+        answered.notified().await;
+        sleep(READING).await;
+    };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(BUFFER)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = read => return,
+    };
     // A client that goes away is none of our trouble: what it has begun can be gone on with.
-    if let Err(error) = (&mut connection).await
-        && error.is_timeout()
-    {
+    if ended.is_err_and(|error| error.is_timeout()) {
         let mut stream = connection.into_parts().io.into_inner();
         // Who is slow to send may be slow to read as well.
         let _ = timeout(PATIENCE, async {
@@ -445,6 +458,143 @@ fn drain(mut body: Incoming, is_asking: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::net::TcpStream;
+
+    use crate::serve::tls;
+    use crate::status::{Outlets, Work};
+    use crate::upload::intake::Times;
+
+    const HEAD: &str = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// One that leads to nobody who carries an image.
+    fn door() -> Arc<Door> {
+        let hour = Duration::from_secs(3600);
+        let (intake, _) = Intake::new(Times { first: hour, stall: hour, resume: hour, whole: None });
+        let board = Board::new("", Outlets::none(Work::Upload));
+        Arc::new(Door { intake, board, paths: Paths::new(None, false).unwrap(), client_name: None })
+    }
+
+    /// A client of a server in this process, with so many bytes that may be on their way to each of the two.
+    fn client(bytes: usize, acceptor: Option<TlsAcceptor>) -> DuplexStream {
+        let (client, server) = duplex(bytes);
+        tokio::spawn(converse(server, acceptor, door()));
+        client
+    }
+
+    async fn answer(mut client: impl AsyncRead + Unpin) -> String {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn asked(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(HEAD.as_bytes()).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn connections_are_served_up_to_2048_and_the_next_when_one_has_gone() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let room = Arc::new(Semaphore::new(MOST));
+        let _others = Arc::clone(&room).try_acquire_many_owned(2046).unwrap();
+        tokio::spawn(accept_into(room, listener, None, door()));
+        let silent = TcpStream::connect(address).await.unwrap();
+        assert!(answer(asked(address).await).await.starts_with("HTTP/1.1 200 "));
+        let _last = TcpStream::connect(address).await.unwrap();
+        let mut next = asked(address).await;
+        assert!(timeout(Duration::from_millis(500), next.readable()).await.is_err(), "it waits");
+        drop(silent);
+        let answered = timeout(PATIENCE / 2, answer(&mut next)).await.unwrap();
+        assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_may_take_ten_seconds() {
+        let (acceptor, connector) = tls::pair();
+        for (time, is_served) in [(9_900, true), (10_100, false)] {
+            let client = client(BUFFER, Some(acceptor.clone()));
+            sleep(Duration::from_millis(time)).await;
+            let shaken = connector.connect("localhost".try_into().unwrap(), client).await;
+            assert_eq!(shaken.is_ok(), is_served, "{time}");
+            if let Ok(mut client) = shaken {
+                client.write_all(HEAD.as_bytes()).await.unwrap();
+                assert!(answer(client).await.starts_with("HTTP/1.1 200 "));
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_may_take_ten_seconds_whatever_comes_of_it_before() {
+        for early in [0, 1, HEAD.len() - 1] {
+            let (early, late) = HEAD.split_at(early);
+            for (time, status) in [(9_900, "200 OK"), (10_100, "408 Request Timeout")] {
+                let mut client = client(BUFFER, None);
+                client.write_all(early.as_bytes()).await.unwrap();
+                sleep(Duration::from_millis(time)).await;
+                let came = client.write_all(late.as_bytes()).await;
+                assert_eq!(came.is_ok(), status == "200 OK", "{early:?} {time}");
+                let answer = answer(client).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{early:?} {time}: {answer}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_too_slow_has_ten_seconds_to_read_that() {
+        for (time, is_whole) in [(9_900, true), (10_100, false)] {
+            let client = client(TOO_SLOW.len() - 1, None);
+            sleep(PATIENCE + Duration::from_millis(time)).await;
+            assert_eq!(answer(client).await.as_bytes() == TOO_SLOW, is_whole, "{time}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_be_read_for_twenty_seconds() {
+        for (time, is_whole) in [(19_900, true), (20_100, false)] {
+            let mut client = client(HEAD.len(), None);
+            client.write_all(HEAD.as_bytes()).await.unwrap();
+            sleep(Duration::from_millis(time)).await;
+            let answer = answer(client).await;
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{time}: {answer}");
+            assert_eq!(answer.ends_with("ok\n"), is_whole, "{time}: {answer}");
+        }
+    }
+
+    /// Sends a body that nobody wants, a piece after each pause, and gives how many bytes were taken of it, and the answer.
+    async fn refused(len: usize, piece: usize, pause: Duration) -> (usize, String) {
+        let mut client = client(BUFFER, None);
+        let head = format!("PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let (piece, mut taken) = (vec![0; piece], 0);
+        while taken < len {
+            sleep(pause).await;
+            let Ok(count) = client.write(&piece[..piece.len().min(len - taken)]).await else { break };
+            taken += count;
+        }
+        (taken, answer(client).await)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_body_that_nobody_wants_256_mib_are_read() {
+        let all = 256 << 20;
+        let (taken, answer) = refused(all, BUFFER, Duration::ZERO).await;
+        assert!(taken == all && answer.starts_with("HTTP/1.1 404 "), "{taken} {answer}");
+        let (taken, answer) = refused(all + (1 << 20), BUFFER, Duration::ZERO).await;
+        assert!((all..all + 4 * BUFFER).contains(&taken) && answer.starts_with("HTTP/1.1 404 "), "{taken} {answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_wants_is_read_for_ten_seconds() {
+        for (time, is_read) in [(9_900, true), (10_100, false)] {
+            let (taken, answer) = refused(2, 1, Duration::from_millis(time / 2)).await;
+            assert_eq!(taken == 2, is_read, "{time}");
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{time}: {answer}");
+        }
+    }
 
     #[test]
     fn slow_is_who_sends_less_than_a_kibibyte_in_a_second() {

@@ -154,7 +154,7 @@ impl Catalogue {
         let mut seen = BTreeSet::new();
         while seen.insert(url.clone()) {
             if seen.len() > PAGES {
-                return Err(paging(&self.host, "does not come to an end"));
+                return Err(paging(&self.host, &format!("has more than the {PAGES} pages that are followed")));
             }
             let accept = HeaderValue::from_static("application/json");
             let wanted = document::Wanted { url: &url, accept, most: DOCUMENT };
@@ -165,10 +165,15 @@ impl Catalogue {
             held = more.iter().fold(held, |held, name| held.saturating_add(name.len()));
             names.extend(more);
             if names.len() > NAMES || held > NAME_BYTES {
-                return Err(paging(&self.host, "does not come to an end"));
+                let what =
+                    format!("has {} names of {held} bytes so far, {NAMES} of {NAME_BYTES} are taken", names.len());
+                return Err(paging(&self.host, &what));
             }
             let Some(link) = found.headers.get(LINK) else { return Ok(names) };
-            let next = link.to_str().ok().and_then(next_page).filter(|next| next.len() <= LINKED);
+            let next = link.to_str().ok().and_then(next_page);
+            if let Some(len) = next.as_ref().map(String::len).filter(|len| *len > LINKED) {
+                return Err(paging(&self.host, &format!("names a next page by {len} bytes, {LINKED} are allowed")));
+            }
             let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
                 return Err(paging(&self.host, "names a next page that cannot be understood"));
             };
