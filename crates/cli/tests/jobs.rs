@@ -190,34 +190,48 @@ fn a_disk_over_the_limit_is_refused_from_file_and_pipe() {
 
 #[test]
 fn every_limit_is_an_option_and_has_two_sides() {
+    const CLUSTER: u64 = 64 << 10;
     let lab = Lab::new();
-    let mut image = Qcow2 { l1: Place::Behind, l2: Place::Behind, ..Qcow2::new(512 << 10) };
+    let mut image = Qcow2 { l1: Place::Behind, l2: Place::Behind, ..Qcow2::new(8 * CLUSTER) };
     image.clusters.insert(0, Cluster::Plain(vec![7; 64 << 10]));
     image.clusters.insert(2, Cluster::Packed(vec![7; 64 << 10]));
-    let image = image.build().image;
-    let wrapped = wrap::xz(&wrap::gzip(&image), &["--lzma2=dict=1MiB"]);
-    for (image, option, code, enough, less) in [
-        (&image, "--max-size", "max-size", "512Ki", "524287"),
-        (&image, "--limit-table", "limit-table", "1Ki", "16"),
-        (&image, "--limit-unit", "limit-unit", "64Ki", "65535"),
-        (&wrapped, "--limit-layers", "limit-layers", "2", "1"),
-        (&wrapped, "--limit-window", "limit-window", "1Mi", "1048575"),
-        (&image, "--spool-limit", "spool-limit", "1Mi", "64Ki"),
-        // Little memory only means that more waits in a file; its other side is a matter of millions of pieces.
-        (&image, "--limit-spool-memory", "", "0", ""),
+    let image = image.build();
+    let wrapped = wrap::xz(&wrap::gzip(&image.image), &["--lzma2=dict=1MiB"]);
+    let here = lab.dir.path().to_str().unwrap();
+    let convert = |image: &[u8], spool: &str, option: &str, value: u64| {
+        let _ = fs::remove_file(lab.at("disk.raw"));
+        let (value, target) = (value.to_string(), lab.path("disk.raw"));
+        run_with_pipe(["convert", "--json", "--spool-dir", spool, option, &value, "-", &target], image)
+    };
+    // All that lies in front of the L1 table waits for it, but for the header.
+    let waits = json(&convert(&image.image, here, "--limit-spool-memory", 0))["spooled"].as_u64().unwrap();
+    assert!((image.l1 - 120..image.l1).contains(&waits), "{waits} of {}", image.l1);
+    // Of the header and three tables it is kept where they begin and end; and there are two clusters with a hole behind each.
+    let mapped = 4 * 16 + 4 * 24;
+    for (image, option, enough) in [
+        (&image.image, "--max-size", 8 * CLUSTER),
+        (&image.image, "--limit-table", mapped),
+        (&image.image, "--limit-unit", CLUSTER),
+        (&wrapped, "--limit-layers", 2),
+        (&wrapped, "--limit-window", 1 << 20),
+        (&image.image, "--spool-limit", waits),
     ] {
-        let with = |value| run_with_pipe(["convert", "--json", option, value, "-", &lab.path("disk.raw")], image);
+        let with = |value: u64| convert(image, here, option, value);
         let carried = with(enough);
         assert!(carried.status.success(), "{option} {enough}: {carried:?}");
-        fs::remove_file(lab.at("disk.raw")).unwrap();
-        if !code.is_empty() {
-            let refused = with(less);
-            assert_fails(&refused, 3);
-            let error = &json(&refused)["error"];
-            assert_eq!((&error["code"], &error["option"]), (&json!(code), &json!(option)), "{option} {less}");
-            assert!(stderr(&refused).contains(option), "{refused:?}");
-        }
+        let refused = with(enough - 1);
+        assert_fails(&refused, 3);
+        let error = &json(&refused)["error"];
+        assert_eq!((&error["code"], &error["option"]), (&json!(option[2..]), &json!(option)), "{refused:?}");
+        assert!(stderr(&refused).contains(option), "{refused:?}");
     }
+    // What there is no memory for waits in a file. Each piece in memory takes 64 bytes more, to be found again.
+    let with = |value: u64| convert(&image.image, "/nowhere", "--limit-spool-memory", value);
+    let carried = with(waits + 1024 * 64);
+    assert!(carried.status.success(), "{carried:?}");
+    let refused = with(waits - 1);
+    assert_fails(&refused, 5);
+    assert!(stderr(&refused).contains("creating the spool's file"), "{refused:?}");
 }
 
 #[test]
