@@ -162,6 +162,15 @@ fn answers_of_vdi() {
             ours: "vdi-map-offset",
             qemu_takes_it: true,
         },
+        Case {
+            what: "an entry behind the end of the disk",
+            bend: |built| {
+                poke(&mut built.image, diskferry_testkit::vdi::field::BLOCKS, 4);
+                set(built, 3, 77);
+            },
+            ours: CARRIED,
+            qemu_takes_it: true,
+        },
     ];
     assert_answers("vdi", &writer.build(), |built| &mut built.image, &cases);
 }
@@ -199,16 +208,13 @@ fn answers_of_vmdk() {
         },
         Case {
             what: "one table twice",
-            bend: |built| {
-                let first = built.tables[&0] / SECTOR;
-                poke(&mut built.image, vmdk::field::entry(built.directory, 1), first);
-            },
+            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
             ours: "vmdk-tables-overlap",
             qemu_takes_it: true,
         },
         Case {
             what: "a table in the header",
-            bend: |built| poke(&mut built.image, vmdk::field::entry(built.directory, 0), 0x1),
+            bend: |built| name_table(built, 0, 1),
             ours: "vmdk-tables-overlap",
             qemu_takes_it: true,
         },
@@ -230,10 +236,6 @@ fn answers_of_vmdk() {
 
 #[test]
 fn answers_of_a_vmdk_stream() {
-    let mut writer = Vmdk { grain: 16, ..Vmdk::new(Style::StreamTail, 16 * 600 + 5) };
-    for grain in [0, 1, 2, 599, 600] {
-        writer.grains.insert(grain, Grain::Data(Random::new(grain).text(16 << 9)));
-    }
     fn mark(built: &mut vmdk::Built, grain: u64, sector: u64) {
         let marker = vmdk::field::MARKER_VALUE.after(built.grains[&grain] as usize);
         poke(&mut built.image, marker, sector);
@@ -265,10 +267,7 @@ fn answers_of_a_vmdk_stream() {
         },
         Case {
             what: "one table twice",
-            bend: |built| {
-                let first = built.tables[&0] / SECTOR;
-                poke(&mut built.image, vmdk::field::entry(built.directory, 1), first);
-            },
+            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
             ours: "vmdk-tables-overlap",
             qemu_takes_it: true,
         },
@@ -278,11 +277,150 @@ fn answers_of_a_vmdk_stream() {
             ours: "vmdk-table-disagrees",
             qemu_takes_it: false,
         },
+        Case {
+            what: "half of a table in another one",
+            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR + 2),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "a table that begins in its marker",
+            bend: |built| name_table(built, 1, built.tables[&1] / SECTOR - 1),
+            ours: "vmdk-directory-disagrees",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "a table that ends in the directory",
+            bend: |built| name_table(built, 1, built.directory / SECTOR - 2),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "a table in the header",
+            bend: |built| name_table(built, 0, 1),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "a table in a grain",
+            bend: |built| name_table(built, 0, built.grains[&0] / SECTOR),
+            ours: "vmdk-directory-disagrees",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "grains that begin in the descriptor",
+            bend: |built| poke(&mut built.image, vmdk::field::OVERHEAD, 1),
+            ours: "vmdk-overhead",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "an entry behind the end of the disk",
+            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
+            ours: "vmdk-table-disagrees",
+            qemu_takes_it: true,
+        },
     ];
-    assert_answers("vmdk", &writer.build(), |built| &mut built.image, &cases);
+    assert_answers("vmdk", &stream(Style::StreamTail).build(), |built| &mut built.image, &cases);
+}
+
+#[test]
+fn answers_of_a_vmdk_stream_with_its_tables_in_front() {
+    let cases = [
+        Case {
+            what: "one grain for two places, by the table",
+            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
+            ours: "vmdk-table-disagrees",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "grains that begin in a table",
+            bend: |built| poke(&mut built.image, vmdk::field::OVERHEAD, built.tables[&0] / SECTOR),
+            ours: "vmdk-overhead",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "one table twice",
+            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "a table in the header",
+            bend: |built| name_table(built, 0, 1),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "a table in a grain",
+            bend: |built| name_table(built, 0, built.grains[&0] / SECTOR),
+            ours: "vmdk-overhead",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "an entry behind the end of the disk",
+            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
+            ours: CARRIED,
+            qemu_takes_it: true,
+        },
+    ];
+    assert_answers("vmdk", &stream(Style::StreamQemu).build(), |built| &mut built.image, &cases);
+}
+
+#[test]
+fn answers_of_a_vmdk_stream_whose_markers_count_nothing() {
+    let cases = [
+        Case {
+            what: "one grain for two places, by the table",
+            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
+            ours: "vmdk-table-disagrees",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "a table that is the last grain",
+            bend: |built| {
+                let last = built.grains.values().max().unwrap() / SECTOR;
+                name_table(built, 0, last);
+            },
+            ours: "vmdk-data-in-metadata",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "one table twice",
+            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: true,
+        },
+        Case {
+            what: "a table in the header",
+            bend: |built| name_table(built, 0, 1),
+            ours: "vmdk-tables-overlap",
+            qemu_takes_it: false,
+        },
+        Case {
+            what: "an entry behind the end of the disk",
+            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
+            ours: CARRIED,
+            qemu_takes_it: true,
+        },
+    ];
+    assert_answers("vmdk", &stream(Style::StreamXenOrchestra).build(), |built| &mut built.image, &cases);
+}
+
+/// Two tables, and a last grain that is cut short.
+fn stream(style: Style) -> Vmdk {
+    let mut writer = Vmdk { grain: 16, ..Vmdk::new(style, 16 * 600 + 5) };
+    for grain in [0, 1, 2, 599, 600] {
+        writer.grains.insert(grain, Grain::Data(Random::new(grain).text(16 << 9)));
+    }
+    writer
 }
 
 /// Lets the entry of a grain be `value`.
 fn set_grain(built: &mut vmdk::Built, grain: u64, value: u64) {
     poke(&mut built.image, vmdk::field::entry(built.tables[&(grain / 512)], grain % 512), value);
+}
+
+/// Lets the directory's entry of a table be `sector`.
+fn name_table(built: &mut vmdk::Built, table: u64, sector: u64) {
+    poke(&mut built.image, vmdk::field::entry(built.directory, table), sector);
 }

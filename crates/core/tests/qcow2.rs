@@ -3,11 +3,12 @@
 
 mod common;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use common::{assert_carried, by_bytes, carry, refusal, sample};
-use diskferry::{Limits, Options};
+use common::{assert_carried, by_bytes, carry, from_file, from_pipe, refusal, sample};
+use diskferry::sink::Discard;
+use diskferry::{Error, Limits, Options, Progress, convert};
 use diskferry_testkit::field::{Field, poke};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::qcow2::{Built, Cluster, Compression, Place, Qcow2, field};
@@ -380,13 +381,39 @@ fn what_versions_and_clusters_rule_out_gives_its_error() {
 
 #[test]
 fn an_image_cut_anywhere_is_refused() {
-    let mut writer = Qcow2::new(300 * 1024);
-    writer.cluster_bits = 12;
-    let image = writer.fill(9).build().image;
-    let options = Options { format: Some("qcow2".parse().unwrap()), ..Options::default() };
-    for cut in (7..image.len()).step_by(4096) {
-        let error = refusal(&image[..cut], &options);
-        assert_eq!(error.kind(), diskferry::Kind::Image, "cut at {cut}: {error}");
+    let of = |first: Cluster, last: Cluster| {
+        let clusters = [(0, first), (2, last)].into_iter().collect();
+        Qcow2 { cluster_bits: 9, clusters, ..Qcow2::new(3 * 512) }
+    };
+    let (plain, packed) = (|| Cluster::Plain(vec![1; 512]), || Cluster::Packed(b"packed, ".repeat(64)));
+    let tables_behind = Qcow2 { l1: Place::Behind, l2: Place::Behind, ..of(plain(), packed()) };
+    let options = Options { format: Some("qcow2".parse().unwrap()), threads: 1, ..Options::default() };
+    // What packed data leave free of their sectors, and the only entry of L1 of its cluster, is nobody's. A byte of zeroes, whose bits say that
+    // they end, is the last of packed data here.
+    for (name, writer, end) in [
+        ("plain", of(packed(), plain()), (|built| built.clusters[&2] + 512) as fn(&Built) -> u64),
+        ("packed", of(plain(), packed()), |built| built.image.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 2),
+        ("tables behind", tables_behind, |built| built.l1 + 8),
+    ] {
+        let built = writer.build();
+        let (scratch, end) = (Scratch::new(), end(&built));
+        let path = scratch.write("image", &built.image);
+        let file = File::options().write(true).open(&path).unwrap();
+        for cut in (0..built.image.len() as u64).rev() {
+            file.set_len(cut).unwrap();
+            for open in [from_file, from_pipe] {
+                let result = convert(open(&path), &Discard, &options, &Progress::default());
+                let code = result.as_ref().map_or_else(Error::code, |_| "carried".to_owned());
+                let expected = match cut {
+                    _ if cut >= end => "carried",
+                    _ if name == "packed" && cut > built.clusters[&2] => "qcow2-packed-data",
+                    _ => "qcow2-ends-early",
+                };
+                assert_eq!(code, expected, "{name}, cut at {cut}");
+            }
+        }
+        let least = &built.image[..usize::try_from(end).unwrap()];
+        assert_carried(&scratch.write("image", least), &scratch.write("raw", &writer.disk()), &options);
     }
 }
 

@@ -122,18 +122,51 @@ fn descriptors() -> Vec<Seed> {
 fn wrappings() -> Vec<Seed> {
     let disk = Random::new(1).text(2000);
     let seed = |target, name, bytes: Vec<u8>| in_chunks_of(target, name, &bytes);
+    let (one, other) = disk.split_at(700);
+    let noise = Random::new(2).bytes(300);
+    let xz_with = |check| wrap::xz(one, &[check]);
+    let skippable = |len: u32| [&b"\x53\x2a\x4d\x18"[..], &len.to_le_bytes(), &vec![9; len as usize]].concat();
+    let zstd_of_known_size = wrap::zstd(one, &["--no-check", "--stream-size=700"]);
     vec![
         seed("gzip", "members", wrap::gzip_members(&disk, 900)),
-        seed("gzip", "bgzf", wrap::bgzf(&disk)),
+        seed("gzip", "bgzf-and-others", [wrap::bgzf(one), wrap::gzip(other), wrap::bgzf(&noise)].concat()),
+        seed("gzip", "fields", [wrap::gzip_with_all_fields(&disk), wrap::gzip(b"")].concat()),
+        seed("gzip", "noise-and-padding", [wrap::gzip(&noise), vec![0; 100]].concat()),
         seed("xz", "blocks", wrap::xz(&disk, &["--block-size=1000"])),
+        seed(
+            "xz",
+            "checks",
+            ["--check=none", "--check=crc32", "--check=crc64", "--check=sha256"].map(xz_with).concat(),
+        ),
+        seed("xz", "padding", [wrap::xz(b"", &[]), vec![0; 4], wrap::xz(&noise, &["-0"]), vec![0; 8]].concat()),
+        seed("xz", "filters", wrap::xz(&disk, &["--x86", "--delta=dist=4", "--lzma2=dict=4KiB,lc=1,lp=2,pb=0"])),
+        seed("xz", "threads", wrap::xz(&disk, &["--threads=2", "--block-size=600"])),
         seed("zstd", "frame", wrap::zstd(&disk, &["--check"])),
+        seed(
+            "zstd",
+            "frames",
+            [skippable(40), zstd_of_known_size.clone(), skippable(0), wrap::zstd(other, &["--check"])].concat(),
+        ),
+        seed("zstd", "noise", [wrap::zstd(&noise, &["--no-check"]), wrap::zstd(b"", &["--check"])].concat()),
+        seed("zstd", "long", wrap::zstd(&disk, &["-19", "--long=22"])),
+        seed("zstd", "dictionary", with_dictionary(&zstd_of_known_size)),
         seed("bzip2", "stream", wrap::bzip2(&disk)),
+        seed("bzip2", "streams", [one, b"", other, &noise].map(wrap::bzip2).concat()),
+        seed("bzip2", "runs", wrap::bzip2(&[vec![7; 1000], vec![0; 3000], one.to_vec()].concat())),
         ("detect", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
         ("raw", "partition-table", partition_table()),
         ("convert", "raw-gzip-xz", wrap::xz(&wrap::gzip(&disk), &[])),
         ("convert", "qcow2-gzip", wrap::gzip(&Qcow2::new(1 << 16).fill(1).build().image)),
         ("detect", "html", b"<!DOCTYPE html><html><title>404</title></html>".to_vec()),
     ]
+}
+
+/// The frame of a single segment, whose header names a dictionary.
+fn with_dictionary(frame: &[u8]) -> Vec<u8> {
+    const DESCRIPTOR: usize = 4;
+    const ONE_BYTE: u8 = 1;
+    let (head, rest) = frame.split_at(DESCRIPTOR + 1);
+    [&head[..DESCRIPTOR], &[head[DESCRIPTOR] | ONE_BYTE, 77], rest].concat()
 }
 
 /// Conversations: how is fetched, then what is said, each part behind the one before and this byte.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use flate2::write::DeflateEncoder;
-use flate2::{Compression, GzBuilder};
+use flate2::{Compression, Crc, GzBuilder};
 
 /// The output of `tool` for the input `bytes`.
 pub fn filter(tool: &str, args: &[&str], bytes: &[u8]) -> Vec<u8> {
@@ -42,6 +42,21 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub fn gzip_members(bytes: &[u8], member: usize) -> Vec<u8> {
     let parts = bytes.chunks(member).chain([&[][..]]);
     parts.flat_map(|part| gzip_member(part, GzBuilder::new().filename("disk").comment("part of a disk"))).collect()
+}
+
+/// One gzip member with every field that a header can have, and a check value over them.
+pub fn gzip_with_all_fields(bytes: &[u8]) -> Vec<u8> {
+    const FLAGS: usize = 3;
+    const HEADER_CRC: u8 = 1 << 1;
+    let (extra, name, comment) = (&b"AB\x02\0xy"[..], "disk.raw", "a disk");
+    let member = gzip_member(bytes, GzBuilder::new().extra(extra).filename(name).comment(comment));
+    // Ten bytes that are always there, the length of the extra field, and a zero behind each text.
+    let (header, rest) = member.split_at(10 + 2 + extra.len() + name.len() + 1 + comment.len() + 1);
+    let mut header = header.to_vec();
+    header[FLAGS] |= HEADER_CRC;
+    let mut crc = Crc::new();
+    crc.update(&header);
+    [&header, &crc.sum().to_le_bytes()[..2], rest].concat()
 }
 
 /// BGZF: gzip members of at most 64 KiB that carry their own length, and an empty one at the end.
@@ -115,6 +130,7 @@ mod tests {
         let wrapped = [
             ("gzip", gzip(&bytes)),
             ("gzip", gzip_members(&bytes, 70_000)),
+            ("gzip", gzip_with_all_fields(&bytes)),
             ("bgzip", bgzf(&bytes)),
             ("xz", xz(&bytes, &["-1", "--check=sha256", "--block-size=65536"])),
             ("zstd", zstd(&bytes, &["-1", "--no-check"])),

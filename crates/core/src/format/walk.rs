@@ -225,7 +225,10 @@ impl Walk {
         self.furthest = self.furthest.max(at.saturating_add(len));
         let most = self.furthest.saturating_mul(MOST_NAMED).max(NAMED_AT_LEAST);
         if times > MOST_REPEATS || self.named > most {
-            let what = format!("the bytes at {at}, and others, stand for too many places of the disk");
+            let what = format!(
+                "the bytes at {at} stand for {times} places of the disk, and {} bytes of it are stored up to here; allowed are {MOST_REPEATS}, and {most}",
+                self.named
+            );
             return Err(Error::corrupt(self.format, "mapped-too-often", at, what));
         }
         Ok(())

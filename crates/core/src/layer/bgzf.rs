@@ -431,12 +431,18 @@ mod tests {
 
     #[test]
     fn empty_members_are_counted_as_with_one_thread() {
-        let empty = member(b"");
-        let packed = [member(b"disk"), empty.repeat(100_000), member(b"end")].concat();
-        assert_eq!(end(&packed, 2).unwrap(), b"diskend");
-        let endless = Repeated { bytes: empty, at: 0 };
-        let mut reader = Bgzf::new(Box::new(io::BufReader::new(Cursor::new(member(b"disk")).chain(endless))), 2);
-        let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
-        assert_eq!(Error::reading(0, error).code(), "wrapping-no-output");
+        let (first, empty) = (member(b"disk"), member(b""));
+        // Each member counts for 2 KiB more, and each unpacked byte makes up for two.
+        let left = (256 << 20) - (first.len() as u64 + 2048 - 4 * 2);
+        let most = left / (empty.len() as u64 + 2048);
+        for (members, expected) in
+            [(most, "whole"), (most + 1, "wrapping-no-output"), (u64::MAX >> 8, "wrapping-no-output")]
+        {
+            let empties = Repeated { bytes: empty.clone(), at: 0 }.take(members * empty.len() as u64);
+            let packed = io::BufReader::new(Cursor::new(first.clone()).chain(empties));
+            let read = io::copy(&mut Bgzf::new(Box::new(packed), 2), &mut io::sink());
+            let read = read.map_err(|error| Error::reading(0, error).code());
+            assert_eq!(read.map_or_else(|code| code, |_| "whole".into()), expected, "{members} members");
+        }
     }
 }

@@ -210,6 +210,11 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_nothing_counts_to_the_byte() {
+        what_holds_nothing_is_bounded(Bzip2::new, &stream(b"").repeat(50), 50);
+    }
+
+    #[test]
     fn bytes_after_the_last_stream_are_garbage() {
         for garbage in [&b"x"[..], b"\0", b"\0\0\0\0", b"BZx", b"BZh0"] {
             assert_eq!(outcome("bzip2", &[&stream(b"disk"), garbage].concat()), "bzip2-trailing-garbage");

@@ -414,11 +414,21 @@ mod tests {
 
     #[test]
     fn padding_without_end_is_refused() {
-        let padding = repeat(0).take(1 << 30);
-        let packed = Cursor::new(plain(b"disk")).chain(BufReader::with_capacity(1 << 20, padding));
-        let mut reader = Unwrapper::new(Box::new(packed), Gzip::new());
-        let error = copy(&mut reader, &mut sink()).unwrap_err();
-        assert_eq!(Error::reading(0, error).code(), "wrapping-no-output");
+        let member = plain(b"disk");
+        // The member counts for 2 KiB more, and each unpacked byte makes up for two.
+        let most = (256 << 20) - (member.len() as u64 + 2048 - 4 * 2);
+        for (len, expected) in [(most, "whole"), (most + 1, "wrapping-no-output"), (u64::MAX, "wrapping-no-output")] {
+            let padding = BufReader::with_capacity(1 << 20, repeat(0).take(len));
+            let mut reader = Unwrapper::new(Box::new(Cursor::new(member.clone()).chain(padding)), Gzip::new());
+            let read = copy(&mut reader, &mut sink()).map_err(|error| Error::reading(0, error).code());
+            assert_eq!(read.map_or_else(|code| code, |_| "whole".into()), expected, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn what_holds_nothing_counts_to_the_byte() {
+        what_holds_nothing_is_bounded(Gzip::new, &[plain(b"").repeat(3), vec![0; 500]].concat(), 3);
+        what_holds_nothing_is_bounded(Gzip::new, &all_fields(b""), 1);
     }
 
     /// ISIZE of a member longer than it can count. The deflated zeros are one piece repeated, which takes no time to make.

@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::unwrapper::{Decoder, Unwrapper};
 use super::{Unwrapping, by_name};
 use crate::error::{Error, Kind, Result};
 use crate::limits::Limits;
@@ -149,6 +150,17 @@ pub fn every_death_of_the_source_passes(layer: &str, packed: &[u8]) {
             };
             assert_eq!(error.code(), code, "death at {death}");
         }
+    }
+}
+
+/// Packed bytes that hold nothing, in so many members, are read as long as 256 MiB are not passed by those before and these, of which
+/// each member counts for 2 KiB more.
+pub(super) fn what_holds_nothing_is_bounded<D: Decoder>(open: impl Fn() -> D, nothing: &[u8], members: u64) {
+    let most = (256 << 20) - nothing.len() as u64 - (members << 11);
+    for (before, expected) in [(most, "whole"), (most + 1, "wrapping-no-output")] {
+        let mut reader = Unwrapper::resumed(Box::new(io::Cursor::new(nothing.to_vec())), open(), 0, before);
+        let read = read_to_error(&mut reader, || 1000).map_or_else(|error| error.code(), |_| "whole".into());
+        assert_eq!(read, expected, "behind {before}");
     }
 }
 

@@ -435,6 +435,13 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_nothing_counts_to_the_byte() {
+        let limits = Limits::default();
+        let open = || Zstd::new(limits.window, Unwrapping::new(&limits, 1).window()).unwrap();
+        what_holds_nothing_is_bounded(open, &[skippable(700), frame(b""), skippable(0)].concat(), 3);
+    }
+
+    #[test]
     fn a_cut_anywhere_is_truncation() {
         let (first, second) = (frame(&sample(300)), frame_with(&[], &sample(200)));
         let ends = [first.len(), first.len() + 17, first.len() + 17 + second.len()];

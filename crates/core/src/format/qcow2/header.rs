@@ -97,7 +97,8 @@ impl Header {
         let mut raw = RawHeader::new_zeroed();
         look_exact(source, raw.as_mut_bytes(), 0, FORMAT, "the header")?;
         if raw.magic != MAGIC {
-            return Err(Error::corrupt(FORMAT, "not-this-format", 0, "the first bytes are not QFI\\xfb"));
+            let what = format!("the first bytes are {:02x?}, not {MAGIC:02x?}: this is no qcow2", raw.magic);
+            return Err(Error::corrupt(FORMAT, "not-this-format", 0, what));
         }
         let v3 = match raw.version.get() {
             2 => None,

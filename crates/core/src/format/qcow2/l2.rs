@@ -153,7 +153,10 @@ impl L2 {
         }
         let at = entry & OFFSET;
         if !at.is_multiple_of(self.cluster) {
-            let what = format!("an L2 entry names a cluster at byte {at}, which is no cluster boundary");
+            let what = format!(
+                "an L2 entry names a cluster at byte {at}, which is no multiple of the cluster size {}",
+                self.cluster
+            );
             return Err(Error::corrupt(FORMAT, "cluster-unaligned", entry_at, what));
         }
         if self.extended {

@@ -85,8 +85,11 @@ fn read_l1(source: &mut dyn Source, header: &Header, walk: &mut Walk) -> Result<
 /// "L1 table entry": bits 9 to 55 are the offset; bit 63 speaks of refcounts, and the rest is not looked at, as in QEMU.
 fn l2_table_at(entry: u64, index: u64, header: &Header) -> Result<Option<u64>> {
     let at = entry & l2::OFFSET;
-    if !at.is_multiple_of(header.cluster_size()) {
-        let what = format!("L1 entry {index} names an L2 table at byte {at}, which is no cluster boundary");
+    let cluster = header.cluster_size();
+    if !at.is_multiple_of(cluster) {
+        let what = format!(
+            "L1 entry {index} names an L2 table at byte {at}, which is no multiple of the cluster size {cluster}"
+        );
         return Err(Error::corrupt(FORMAT, "l2-unaligned", header.l1_entry_at(index), what));
     }
     Ok((at != 0).then_some(at))

@@ -212,11 +212,9 @@ fn any_bent_field_ends_in_an_error_or_in_a_disk() {
 
 #[test]
 fn an_image_cut_anywhere_is_an_error() {
-    let built =
-        Writer { block_size: 4096, blocks: vec![Block::Data(vec![7; 4096]); 10], ..Writer::qemu(40_000) }.build();
-    let [map, data] = [built.map, built.data].map(|at| usize::try_from(at).unwrap());
-    let used = data + 40_000;
-    for len in [68, 72, 455, 456, map - 1, map, map + 39, map + 40, data, data + 1, 30_000, used - 1] {
+    let built = Writer { block_size: 512, blocks: vec![Block::Data(vec![7; 512]); 3], ..Writer::qemu(1300) }.build();
+    let used = usize::try_from(built.data).unwrap() + 1300;
+    for len in 0..used {
         for mut source in every_way(&built.image[..len]) {
             assert_eq!(code(carry(&VDI, &mut source)), "vdi-ends-early", "{len}");
         }

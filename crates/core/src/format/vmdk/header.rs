@@ -83,7 +83,8 @@ impl Header {
     pub(super) fn parse(bytes: &[u8; SECTOR_LEN], at: u64, limits: &Limits) -> Result<Self> {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         if raw.magic != MAGIC {
-            return Err(Error::corrupt(FORMAT, "not-this-format", at, "there is no sparse header here (KDMV)"));
+            let what = format!("there is no sparse header here: it begins with {:02x?}, not {MAGIC:02x?}", raw.magic);
+            return Err(Error::corrupt(FORMAT, "not-this-format", at, what));
         }
         check_version(raw)?;
         let flags = check_flags(raw, at)?;
@@ -224,7 +225,7 @@ fn check_version(raw: &Raw) -> Result<()> {
 fn check_flags(raw: &Raw, at: u64) -> Result<u32> {
     let flags = raw.flags.get();
     if flags & !FLAGS != 0 {
-        let what = format!("flags {:#x} of the sparse header are not known", flags & !FLAGS);
+        let what = format!("flags {:#x} of the sparse header are not known, {FLAGS:#x} are", flags & !FLAGS);
         return Err(Error::unsupported(FORMAT, "flags", what));
     }
     if flags & FLAG_NEWLINES != 0 && raw.newlines != NEWLINES {
@@ -244,7 +245,10 @@ fn check_flags(raw: &Raw, at: u64) -> Result<u32> {
             let what = format!("flags {flags:#x} and compression {compression} of the header contradict each other");
             Err(Error::corrupt(FORMAT, "compression-flags", at, what))
         }
-        _ => Err(Error::unsupported(FORMAT, "compression", format!("compression {compression} is not known"))),
+        _ => {
+            let what = format!("compression {compression} is not known, 0 (none) and 1 (deflate) are");
+            Err(Error::unsupported(FORMAT, "compression", what))
+        }
     }
 }
 
@@ -279,6 +283,7 @@ fn check_descriptor(raw: &Raw, at: u64) -> Result<Option<(u64, u64)>> {
 
 fn bytes_of(sectors: u64, at: u64, what: &str) -> Result<u64> {
     sectors.checked_mul(SECTOR).filter(|bytes| *bytes < FARTHEST).ok_or_else(|| {
-        Error::corrupt(FORMAT, "offset-range", at, format!("{what} is sector {sectors}, which no file can have"))
+        let what = format!("{what} is sector {sectors}, a file can have less than {}", FARTHEST / SECTOR);
+        Error::corrupt(FORMAT, "offset-range", at, what)
     })
 }

@@ -41,9 +41,7 @@ pub(super) fn probe(head: &[u8]) -> bool {
 }
 
 pub(super) fn open(packed: Packed, how: &Unwrapping) -> Result<Reader> {
-    let threads = (how.threads as u64).clamp(1, MAX_THREADS);
-    let xz = Xz { state: State::Head, head: Field::new(), window: how.window(), threads, broken: None, streams: 0 };
-    Ok(Box::new(Unwrapper::new(packed, xz)))
+    Ok(Box::new(Unwrapper::new(packed, Xz::new(how))))
 }
 
 /// What the next byte belongs to.
@@ -77,6 +75,11 @@ struct Xz {
 }
 
 impl Xz {
+    fn new(how: &Unwrapping) -> Self {
+        let threads = (how.threads as u64).clamp(1, MAX_THREADS);
+        Self { state: State::Head, head: Field::new(), window: how.window(), threads, broken: None, streams: 0 }
+    }
+
     fn head(&mut self, packed: &[u8], at: u64) -> Result<usize> {
         let (taken, whole) = self.head.gather(packed, head_len);
         if !may_begin(self.head.bytes(), MAGIC) {
@@ -452,6 +455,13 @@ mod tests {
         let crc = crc32(&packed[12..20]);
         packed[20..24].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(outcome("xz", &packed), "xz-filter");
+    }
+
+    #[test]
+    fn what_holds_nothing_counts_to_the_byte() {
+        let limits = Limits::default();
+        let open = || Xz::new(&Unwrapping::new(&limits, 1));
+        what_holds_nothing_is_bounded(open, &[plain(b""), vec![0; 500], plain(b"")].concat(), 2);
     }
 
     #[test]
