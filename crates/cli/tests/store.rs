@@ -465,6 +465,20 @@ fn what_nobody_needs_in_a_registry_is_shown_as_platforms_do() {
     assert_fails(&at(["gc", "check", &store, "--keep-list", &list]), 2);
 }
 
+#[test]
+fn a_list_to_keep_may_have_64_mib() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    lab.layout.name(&image, "one");
+    let (store, list) = (lab.store(), lab.dir.path().join("keep").display().to_string());
+    for (len, code) in [(64 << 20, 0), ((64 << 20) + 1, 2)] {
+        std::fs::write(&list, "one".to_owned() + &"\n".repeat(len - 3)).unwrap();
+        let output = run(["gc", "check", &store, "--keep-list", &list]);
+        assert_eq!(output.status.code(), Some(code), "{}", common::stderr(&output));
+        assert_eq!(common::stderr(&output).contains("more than 67108864 bytes"), code == 2);
+    }
+}
+
 /// Makes all files of the layout older by two hours.
 fn age(lab: &Lab) {
     let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);

@@ -69,8 +69,7 @@ impl Failure {
                 format!("no request can be made for {}: {cause}", Shown(url)),
             ));
         }
-        // That it is this one, only the server's half of the HTTP library would tell by type.
-        if cause == "message head is too large" {
+        if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse_too_large) {
             return Self::long_head(url);
         }
         let cause = if error.is_timeout() { "no answer in time" } else { &cause };

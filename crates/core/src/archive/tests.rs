@@ -418,6 +418,11 @@ fn a_layer_hides_files_of_those_below_and_not_its_own() {
 }
 
 #[test]
+fn a_name_has_4096_bytes_at_most() {
+    assert!(Path::new(&[b'a'; 4096]).is_some() && Path::new(&[b'a'; 4097]).is_none());
+}
+
+#[test]
 fn more_whiteouts_than_anybody_has_are_an_error() {
     let found = |many: &[Vec<u8>]| {
         let found = find(Box::new(Cursor::new(archive(many))), &Pick::UnderDisk, &mut Hidden::default(), ROOM);

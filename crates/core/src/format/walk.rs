@@ -224,14 +224,15 @@ impl Walk {
         self.named = self.named.saturating_add(len);
         self.furthest = self.furthest.max(at.saturating_add(len));
         let most = self.furthest.saturating_mul(MOST_NAMED).max(NAMED_AT_LEAST);
-        if times > MOST_REPEATS || self.named > most {
-            let what = format!(
-                "the bytes at {at} stand for {times} places of the disk, and {} bytes of it are stored up to here; allowed are {MOST_REPEATS}, and {most}",
-                self.named
-            );
-            return Err(Error::corrupt(self.format, "mapped-too-often", at, what));
-        }
-        Ok(())
+        let what = if times > MOST_REPEATS {
+            format!("the bytes at {at} stand for {times} places of the disk, {MOST_REPEATS} are allowed")
+        } else if self.named > most {
+            let (named, furthest) = (self.named, self.furthest);
+            format!("the first {furthest} bytes of the image are mapped as if they were {named}, {most} are allowed")
+        } else {
+            return Ok(());
+        };
+        Err(Error::corrupt(self.format, "mapped-too-often", at, what))
     }
 
     /// A unit that a table to come maps may begin in the sector where the last one ended. Writers put units back to back,

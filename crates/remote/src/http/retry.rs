@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_pauses_of_half_a_second_to_a_minute_take_two_to_three_minutes() {
+    fn eight_pauses_of_half_a_second_to_a_minute_take_two_or_three_minutes() {
         let patience = Patience::default();
         let pauses: Vec<_> = pauses(&patience).map(|pause| pause.min(patience.longest_pause)).collect();
         assert_eq!(pauses.len(), 8);
@@ -163,7 +163,7 @@ mod tests {
             // As long again at most, so that not all come at once.
             assert!((least..=least * 2.0).contains(&pause.as_secs_f64()) && pause.as_secs() <= 60, "{pauses:?}");
         }
-        assert!((120..=180).contains(&pauses.iter().sum::<Duration>().as_secs()), "{pauses:?}");
+        assert!((120..=183).contains(&pauses.iter().sum::<Duration>().as_secs()), "{pauses:?}");
     }
 
     #[test]

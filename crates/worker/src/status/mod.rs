@@ -3,12 +3,13 @@
 //! Clones of a [`Board`] are the same board. What is written to it goes to the status file, to the events on stdout and, at the end, to
 //! the termination message. `GET /status` and `/metrics` read it.
 
+mod events;
 mod meter;
 mod phase;
 mod snapshot;
 mod termination;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use diskferry_remote::escape::json_line;
 use serde::Serialize;
 
+use self::events::Events;
 use self::meter::Meter;
 use self::termination::Ending;
 use crate::human::{iec, rfc3339, say};
@@ -55,6 +57,7 @@ pub struct Board(Arc<Shared>);
 struct Shared {
     owner: String,
     outlets: Outlets,
+    events: Option<Events>,
     state: Mutex<State>,
 }
 
@@ -113,7 +116,11 @@ impl Board {
             error: None,
             told: None,
         };
-        Self(Arc::new(Shared { owner: owner.into(), outlets, state: Mutex::new(state) }))
+        let events = outlets.events.then(|| Events::start(io::stdout())).transpose().unwrap_or_else(|error| {
+            complain("events", Err(error));
+            None
+        });
+        Self(Arc::new(Shared { owner: owner.into(), outlets, events, state: Mutex::new(state) }))
     }
 
     /// The object that the work is for.
@@ -231,6 +238,10 @@ impl Board {
         {
             complain("termination message", termination::write(path, &self.ending(&state)));
         }
+        drop(state);
+        if let Some(events) = self.0.events.as_ref().filter(|_| to.is_end()) {
+            events.flush();
+        }
         Ok(())
     }
 
@@ -251,18 +262,16 @@ impl Board {
     /// Tells everybody who has asked to be told. Who holds the lock keeps the order of what is told.
     fn tell(&self, state: &mut State, event: &'static str) {
         state.told = Some((Instant::now(), whole(state.meter.percent())));
-        let Outlets { status_file, events, .. } = &self.0.outlets;
-        if status_file.is_none() && !events {
+        let (status_file, events) = (&self.0.outlets.status_file, &self.0.events);
+        if status_file.is_none() && events.is_none() {
             return;
         }
         let snapshot = state.snapshot();
         if let Some(path) = status_file {
             complain("status file", termination::replace(path, &json_line(&snapshot)));
         }
-        if *events {
-            let line = json_line(&Event { event, snapshot: &snapshot });
-            // A log that nobody reads is no reason to lose an image.
-            let _ = writeln!(io::stdout().lock(), "{line}");
+        if let Some(events) = events {
+            events.tell(json_line(&Event { event, snapshot: &snapshot }));
         }
     }
 }

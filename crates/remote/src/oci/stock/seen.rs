@@ -36,6 +36,10 @@ impl Seen {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(bad(&error.to_string())),
             Ok(file) => {
+                let len = file.metadata().map_err(|error| bad(&error.to_string()))?.len();
+                if len > MOST {
+                    return Err(bad(&format!("it has {len} bytes, {MOST} are allowed")));
+                }
                 let found: Option<Stored> = serde_json::from_reader(io::Read::take(file, MOST)).ok();
                 let found = found.filter(|found| found.version == 1);
                 found.ok_or_else(|| bad("this is no file of --seen"))?.since
@@ -91,5 +95,15 @@ mod tests {
         assert_eq!(seen.age("b", at(50)).as_secs(), 0);
         fs::write(&path, "{}").unwrap();
         assert_eq!(Seen::open(&path).unwrap_err().code(), "source-seen");
+    }
+
+    #[test]
+    fn a_file_may_have_256_mebibytes() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (len, says) in [(256 << 20, "this is no file of --seen"), ((256 << 20) + 1, "268435456 are allowed")] {
+            file.as_file().set_len(len).unwrap();
+            let error = Seen::open(file.path()).unwrap_err().to_string();
+            assert!(error.ends_with(says), "{error}");
+        }
     }
 }
