@@ -97,7 +97,7 @@ mod tests {
         // More than a pipe takes.
         events.tell("x".repeat(1 << 20));
         let began = Instant::now();
-        while events.0.waiting.lock().unwrap().lines.len() > 0 {
+        while !events.0.waiting.lock().unwrap().lines.is_empty() {
             assert!(began.elapsed() < Duration::from_secs(20), "nobody writes");
         }
         (0..1000).for_each(|number| events.tell(number.to_string()));
