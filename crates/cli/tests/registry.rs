@@ -169,15 +169,21 @@ fn a_locked_registry_lets_in_who_has_the_password() {
     fs::remove_file(lab.path(".config/containers/auth.json")).unwrap();
     fs::create_dir(lab.path(".docker")).unwrap();
     lab.write(".docker/config.json", r#"{"credsStore":"lab"}"#);
+    let runs = lab.path("runs");
+    // It takes longer than the server may be silent, as a person does.
     let helper = lab.write(
         "docker-credential-lab",
-        &format!("#!/bin/sh\ntest \"$(cat)\" = {host} && echo '{{\"Username\":\"me\",\"Secret\":\"s3cr3t\"}}'\n"),
+        &format!(
+            "#!/bin/sh\necho 1 >>{runs}\nsleep 2\n\
+             test \"$(cat)\" = {host} && echo '{{\"Username\":\"me\",\"Secret\":\"s3cr3t\"}}'\n"
+        ),
     );
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", lab.home.path().display(), std::env::var("PATH").unwrap());
-    let mut command = lab.command(["convert", "-q", "--cacert", ca[1], &to]);
+    let mut command = lab.command(["convert", "-q", "--cacert", ca[1], "--stall-timeout", "1", &to]);
     let output = command.arg(lab.target()).env("PATH", path).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(fs::read_to_string(runs).unwrap(), "1\n", "it is asked once");
 }
 
 /// A registry that fails by a script, with the image `a:1`.

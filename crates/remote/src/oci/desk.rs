@@ -9,11 +9,11 @@ use std::sync::{Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use diskferry::Error;
+use diskferry::{Error, Result};
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinHandle, spawn_blocking};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
@@ -37,8 +37,9 @@ pub(crate) struct Desk {
     also: Option<String>,
     /// What let us in the last time.
     ticket: Mutex<Option<HeaderValue>>,
-    /// One at a time asks for another.
-    asking: tokio::sync::Mutex<()>,
+    /// One at a time asks for another, which begins with looking for credentials. A person may be asked for them: who has no time left
+    /// lets the next one go on waiting.
+    asking: tokio::sync::Mutex<Option<JoinHandle<Result<Credentials>>>>,
 }
 
 /// What a registry wants.
@@ -100,13 +101,13 @@ impl Desk {
         challenge: Challenge,
         shown: Option<HeaderValue>,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let _alone = self.asking.lock().await;
+        let mut looking = self.asking.lock().await;
         let now = self.ticket();
         if now != shown {
             // Somebody else has asked meanwhile.
             return Ok(now);
         }
-        let ticket = match (self.credentials().await?, challenge) {
+        let ticket = match (self.credentials(&mut looking).await?, challenge) {
             (Credentials::Token(token), _) => header(&format!("Bearer {}", token.reveal())),
             (Credentials::Basic { user, password }, Challenge::Basic) => basic(&user, &password),
             (_, Challenge::Basic) => None,
@@ -135,7 +136,7 @@ impl Desk {
         Ok(ticket)
     }
 
-    async fn credentials(&self) -> Result<Credentials, Failure> {
+    async fn credentials(&self, looking: &mut Option<JoinHandle<Result<Credentials>>>) -> Result<Credentials, Failure> {
         match self.client.login() {
             Some(Login::Basic { user, password }) => {
                 return Ok(Credentials::Basic { user: user.clone(), password: password.clone() });
@@ -143,8 +144,12 @@ impl Desk {
             Some(Login::Bearer(token)) => return Ok(Credentials::Token(token.clone())),
             None => {}
         }
-        let (keys, reference) = (self.keys.clone(), self.reference.clone());
-        let found = spawn_blocking(move || keys.find(&reference)).await;
+        let look = || {
+            let (keys, reference) = (self.keys.clone(), self.reference.clone());
+            spawn_blocking(move || keys.find(&reference))
+        };
+        let found = looking.get_or_insert_with(look).await;
+        *looking = None;
         let found = found.map_err(|_| Error::source("credentials", "looking for credentials has come to no end"));
         found.and_then(|found| found).map_err(Failure::never)
     }
