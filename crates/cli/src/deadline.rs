@@ -27,7 +27,7 @@ pub fn within<T>(
                 progress.stop();
                 if goes_on(GRACE) {
                     let late = late(limit, progress);
-                    output::say(&late.message());
+                    say(late.message());
                     signals::end(late.kind().1);
                 }
             }
@@ -46,6 +46,18 @@ pub fn within<T>(
     match outcome {
         Err(Failure::Job(Error::Stopped)) if is_late => Err(late(limit, progress)),
         outcome => outcome,
+    }
+}
+
+/// Says it, for a second at most: who does not read it may be what the job waits for.
+fn say(message: String) {
+    let (said, heard) = mpsc::channel();
+    let say = move || {
+        output::say(&message);
+        let _ = said.send(());
+    };
+    if thread::Builder::new().spawn(say).is_ok() {
+        let _ = heard.recv_timeout(Duration::from_secs(1));
     }
 }
 

@@ -24,7 +24,7 @@ struct Inner {
 }
 
 impl Runtime {
-    /// Starts the thread.
+    /// [Starts](Self::start) the thread; its error is one of the source.
     pub fn new() -> diskferry::Result<Self> {
         Self::start().map_err(|source| Error::Io {
             side: Side::Source,
@@ -34,9 +34,9 @@ impl Runtime {
         })
     }
 
-    /// One thread: it decrypts and hands on, and there are few cores to spare beside those that unpack. A runtime that starts its threads
+    /// Starts the thread. One: it decrypts and hands on, and there are few cores to spare beside those that unpack. A runtime that starts its threads
     /// itself panics where there are too many already.
-    fn start() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().thread_name("network").enable_all().build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<Infallible>();
@@ -49,7 +49,7 @@ impl Runtime {
     }
 
     /// Waits for `work`, which must not be called from a thread that a runtime owns.
-    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         Ok(self.0.handle.block_on(work))
     }
 
@@ -64,7 +64,7 @@ impl Runtime {
     }
 
     /// Lets `work` run on the network's thread.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
         Ok(self.0.handle.spawn(work))
     }
 }

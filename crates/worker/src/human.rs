@@ -1,16 +1,32 @@
 //! What people read: lines on stderr, sizes, times.
 
 use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use diskferry_remote::escape;
 
+use crate::lines::Lines;
+
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+static STDERR: OnceLock<Option<Lines>> = OnceLock::new();
 
 /// Tells people something, on one line of stderr. A log is shown in terminals, and what is told may be the text of a server or of an image.
 pub fn say(text: &str) {
-    // Where stderr is closed there is nobody to tell that it is.
-    let _ = writeln!(io::stderr().lock(), "diskferry-worker: {}", escape::for_people(text));
+    let line = format!("diskferry-worker: {}", escape::for_people(text));
+    match STDERR.get_or_init(|| Lines::start(io::stderr()).ok()) {
+        Some(lines) => lines.leave(line),
+        // There can be no thread. Where stderr is closed there is nobody to tell that it is.
+        None => drop(writeln!(io::stderr().lock(), "{line}")),
+    }
+}
+
+/// Waits until all that was told is written, for a second at most.
+pub fn flush() {
+    if let Some(Some(lines)) = STDERR.get() {
+        lines.flush();
+    }
 }
 
 /// `bytes` with one decimal, in binary units: `2.2 GiB`.

@@ -6,6 +6,7 @@
 
 pub mod human;
 pub mod import;
+mod lines;
 pub mod serve;
 pub mod settings;
 pub mod status;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Arg, Command};
-use diskferry_worker::{import, settings, upload};
+use diskferry_worker::{human, import, settings, upload};
 
 fn main() -> ExitCode {
     let import = Command::new("import").about("Bring an image from its source to a registry or a volume");
@@ -37,8 +37,8 @@ fn main() -> ExitCode {
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     match typed.subcommand() {
-        Some(("import", typed)) => ExitCode::from(import::run(typed, refused, &environment.collect())),
-        Some(("upload", typed)) => ExitCode::from(upload::run(typed, refused, &environment.collect())),
+        Some(("import", typed)) => ended(import::run(typed, refused, &environment.collect())),
+        Some(("upload", typed)) => ended(upload::run(typed, refused, &environment.collect())),
         Some(("reference", _)) => {
             let own = upload::table::GROUPS
                 .iter()
@@ -49,6 +49,11 @@ fn main() -> ExitCode {
         Some(("man", typed)) => man(command, typed.get_one::<String>("dir").map_or("", String::as_str)),
         _ => ExitCode::FAILURE,
     }
+}
+
+fn ended(code: u8) -> ExitCode {
+    human::flush();
+    ExitCode::from(code)
 }
 
 /// Writes to stdout. Who stops listening, as `head` does, has what they wanted.

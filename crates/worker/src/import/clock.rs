@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use diskferry::{Activity, Progress};
+use diskferry::{Activity, Error, Progress};
 
 use crate::status::{Board, Facts, Phase, Reason};
+use crate::verdict::Verdict;
 
 /// How often is looked.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,17 +48,19 @@ impl Clock {
         Self { board: board.clone(), master: master.clone(), job: Arc::default(), grace, is_image }
     }
 
-    /// Runs `work`, and looks at it meanwhile.
-    pub fn during<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Runs `work`, and looks at it meanwhile. Fails where there can be no thread for that.
+    pub fn during<T>(&self, work: impl FnOnce() -> Result<T, Verdict>) -> Result<T, Verdict> {
         let (ended, end) = mpsc::channel::<()>();
         thread::scope(|scope| {
-            scope.spawn(move || {
+            let look = move || {
                 while matches!(end.recv_timeout(PAUSE), Err(RecvTimeoutError::Timeout)) {
                     self.look();
                 }
                 // A short job may have ended before anybody looked.
                 self.look();
-            });
+            };
+            let started = thread::Builder::new().name("clock".into()).spawn_scoped(scope, look);
+            started.map_err(|error| Verdict::of(&Error::writing("starting a thread", None, error)))?;
             // In here, so that it goes with a job that panics, and the clock does not go on.
             let _ended = ended;
             work()
@@ -157,13 +160,15 @@ mod tests {
         let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
         let clock = Clock::new(&board, &master, Duration::from_secs(60), true);
         let progress = clock.attempt();
-        clock.during(|| {
+        let work = || {
             master.stop();
             let begin = Instant::now();
             while !progress.is_stopped() && begin.elapsed() < Duration::from_secs(10) {
                 thread::sleep(Duration::from_millis(5));
             }
-        });
+            Ok(())
+        };
+        clock.during(work).unwrap();
         assert!(progress.is_stopped() && clock.attempt().is_stopped());
         assert!(!clock.wait(Duration::from_secs(60)));
     }

@@ -3,7 +3,6 @@
 //! Clones of a [`Board`] are the same board. What is written to it goes to the status file, to the events on stdout and, at the end, to
 //! the termination message. `GET /status` and `/metrics` read it.
 
-mod events;
 mod meter;
 mod phase;
 mod snapshot;
@@ -17,10 +16,10 @@ use std::time::{Duration, Instant, SystemTime};
 use diskferry_remote::escape::json_line;
 use serde::Serialize;
 
-use self::events::Events;
 use self::meter::Meter;
 use self::termination::Ending;
 use crate::human::{iec, rfc3339, say};
+use crate::lines::Lines;
 use crate::verdict::Verdict;
 
 pub use self::phase::{Condition, Phase, Reason};
@@ -57,7 +56,7 @@ pub struct Board(Arc<Shared>);
 struct Shared {
     owner: String,
     outlets: Outlets,
-    events: Option<Events>,
+    events: Option<Lines>,
     state: Mutex<State>,
 }
 
@@ -116,7 +115,7 @@ impl Board {
             error: None,
             told: None,
         };
-        let events = outlets.events.then(|| Events::start(io::stdout())).transpose().unwrap_or_else(|error| {
+        let events = outlets.events.then(|| Lines::start(io::stdout())).transpose().unwrap_or_else(|error| {
             complain("events", Err(error));
             None
         });
@@ -271,7 +270,7 @@ impl Board {
             complain("status file", termination::replace(path, &json_line(&snapshot)));
         }
         if let Some(events) = events {
-            events.tell(json_line(&Event { event, snapshot: &snapshot }));
+            events.leave(json_line(&Event { event, snapshot: &snapshot }));
         }
     }
 }

@@ -316,6 +316,8 @@ impl Intake {
         let mut state = self.lock();
         let len = if let Stage::Working { len } = state.stage { len } else { 0 };
         state.stage = Stage::Ended { outcome, len };
+        // Who has come since the job ended waits for nobody.
+        state.round += 1;
         drop(state);
         self.tell();
     }
@@ -407,7 +409,7 @@ impl Ticket {
     /// nothing was promised, behind a part there may be another one.
     pub fn finish(mut self) -> bool {
         let mut state = self.intake.lock();
-        let Stage::Taking(taking) = &state.stage else { return false };
+        let Stage::Taking(taking) = &state.stage else { return matches!(state.stage, Stage::Ended { .. }) };
         let is_end = taking.total.map_or(self.scope == Scope::Whole, |total| total == taking.offset);
         if state.round != self.round || !is_end {
             return false;
@@ -460,6 +462,19 @@ impl Read for Feed {
 mod tests {
     use super::*;
     use tokio::time::timeout;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_when_the_job_has_ended_is_told_of_its_end() {
+        let second = Duration::from_secs(1);
+        let (intake, _jobs) = Intake::new(Times { first: second, stall: second, resume: second, whole: None });
+        let mut ticket = intake.enter(Entry { id: None, start: 0, total: None, scope: Scope::Whole }).unwrap();
+        let round = ticket.round();
+        intake.end(Outcome::Good);
+        timeout(second, ticket.over()).await.unwrap();
+        assert_eq!(timeout(second, ticket.send(Bytes::from_static(b"x"))).await, Ok(false));
+        assert!(ticket.finish(), "there is nothing to go on with");
+        assert!(matches!(timeout(second, intake.ended(round)).await, Ok(Some(Outcome::Good))));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn sixteen_pieces_may_wait_for_the_job() {

@@ -21,10 +21,9 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 use diskferry::{Error, Input, Progress};
-use diskferry_remote::signals;
+use diskferry_remote::{Runtime, signals};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use self::intake::{Intake, Job, Outcome};
@@ -107,7 +106,7 @@ impl Open {
             .map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
         let clock = Clock::new(board, &master, grace, true);
         let ticking = (intake.clone(), master.clone(), clock.clone());
-        runtime.spawn(async move {
+        let look = async move {
             let (intake, master, clock) = ticking;
             loop {
                 tokio::time::sleep(PAUSE).await;
@@ -115,7 +114,8 @@ impl Open {
                     clock.end_attempt();
                 }
             }
-        });
+        };
+        runtime.spawn(look).map_err(|error| Verdict::unexpected(error.to_string()))?;
         board
             .enter(Reason::WaitForUserUpload, "waiting for an image")
             .map_err(|error| Verdict::unexpected(error.to_string()))?;
@@ -170,11 +170,10 @@ fn serve(order: &Order, door: Door) -> io::Result<Runtime> {
     let listener = first(&order.listen, |address| std::net::TcpListener::bind(address))?;
     listener.set_nonblocking(true)?;
     // One thread takes bytes in, and there are few cores to spare beside those that unpack.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("upload").enable_all().build()?;
+    let runtime = Runtime::start()?;
     let acceptor = order.tls.clone().map(TlsAcceptor::from);
-    let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
-    runtime.spawn(server::accept(listener, acceptor, Arc::new(door)));
+    let listener = runtime.block_on(async { TcpListener::from_std(listener) })??;
+    runtime.spawn(server::accept(listener, acceptor, Arc::new(door)))?;
     Ok(runtime)
 }
 

@@ -1,5 +1,8 @@
 //! What fails, and what ends an import before its time.
 
+use std::io::{self, Write};
+use std::thread;
+
 use super::*;
 
 #[test]
@@ -27,6 +30,34 @@ fn what_a_server_says_moves_no_terminal_that_shows_the_log() {
     assert!(log.contains(r"no\u{1b}[2J\u{9b}1m\u{202e}"), "{log}");
     for text in [&log, &events, &left, &status] {
         assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_end() {
+    // Pipes that are full: the kernel takes 64 KiB.
+    let full = || {
+        let (reader, writer) = io::pipe().unwrap();
+        (&writer).write_all(&[b'x'; 64 << 10]).unwrap();
+        (reader, writer)
+    };
+    let ((_out, stdout), (_err, stderr)) = (full(), full());
+    let (image, _) = qcow2();
+    let nginx = nginx(&[("a.qcow2", &image)]);
+    for (path, code) in [("/a.qcow2", 0), ("/none", 4)] {
+        let pod = from_url(&nginx.url(Origin::Plain, path));
+        let mut command = pod.command(&["import"]);
+        // The status cannot be written, which is told of each time.
+        command.env("DISKFERRY_STATUS_FILE", "/nowhere/status");
+        command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+        let mut child = command.spawn().unwrap();
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(30), "it hangs");
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(code));
+        assert!(!fs::read_to_string(pod.path("termination")).unwrap().is_empty());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Events on stdout, a line each, by a thread of their own: who reads the log slowly, or not at all, keeps nobody waiting.
+//! Lines for a log, written by a thread of their own: who reads them slowly, or not at all, keeps nobody waiting.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,14 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Lines that wait to be written. When there are more, the oldest goes: each later one says all that it said.
+/// Lines that wait to be written. When there are more, the oldest goes.
 const MOST: usize = 256;
 
 /// How long the end of the work is held up by who does not read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where lines are left to be written. They come out in their order.
-pub struct Events(Arc<Queue>);
+pub struct Lines(Arc<Queue>);
 
 #[derive(Default)]
 struct Queue {
@@ -27,8 +27,8 @@ struct Waiting {
     is_writing: bool,
 }
 
-impl Events {
-    /// Events that are written to `out`. Fails where there can be no thread.
+impl Lines {
+    /// Lines that are written to `out`. Fails where there can be no thread.
     pub fn start(mut out: impl Write + Send + 'static) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
         let source = Arc::clone(&queue);
@@ -38,12 +38,12 @@ impl Events {
                 let _ = source.take().into_iter().try_for_each(|line| writeln!(out, "{line}"));
             }
         };
-        thread::Builder::new().name("events".into()).spawn(write)?;
+        thread::Builder::new().name("log".into()).spawn(write)?;
         Ok(Self(queue))
     }
 
     /// Leaves a line.
-    pub fn tell(&self, line: String) {
+    pub fn leave(&self, line: String) {
         let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.lines.len() == MOST {
             waiting.lines.pop_front();
@@ -83,9 +83,9 @@ mod tests {
     #[test]
     fn lines_are_written_in_their_order_before_the_end() {
         let (reader, writer) = io::pipe().unwrap();
-        let events = Events::start(writer).unwrap();
-        (0..100).for_each(|number| events.tell(number.to_string()));
-        events.flush();
+        let lines = Lines::start(writer).unwrap();
+        (0..100).for_each(|number| lines.leave(number.to_string()));
+        lines.flush();
         let read: Vec<_> = BufReader::new(reader).lines().take(100).map(Result::unwrap).collect();
         assert_eq!(read, (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
     }
@@ -93,16 +93,16 @@ mod tests {
     #[test]
     fn who_does_not_read_holds_up_nothing_but_the_end_and_gets_the_last_lines() {
         let (reader, writer) = io::pipe().unwrap();
-        let events = Events::start(writer).unwrap();
+        let lines = Lines::start(writer).unwrap();
         // More than a pipe takes.
-        events.tell("x".repeat(1 << 20));
+        lines.leave("x".repeat(1 << 20));
         let began = Instant::now();
-        while !events.0.waiting.lock().unwrap().lines.is_empty() {
+        while !lines.0.waiting.lock().unwrap().lines.is_empty() {
             assert!(began.elapsed() < Duration::from_secs(20), "nobody writes");
         }
-        (0..1000).for_each(|number| events.tell(number.to_string()));
+        (0..1000).for_each(|number| lines.leave(number.to_string()));
         let began = Instant::now();
-        events.flush();
+        lines.flush();
         assert!((PATIENCE..PATIENCE * 10).contains(&began.elapsed()), "{:?}", began.elapsed());
         let read: Vec<_> = BufReader::new(reader).lines().skip(1).take(256).map(Result::unwrap).collect();
         assert_eq!(read, (744..1000).map(|number| number.to_string()).collect::<Vec<_>>());
