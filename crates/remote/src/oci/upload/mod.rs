@@ -6,8 +6,10 @@
 //!
 //! [API]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#push
 
+mod answer;
+mod session;
+
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::Read;
 use std::ops::Range;
 use std::pin::pin;
@@ -18,15 +20,13 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result};
-use reqwest::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
-};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::sleep;
 use url::Url;
 
+use self::answer::{agrees, given_up, header, offset, refused, target, untaken};
+use self::session::Session;
 use super::below::Below;
 use super::desk::Desk;
 use super::keys::Keys;
@@ -37,7 +37,7 @@ use super::registry::Registry;
 use super::stow::fill;
 use crate::client::{Client, Payload};
 use crate::failure::{Again, Failure};
-use crate::http::{Patience, Tries, document, refusal};
+use crate::http::{Patience, Tries, document};
 use crate::runtime::{Runtime, unless_stopped};
 use crate::shown::Host;
 
@@ -60,9 +60,6 @@ const LOOKS: usize = 16;
 /// When the system has ended a connection over which nothing leaves any more.
 const ENDS: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 40 });
 
-/// Most bytes of an answer that are looked at for a reason.
-const REASON: usize = 4 << 10;
-
 /// One repository of a registry, to write to.
 pub struct Upload {
     runtime: Runtime,
@@ -70,18 +67,6 @@ pub struct Upload {
     reference: Reference,
     is_plain: bool,
     patience: Patience,
-}
-
-/// Where a blob is being put together.
-struct Session {
-    /// Where the next request goes.
-    url: Url,
-    /// What is kept of the blob, and where in the blob it begins.
-    tail: VecDeque<Bytes>,
-    tail_at: u64,
-    /// How many bytes the registry has, and the most that it ever had.
-    offset: u64,
-    furthest: u64,
 }
 
 impl Upload {
@@ -295,7 +280,7 @@ impl Upload {
                     let least = header(&answer, &HeaderName::from_static("oci-chunk-min-length"));
                     let least = least.and_then(|least| least.parse().ok()).unwrap_or(0);
                     let url = self.location(&url, &answer)?;
-                    Ok((Session { url, tail: VecDeque::new(), tail_at: 0, offset: 0, furthest: 0 }, least))
+                    Ok((Session::new(url), least))
                 }
                 _ => Err(refused(answer).await),
             }
@@ -545,177 +530,10 @@ fn chunks(
     }
 }
 
-impl Session {
-    /// Where what is kept ends: everything that was read has passed here.
-    fn end(&self) -> u64 {
-        self.tail_at.saturating_add(self.tail.iter().map(|chunk| chunk.len() as u64).sum())
-    }
-
-    /// What of a kept chunk follows the bytes that the registry has.
-    fn missing(&self) -> Result<Bytes, Failure> {
-        let mut at = self.tail_at;
-        for chunk in &self.tail {
-            let end = at.saturating_add(chunk.len() as u64);
-            if self.offset >= at && self.offset < end {
-                let from = usize::try_from(self.offset - at).unwrap_or(usize::MAX);
-                return Ok(chunk.slice(from.min(chunk.len())..));
-            }
-            at = end;
-        }
-        Err(self.lost(self.offset))
-    }
-
-    /// The registry has `offset` bytes, and cannot have more than `most`.
-    fn reach(&mut self, offset: u64, most: u64) -> Result<(), Failure> {
-        if offset < self.tail_at || offset > most {
-            return Err(self.lost(offset));
-        }
-        self.offset = offset;
-        Ok(())
-    }
-
-    /// How many bytes the registry has beyond those that it ever had: who loses some and gets them again makes no progress.
-    fn gained(&mut self) -> u64 {
-        let gained = self.offset.saturating_sub(self.furthest);
-        self.furthest = self.furthest.max(self.offset);
-        gained
-    }
-
-    fn lost(&self, offset: u64) -> Failure {
-        let (from, to) = (self.tail_at, self.end());
-        let what = format!(
-            "the registry says that it has {offset} bytes of the blob, of which those from {from} to {to} can be sent again"
-        );
-        Failure::never(Error::Target { code: "upload-lost", what })
-    }
-}
-
-/// How many bytes have arrived: `Range: 0-99` says a hundred. Nothing is `0-0`, which could also be one byte.
-fn offset(answer: &Response) -> Option<u64> {
-    let range = header(answer, &RANGE)?;
-    let range = range.strip_prefix("bytes=").unwrap_or(&range).to_owned();
-    let last = range.split_once('-')?.1.parse::<u64>().ok()?;
-    Some(if last == 0 { 0 } else { last.saturating_add(1) })
-}
-
-/// That what the registry has of the digest of a `what`, where it says it, is what we have.
-fn agrees(answer: &Response, digest: &Checksum, what: &str) -> Result<(), Failure> {
-    match header(answer, &HeaderName::from_static("docker-content-digest")) {
-        Some(found) if found != digest.to_string() => Err(Failure::never(Error::Mismatch {
-            what: format!("digest of the {what}, as the registry has it,"),
-            expected: digest.to_string(),
-            found: manifest::short(&found),
-        })),
-        _ => Ok(()),
-    }
-}
-
-fn header(answer: &Response, name: &HeaderName) -> Option<String> {
-    Some(answer.headers().get(name)?.to_str().ok()?.trim().to_owned())
-}
-
-/// What a registry says when it does not do what it is asked for.
-#[derive(Deserialize)]
-struct Reasons {
-    errors: Vec<Reason>,
-}
-
-#[derive(Deserialize)]
-struct Reason {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    detail: Value,
-}
-
-/// Why an answer is no success, with the registry's own reason if it gives one.
-async fn refused(mut answer: Response) -> Failure {
-    const PATIENCE: Duration = Duration::from_secs(5);
-    let mut failure = refusal(answer.status(), answer.headers());
-    if answer.status() == StatusCode::METHOD_NOT_ALLOWED {
-        // Not now: registries are read-only while they collect their garbage.
-        failure = Failure::later(failure.error);
-    }
-    let mut bytes = Vec::new();
-    let reading = async {
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() > REASON {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(PATIENCE, reading).await;
-    let reason = serde_json::from_slice::<Reasons>(&bytes).ok().and_then(|reasons| reasons.errors.into_iter().next());
-    let Some(Reason { code, message, detail }) = reason else { return failure };
-    if answer.status().is_server_error() && is_full(&detail) {
-        // Controllers look for the host, the method and the number of the error.
-        let what = format!(
-            "the registry {} has no space left on its device (Err:{ENOSPC}), and takes no POST until there is some",
-            Host(answer.url())
-        );
-        return Failure { error: Error::Target { code: "no-space", what }, again: failure.again };
-    }
-    if let Error::Source { what, .. } = &mut failure.error {
-        what.push_str(&manifest::short(&format!(": {code}: {message}")));
-    }
-    failure
-}
-
-/// What Linux says of a full device, and a registry that keeps its blobs in files repeats.
-const ENOSPC: u64 = 28;
-
-/// Whether what a registry says of an error of its own is that its device is full.
-fn is_full(detail: &Value) -> bool {
-    match detail {
-        Value::Object(map) => map.get("Err").and_then(Value::as_u64) == Some(ENOSPC) || map.values().any(is_full),
-        Value::Array(list) => list.iter().any(is_full),
-        // Of a write that has failed there is only what Go says of it.
-        Value::String(text) => text.ends_with("no space left on device"),
-        _ => false,
-    }
-}
-
-/// The same, of an upload that was begun, which the registry may have given up: Docker's does (2.8), when what it has is not as much as
-/// stands in its own address of the upload.
-async fn given_up(answer: Response) -> Failure {
-    let is_gone = matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::GONE);
-    let failure = refused(answer).await;
-    match failure.error {
-        Error::Source { what, .. } if is_gone => {
-            let what = format!("the registry has given up an upload that broke off: {what}");
-            Failure::never(Error::Target { code: "upload-lost", what })
-        }
-        error => Failure { error, ..failure },
-    }
-}
-
-/// A registry could have us keep more and more that way.
-fn untaken(host: &dyn fmt::Display) -> Error {
-    Error::Target { code: "refused", what: format!("{host} says that it has bytes that it has not taken") }
-}
-
-/// An error of a server that is written to.
-fn target(error: Error) -> Error {
-    let Error::Source { code, what, transient } = error else { return error };
-    match code {
-        "denied" | "credentials" | "proxy" => Error::Target { code: "denied", what },
-        "forbidden-host" => Error::Target { code: "forbidden-host", what },
-        "tls" => Error::Target { code: "tls", what },
-        "unreachable" | "stalled" | "interrupted" => Error::Target { code: "unreachable", what },
-        _ if transient => Error::Target { code: "busy", what },
-        _ => Error::Target { code: "refused", what },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{self, BufRead, BufReader, Write};
     use std::net::TcpListener;
-
-    use serde_json::json;
 
     use super::*;
     use crate::Access;
@@ -759,35 +577,5 @@ mod tests {
         assert!(spare.as_ptr() == first && spare.len() == 100 && session.tail_at == 105);
         assert_eq!(upload.let_go(&mut session, 0, &progress).unwrap_err().code(), "target-refused");
         assert_eq!(on_its_way[..], [2]);
-    }
-
-    #[test]
-    fn errors_of_a_server_that_is_written_to_are_those_of_a_target() {
-        for (code, as_target) in [
-            ("denied", "target-denied"),
-            ("credentials", "target-denied"),
-            ("proxy", "target-denied"),
-            ("forbidden-host", "target-forbidden-host"),
-            ("tls", "target-tls"),
-            ("unreachable", "target-unreachable"),
-            ("stalled", "target-unreachable"),
-            ("interrupted", "target-unreachable"),
-            ("http-status", "target-refused"),
-            ("redirect", "target-refused"),
-        ] {
-            assert_eq!(target(Error::source(code, "")).code(), as_target);
-        }
-        assert_eq!(target(Error::source("http-status", "").for_now()).code(), "target-busy");
-        assert_eq!(target(Error::Stopped).code(), "stopped");
-    }
-
-    #[test]
-    fn a_registry_that_is_full_says_so_somewhere_within() {
-        let detail = json!({ "DriverName": "filesystem", "Enclosed": { "Op": "mkdir", "Path": "/x", "Err": 28 } });
-        assert!(is_full(&detail) && is_full(&json!([detail])));
-        assert!(is_full(&json!("write /var/lib/registry/x/data: no space left on device")));
-        for other in [json!(null), json!("Err:28"), json!({ "Err": 5 }), json!({ "Err": "28" })] {
-            assert!(!is_full(&other), "{other}");
-        }
     }
 }
