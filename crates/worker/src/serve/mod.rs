@@ -4,6 +4,8 @@
 //! of `import`. Platforms scrape it with TLS and believe every certificate, so that one made at start is enough.
 
 mod metrics;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tls;
 
 use std::convert::Infallible;
@@ -23,9 +25,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::status::{Board, Phase};
@@ -124,16 +126,25 @@ impl Drop for Server {
 async fn accept(listener: std::net::TcpListener, acceptor: Option<TlsAcceptor>, board: Board) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     let room = Arc::new(Semaphore::new(MOST));
+    accept_into(room, listener, |stream| converse(stream, acceptor.clone(), board.clone())).await;
+}
+
+/// Has `converse` serve connections until the runtime ends, as many at one time as there is `room` for.
+pub async fn accept_into<F: Future<Output = ()> + Send + 'static>(
+    room: Arc<Semaphore>,
+    listener: TcpListener,
+    converse: impl Fn(TcpStream) -> F,
+) {
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors, or of memory: asking again at once would only burn the processor.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (acceptor, board) = (acceptor.clone(), board.clone());
+        let conversation = converse(stream);
         tokio::spawn(async move {
-            converse(stream, acceptor, board).await;
+            conversation.await;
             drop(permit);
         });
     }
@@ -172,8 +183,9 @@ mod tests {
     use crate::status::{Outlets, Work};
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::sleep;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    use super::testing::{a_handshake_is_waited_for, answered};
 
     const HEAD: &str = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -259,38 +271,19 @@ mod tests {
         assert_eq!(next.peek(&mut [0]).unwrap(), 1);
     }
 
-    /// A client of a server in this process, with so many bytes that may be on their way to each of the two.
-    fn client(bytes: usize, acceptor: Option<TlsAcceptor>) -> DuplexStream {
-        let (client, server) = duplex(bytes);
-        tokio::spawn(converse(server, acceptor, board()));
-        client
-    }
-
-    async fn answered(mut client: impl AsyncRead + Unpin) -> String {
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
-        answer
+    fn client(bytes: usize) -> DuplexStream {
+        testing::client(bytes, |server| converse(server, None, board()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_may_take_ten_seconds() {
-        let (acceptor, connector) = tls::pair();
-        for (time, is_served) in [(9_900, true), (10_100, false)] {
-            let client = client(1 << 14, Some(acceptor.clone()));
-            sleep(Duration::from_millis(time)).await;
-            let shaken = connector.connect("localhost".try_into().unwrap(), client).await;
-            assert_eq!(shaken.is_ok(), is_served, "{time}");
-            if let Ok(mut client) = shaken {
-                client.write_all(HEAD.as_bytes()).await.unwrap();
-                assert!(answered(client).await.starts_with("HTTP/1.1 200 "));
-            }
-        }
+        a_handshake_is_waited_for(HEAD, |server, acceptor| converse(server, Some(acceptor), board())).await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_may_take_ten_seconds() {
         for (time, is_served) in [(9_900, true), (10_100, false)] {
-            let mut client = client(1 << 14, None);
+            let mut client = client(1 << 14);
             let (early, late) = HEAD.split_at(9);
             client.write_all(early.as_bytes()).await.unwrap();
             sleep(Duration::from_millis(time)).await;
@@ -302,7 +295,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_and_its_answer_may_take_twenty_seconds() {
         for (time, is_whole) in [(19_900, true), (20_100, false)] {
-            let mut client = client(100, None);
+            let mut client = client(100);
             client.write_all(HEAD.as_bytes()).await.unwrap();
             sleep(Duration::from_millis(time)).await;
             let answer = answered(client).await;

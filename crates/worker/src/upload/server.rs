@@ -30,7 +30,7 @@ use super::answer::{self, DEFER_LENGTH, DEFERRED, EXTENSION, ID, LENGTH, OFFSET,
 use super::id::Id;
 use super::intake::{Entry, Intake, Refusal, Scope, Ticket};
 use super::page;
-use crate::serve::{Body, text};
+use crate::serve::{Body, accept_into, text};
 use crate::status::Board;
 
 /// How long a client may take for its handshake, and for the head of a request.
@@ -75,24 +75,8 @@ pub struct Door {
 
 /// Serves connections until the runtime ends.
 pub async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
-    accept_into(Arc::new(Semaphore::new(MOST)), listener, acceptor, door).await;
-}
-
-/// The same, with as many connections at one time as there is `room` for.
-async fn accept_into(room: Arc<Semaphore>, listener: TcpListener, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, or of memory: asking again at once would only burn the processor.
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let (acceptor, door) = (acceptor.clone(), Arc::clone(&door));
-        tokio::spawn(async move {
-            converse(stream, acceptor, door).await;
-            drop(permit);
-        });
-    }
+    let room = Arc::new(Semaphore::new(MOST));
+    accept_into(room, listener, |stream| converse(stream, acceptor.clone(), Arc::clone(&door))).await;
 }
 
 async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, acceptor: Option<TlsAcceptor>, door: Arc<Door>) {

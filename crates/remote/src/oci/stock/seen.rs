@@ -10,6 +10,7 @@ use diskferry::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::super::layout::writing;
+use crate::own_file;
 
 /// A file that remembers when an image was first seen that was not needed.
 #[derive(Debug)]
@@ -32,15 +33,11 @@ impl Seen {
     /// What the file at `path` remembers; nothing, if it is not there yet.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |why: &str| Error::source("seen", format!("{}: {why}", path.display()));
-        let since = match File::open(path) {
+        let since = match own_file::read(path, MOST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(bad(&error.to_string())),
-            Ok(file) => {
-                let len = file.metadata().map_err(|error| bad(&error.to_string()))?.len();
-                if len > MOST {
-                    return Err(bad(&format!("it has {len} bytes, {MOST} are allowed")));
-                }
-                let found: Option<Stored> = serde_json::from_reader(io::Read::take(file, MOST)).ok();
+            Ok(text) => {
+                let found: Option<Stored> = serde_json::from_slice(&text).ok();
                 let found = found.filter(|found| found.version == 1);
                 found.ok_or_else(|| bad("this is no file of --seen"))?.since
             }
@@ -100,7 +97,9 @@ mod tests {
     #[test]
     fn a_file_may_have_256_mebibytes() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        for (len, says) in [(256 << 20, "this is no file of --seen"), ((256 << 20) + 1, "268435456 are allowed")] {
+        for (len, says) in
+            [(256 << 20, "this is no file of --seen"), ((256 << 20) + 1, "it has more than 268435456 bytes")]
+        {
             file.as_file().set_len(len).unwrap();
             let error = Seen::open(file.path()).unwrap_err().to_string();
             assert!(error.ends_with(says), "{error}");

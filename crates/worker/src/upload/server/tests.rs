@@ -1,9 +1,9 @@
 use super::*;
 use std::net::SocketAddr;
-use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
-use crate::serve::tls;
+use crate::serve::testing::{self, a_handshake_is_waited_for, answered};
 use crate::status::{Outlets, Work};
 use crate::upload::intake::Times;
 
@@ -17,17 +17,8 @@ fn door() -> Arc<Door> {
     Arc::new(Door { intake, board, paths: Paths::new(None, false).unwrap(), client_name: None })
 }
 
-/// A client of a server in this process, with so many bytes that may be on their way to each of the two.
-fn client(bytes: usize, acceptor: Option<TlsAcceptor>) -> DuplexStream {
-    let (client, server) = duplex(bytes);
-    tokio::spawn(converse(server, acceptor, door()));
-    client
-}
-
-async fn answer(mut client: impl AsyncRead + Unpin) -> String {
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    answer
+fn client(bytes: usize) -> DuplexStream {
+    testing::client(bytes, |server| converse(server, None, door()))
 }
 
 async fn asked(address: SocketAddr) -> TcpStream {
@@ -42,30 +33,20 @@ async fn connections_are_served_up_to_2048_and_the_next_when_one_has_gone() {
     let address = listener.local_addr().unwrap();
     let room = Arc::new(Semaphore::new(MOST));
     let _others = Arc::clone(&room).try_acquire_many_owned(2046).unwrap();
-    tokio::spawn(accept_into(room, listener, None, door()));
+    tokio::spawn(accept_into(room, listener, |stream| converse(stream, None, door())));
     let silent = TcpStream::connect(address).await.unwrap();
-    assert!(answer(asked(address).await).await.starts_with("HTTP/1.1 200 "));
+    assert!(answered(asked(address).await).await.starts_with("HTTP/1.1 200 "));
     let _last = TcpStream::connect(address).await.unwrap();
     let mut next = asked(address).await;
     assert!(timeout(Duration::from_millis(500), next.readable()).await.is_err(), "it waits");
     drop(silent);
-    let answered = timeout(PATIENCE / 2, answer(&mut next)).await.unwrap();
+    let answered = timeout(PATIENCE / 2, answered(&mut next)).await.unwrap();
     assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_may_take_ten_seconds() {
-    let (acceptor, connector) = tls::pair();
-    for (time, is_served) in [(9_900, true), (10_100, false)] {
-        let client = client(BUFFER, Some(acceptor.clone()));
-        sleep(Duration::from_millis(time)).await;
-        let shaken = connector.connect("localhost".try_into().unwrap(), client).await;
-        assert_eq!(shaken.is_ok(), is_served, "{time}");
-        if let Ok(mut client) = shaken {
-            client.write_all(HEAD.as_bytes()).await.unwrap();
-            assert!(answer(client).await.starts_with("HTTP/1.1 200 "));
-        }
-    }
+    a_handshake_is_waited_for(HEAD, |server, acceptor| converse(server, Some(acceptor), door())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,12 +54,12 @@ async fn a_head_may_take_ten_seconds_whatever_comes_of_it_before() {
     for early in [0, 1, HEAD.len() - 1] {
         let (early, late) = HEAD.split_at(early);
         for (time, status) in [(9_900, "200 OK"), (10_100, "408 Request Timeout")] {
-            let mut client = client(BUFFER, None);
+            let mut client = client(BUFFER);
             client.write_all(early.as_bytes()).await.unwrap();
             sleep(Duration::from_millis(time)).await;
             let came = client.write_all(late.as_bytes()).await;
             assert_eq!(came.is_ok(), status == "200 OK", "{early:?} {time}");
-            let answer = answer(client).await;
+            let answer = answered(client).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{early:?} {time}: {answer}");
         }
     }
@@ -87,19 +68,19 @@ async fn a_head_may_take_ten_seconds_whatever_comes_of_it_before() {
 #[tokio::test(start_paused = true)]
 async fn who_was_too_slow_has_ten_seconds_to_read_that() {
     for (time, is_whole) in [(9_900, true), (10_100, false)] {
-        let client = client(TOO_SLOW.len() - 1, None);
+        let client = client(TOO_SLOW.len() - 1);
         sleep(PATIENCE + Duration::from_millis(time)).await;
-        assert_eq!(answer(client).await.as_bytes() == TOO_SLOW, is_whole, "{time}");
+        assert_eq!(answered(client).await.as_bytes() == TOO_SLOW, is_whole, "{time}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_may_be_read_for_twenty_seconds() {
     for (time, is_whole) in [(19_900, true), (20_100, false)] {
-        let mut client = client(HEAD.len(), None);
+        let mut client = client(HEAD.len());
         client.write_all(HEAD.as_bytes()).await.unwrap();
         sleep(Duration::from_millis(time)).await;
-        let answer = answer(client).await;
+        let answer = answered(client).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK"), "{time}: {answer}");
         assert_eq!(answer.ends_with("ok\n"), is_whole, "{time}: {answer}");
     }
@@ -107,7 +88,7 @@ async fn an_answer_may_be_read_for_twenty_seconds() {
 
 /// Sends a body that nobody wants, a piece after each pause, and gives how many bytes were taken of it, and the answer.
 async fn refused(len: usize, piece: usize, pause: Duration) -> (usize, String) {
-    let mut client = client(BUFFER, None);
+    let mut client = client(BUFFER);
     let head = format!("PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n");
     client.write_all(head.as_bytes()).await.unwrap();
     let (piece, mut taken) = (vec![0; piece], 0);
@@ -116,7 +97,7 @@ async fn refused(len: usize, piece: usize, pause: Duration) -> (usize, String) {
         let Ok(count) = client.write(&piece[..piece.len().min(len - taken)]).await else { break };
         taken += count;
     }
-    (taken, answer(client).await)
+    (taken, answered(client).await)
 }
 
 #[tokio::test(start_paused = true)]
