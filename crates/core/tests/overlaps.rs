@@ -175,6 +175,23 @@ fn answers_of_vdi() {
     assert_answers("vdi", &writer.build(), |built| &mut built.image, &cases);
 }
 
+/// What is wrong, and how it becomes so.
+type Wrong = (&'static str, fn(&mut vmdk::Built));
+
+const ONE_GRAIN_TWICE: Wrong =
+    ("one grain for two places, by the table", |built| set_grain(built, 1, built.grains[&0] / SECTOR));
+const ONE_TABLE_TWICE: Wrong = ("one table twice", |built| name_table(built, 1, built.tables[&0] / SECTOR));
+const TABLE_IN_HEADER: Wrong = ("a table in the header", |built| name_table(built, 0, 1));
+const TABLE_IN_GRAIN: Wrong = ("a table in a grain", |built| name_table(built, 0, built.grains[&0] / SECTOR));
+const ENTRY_BEHIND_DISK: Wrong =
+    ("an entry behind the end of the disk", |built| set_grain(built, 700, built.grains[&0] / SECTOR));
+
+impl Case<vmdk::Built> {
+    fn of((what, bend): Wrong, ours: &'static str, qemu_takes_it: bool) -> Self {
+        Self { what, bend, ours, qemu_takes_it }
+    }
+}
+
 #[test]
 fn answers_of_vmdk() {
     let mut writer = Vmdk { grain: 16, ..Vmdk::new(Style::Sparse, 16 * 600 + 5) };
@@ -206,18 +223,8 @@ fn answers_of_vmdk() {
             ours: "vmdk-data-in-metadata",
             qemu_takes_it: true,
         },
-        Case {
-            what: "one table twice",
-            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: true,
-        },
-        Case {
-            what: "a table in the header",
-            bend: |built| name_table(built, 0, 1),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_TABLE_TWICE, "vmdk-tables-overlap", true),
+        Case::of(TABLE_IN_HEADER, "vmdk-tables-overlap", true),
         Case {
             what: "a grain behind the end of the image",
             bend: |built| set_grain(built, 0, built.image.len() as u64 / SECTOR + 128),
@@ -241,12 +248,7 @@ fn answers_of_a_vmdk_stream() {
         poke(&mut built.image, marker, sector);
     }
     let cases = [
-        Case {
-            what: "one grain for two places, by the table",
-            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
-            ours: "vmdk-table-disagrees",
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_GRAIN_TWICE, "vmdk-table-disagrees", true),
         Case {
             what: "two grains for one place, by the markers",
             bend: |built| mark(built, 1, 0),
@@ -265,12 +267,7 @@ fn answers_of_a_vmdk_stream() {
             ours: "vmdk-marker-grid",
             qemu_takes_it: true,
         },
-        Case {
-            what: "one table twice",
-            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_TABLE_TWICE, "vmdk-tables-overlap", true),
         Case {
             what: "a grain behind the end of the image, by the table",
             bend: |built| set_grain(built, 0, built.image.len() as u64 / SECTOR + 128),
@@ -295,30 +292,15 @@ fn answers_of_a_vmdk_stream() {
             ours: "vmdk-tables-overlap",
             qemu_takes_it: true,
         },
-        Case {
-            what: "a table in the header",
-            bend: |built| name_table(built, 0, 1),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: false,
-        },
-        Case {
-            what: "a table in a grain",
-            bend: |built| name_table(built, 0, built.grains[&0] / SECTOR),
-            ours: "vmdk-directory-disagrees",
-            qemu_takes_it: false,
-        },
+        Case::of(TABLE_IN_HEADER, "vmdk-tables-overlap", false),
+        Case::of(TABLE_IN_GRAIN, "vmdk-directory-disagrees", false),
         Case {
             what: "grains that begin in the descriptor",
             bend: |built| poke(&mut built.image, vmdk::field::OVERHEAD, 1),
             ours: "vmdk-overhead",
             qemu_takes_it: true,
         },
-        Case {
-            what: "an entry behind the end of the disk",
-            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
-            ours: "vmdk-table-disagrees",
-            qemu_takes_it: true,
-        },
+        Case::of(ENTRY_BEHIND_DISK, "vmdk-table-disagrees", true),
     ];
     assert_answers("vmdk", &stream(Style::StreamTail).build(), |built| &mut built.image, &cases);
 }
@@ -326,42 +308,17 @@ fn answers_of_a_vmdk_stream() {
 #[test]
 fn answers_of_a_vmdk_stream_with_its_tables_in_front() {
     let cases = [
-        Case {
-            what: "one grain for two places, by the table",
-            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
-            ours: "vmdk-table-disagrees",
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_GRAIN_TWICE, "vmdk-table-disagrees", true),
         Case {
             what: "grains that begin in a table",
             bend: |built| poke(&mut built.image, vmdk::field::OVERHEAD, built.tables[&0] / SECTOR),
             ours: "vmdk-overhead",
             qemu_takes_it: true,
         },
-        Case {
-            what: "one table twice",
-            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: true,
-        },
-        Case {
-            what: "a table in the header",
-            bend: |built| name_table(built, 0, 1),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: false,
-        },
-        Case {
-            what: "a table in a grain",
-            bend: |built| name_table(built, 0, built.grains[&0] / SECTOR),
-            ours: "vmdk-overhead",
-            qemu_takes_it: false,
-        },
-        Case {
-            what: "an entry behind the end of the disk",
-            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
-            ours: CARRIED,
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_TABLE_TWICE, "vmdk-tables-overlap", true),
+        Case::of(TABLE_IN_HEADER, "vmdk-tables-overlap", false),
+        Case::of(TABLE_IN_GRAIN, "vmdk-overhead", false),
+        Case::of(ENTRY_BEHIND_DISK, CARRIED, true),
     ];
     assert_answers("vmdk", &stream(Style::StreamQemu).build(), |built| &mut built.image, &cases);
 }
@@ -369,12 +326,7 @@ fn answers_of_a_vmdk_stream_with_its_tables_in_front() {
 #[test]
 fn answers_of_a_vmdk_stream_whose_markers_count_nothing() {
     let cases = [
-        Case {
-            what: "one grain for two places, by the table",
-            bend: |built| set_grain(built, 1, built.grains[&0] / SECTOR),
-            ours: "vmdk-table-disagrees",
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_GRAIN_TWICE, "vmdk-table-disagrees", true),
         Case {
             what: "a table that is the last grain",
             bend: |built| {
@@ -384,24 +336,9 @@ fn answers_of_a_vmdk_stream_whose_markers_count_nothing() {
             ours: "vmdk-data-in-metadata",
             qemu_takes_it: false,
         },
-        Case {
-            what: "one table twice",
-            bend: |built| name_table(built, 1, built.tables[&0] / SECTOR),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: true,
-        },
-        Case {
-            what: "a table in the header",
-            bend: |built| name_table(built, 0, 1),
-            ours: "vmdk-tables-overlap",
-            qemu_takes_it: false,
-        },
-        Case {
-            what: "an entry behind the end of the disk",
-            bend: |built| set_grain(built, 700, built.grains[&0] / SECTOR),
-            ours: CARRIED,
-            qemu_takes_it: true,
-        },
+        Case::of(ONE_TABLE_TWICE, "vmdk-tables-overlap", true),
+        Case::of(TABLE_IN_HEADER, "vmdk-tables-overlap", false),
+        Case::of(ENTRY_BEHIND_DISK, CARRIED, true),
     ];
     assert_answers("vmdk", &stream(Style::StreamXenOrchestra).build(), |built| &mut built.image, &cases);
 }
