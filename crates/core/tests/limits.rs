@@ -9,7 +9,7 @@ use std::path::Path;
 use common::{carry, from_file, from_pipe};
 use diskferry::{Error, Input, Kind, Limits, Options};
 use diskferry_testkit::field::poke;
-use diskferry_testkit::oracle::Scratch;
+use diskferry_testkit::oracle::{Scratch, qemu_img};
 use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::vdi::Vdi;
 use diskferry_testkit::vmdk::{Style, Vmdk};
@@ -141,6 +141,19 @@ fn mapping_tables_may_take_as_much_memory_as_is_allowed() {
         // A file lets extents pass before it loads the next table, so it may need less. A stream is read from a pipe without most of them.
         assert!(of_file <= of_pipe || name == "stream", "{name}: {of_file} of a file, {of_pipe} of a pipe");
     }
+}
+
+#[test]
+fn what_all_tables_of_a_vmdk_take_is_named_at_once() {
+    let scratch = Scratch::new();
+    let (image, target) = (scratch.path("disk.vmdk"), scratch.path("disk.raw"));
+    qemu_img(&["create", "-q", "-f", "vmdk", image.to_str().unwrap(), "128G"]);
+    let carried = |table| {
+        let limits = Limits { table, ..Limits::default() };
+        carry(from_file(&image), &target, &Options { limits, ..Options::default() })
+    };
+    let Err(Error::Limit { wanted, .. }) = carried(40 * KIB) else { panic!("tables of more than 40 KiB") };
+    carried(wanted).unwrap();
 }
 
 #[test]

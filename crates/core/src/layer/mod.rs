@@ -93,7 +93,7 @@ impl<'a> Unwrapping<'a> {
     }
 
     fn window(&self) -> Share {
-        Share::new(Arc::clone(&self.window))
+        Share::new(Arc::clone(&self.window), self.limits.window)
     }
 }
 

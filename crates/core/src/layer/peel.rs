@@ -165,6 +165,9 @@ mod tests {
                 (code(&packed, wanted, 1), code(&packed, wanted - 1, 1)),
                 ("whole".into(), "limit-window".into())
             );
+            let error = outcome(&packed, wanted - 1, 1).unwrap_err();
+            let Error::Limit { wanted: named, limit, .. } = error else { panic!("{error}") };
+            assert_eq!((limit, code(&packed, named, 1)), (wanted - 1, "whole".into()), "{named} are enough");
         }
         // Seventeen blocks of 5.6 MiB leave 33 MiB.
         for threads in [1, 2, 8] {

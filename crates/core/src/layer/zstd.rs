@@ -152,8 +152,7 @@ impl Zstd {
             return Err(Error::unsupported(FORMAT, "dictionary", what));
         }
         if !self.window.grow(window) {
-            let what = "bytes of zstd window";
-            return Err(Error::Limit { what, wanted: window, limit: self.window.most(), option: "--limit-window" });
+            return Err(self.window.exceeded("bytes of zstd window", window));
         }
         // All of a header fits in, and nothing can come out of it yet.
         let mut nothing = [];

@@ -72,7 +72,9 @@ impl Tables {
                     _ => tables.push(Table { at: u64::from(sector) * SECTOR, start }),
                 }
             }
-            self.walk.charge(tables.len())?;
+            // What all tables take and the entries of one is enough, so that is named.
+            let enough = length(header.tables()).saturating_add(ENTRIES);
+            self.walk.charge(tables.len()).or_else(|_| self.walk.charge(enough))?;
         }
         let begin = tables.iter().map(|table| table.at).fold(self.directory, u64::min);
         let table_ends = tables.iter().map(|table| table.at.saturating_add(header.table_len()));

@@ -100,7 +100,7 @@ impl Xz {
         let together = block.and_then(|block| together(&block, self.window.most()));
         // However many threads there are, so that what else is allowed does not depend on them.
         if !self.window.grow(together.map_or(dictionary, |all| all.blocks.saturating_mul(all.each))) {
-            return Err(over_limit(dictionary, self.window.most()));
+            return Err(over_limit(dictionary, &self.window));
         }
         let stop = self.window.held().saturating_add(BESIDES_DICTIONARY);
         let threads = together.map_or(1, |all| all.blocks.min(self.threads));
@@ -112,7 +112,7 @@ impl Xz {
                 self.feed_head(many.decoder(), at)
             }
             _ => {
-                one.set_memlimit(stop).map_err(|_| over_limit(dictionary, self.window.held()))?;
+                one.set_memlimit(stop).map_err(|_| over_limit(dictionary, &self.window))?;
                 Ok(one)
             }
         }
@@ -122,7 +122,7 @@ impl Xz {
         let mut stream = stream.map_err(|finding| self.error(finding, at))?;
         match stream.process(self.head.bytes(), &mut [], Action::Run) {
             Ok(_) => Ok(stream),
-            Err(Finding::MemLimit) => Err(over_limit(wanted_by(&mut stream), self.window.most())),
+            Err(Finding::MemLimit) => Err(over_limit(wanted_by(&mut stream), &self.window)),
             Err(Finding::Data) => {
                 let what = format!("the header of stream {} or of its first block is damaged", self.number());
                 Err(Error::corrupt(FORMAT, "header", at, what))
@@ -282,7 +282,7 @@ fn grant_all(stream: &mut Stream, window: &mut Share) -> Result<()> {
     let granted = window.held() < most
         && window.grow(most)
         && stream.set_memlimit(most.saturating_add(BESIDES_DICTIONARY)).is_ok();
-    if granted { Ok(()) } else { Err(over_limit(wanted_by(stream), most)) }
+    if granted { Ok(()) } else { Err(over_limit(wanted_by(stream), window)) }
 }
 
 /// How much a decoder wants that refused to exceed its limit. It does not say, but lets its limit be set to that and to
@@ -299,8 +299,8 @@ fn wanted_by(stream: &mut Stream) -> u64 {
     granted
 }
 
-fn over_limit(wanted: u64, limit: u64) -> Error {
-    Error::Limit { what: "bytes of memory for the xz decoder", wanted, limit, option: "--limit-window" }
+fn over_limit(wanted: u64, window: &Share) -> Error {
+    window.exceeded("bytes of memory for the xz decoder", wanted)
 }
 
 #[cfg(test)]
