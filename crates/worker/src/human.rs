@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use diskferry_remote::escape;
+use jiff::Timestamp;
 
 use crate::lines::Lines;
 
@@ -37,28 +38,11 @@ pub fn iec(bytes: u64) -> String {
     format!("{} {unit}", number.strip_suffix(".0").unwrap_or(&number))
 }
 
-/// `time` as [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) has it, in UTC and to the second: `2026-01-31T23:59:59Z`. Times before
-/// 1970 are shown as its beginning.
+/// `time` as [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) has it, in UTC and to the second: `2026-01-31T23:59:59Z`. What a calendar
+/// has no year for is shown as its end.
 pub fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (year, month, day) = date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// The date that is so many days after 1970-01-01, counted in years that begin in March: a leap day is the last of one.
-fn date(days: u64) -> (u64, u64, u64) {
-    /// Days from 0000-03-01 to 1970-01-01, in 400 years, and in the five months from March to July that the others repeat.
-    const EPOCH: u64 = 719_468;
-    const ERA: u64 = 146_097;
-    let days = days.saturating_add(EPOCH);
-    let (era, day) = (days / ERA, days % ERA);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next, month, day)
+    let moment = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);
+    format!("{moment:.0}")
 }
 
 #[cfg(test)]
@@ -77,16 +61,12 @@ mod tests {
 
     #[test]
     fn times_are_those_of_the_calendar() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_767_225_599, "2025-12-31T23:59:59Z"),
-            (1_709_210_096, "2024-02-29T12:34:56Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        for (seconds, text) in
+            [(0, "1970-01-01T00:00:00Z"), (1_709_210_096, "2024-02-29T12:34:56Z"), (1 << 40, "9999-12-30T22:00:00Z")]
+        {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(999);
+            assert_eq!(rfc3339(time), text);
         }
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH - Duration::from_secs(1)), "1969-12-31T23:59:59Z");
     }
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use common::judge::{State, Target, injected, is_temporary, leftovers, not_durable};
 use common::names;
 use diskferry_testkit::serve::fault::{File, Server};
+use diskferry_testkit::serve::front::TlsFront;
 use rows::{Does, LEN, Row, Stage, disk};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -48,6 +49,10 @@ enum With {
     ClosedStdout,
     NoSpool,
     Directory,
+    /// It is 1971, and each look at the clock finds another day.
+    Clock,
+    /// Nothing either, but all is within TLS.
+    Tls,
     /// Nothing either, of an image that spools to a file, in as much address space as a plain image may take memory.
     Spooling,
 }
@@ -86,6 +91,8 @@ impl With {
             Self::ClosedStdout => "stdout is closed",
             Self::NoSpool => "nowhere to spool to",
             Self::Directory => "the target is a directory",
+            Self::Clock => "a clock that jumps",
+            Self::Tls => "TLS",
             Self::Spooling => "a spool in 64 MiB of address space",
         }
     }
@@ -103,7 +110,7 @@ impl With {
     fn is_met(self, ran: &Ran, alone: &str) -> bool {
         let ended = |outcome| ran.outcome == outcome;
         match self {
-            Self::Nothing | Self::Spooling => ended(alone),
+            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls => ended(alone),
             Self::Disk(..) => ran.injected > 0,
             Self::Limit(..) | Self::NoMemory | Self::Directory => !ended(alone),
             Self::Signals(_, [Signal::KILL]) => ended("killed"),
@@ -120,7 +127,7 @@ impl With {
     /// to report. When a signal comes and where memory ends is chance.
     fn must_be_met(self, alone: &str) -> bool {
         match self {
-            Self::Nothing | Self::Spooling => true,
+            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls => true,
             Self::Disk(..) | Self::Limit(..) | Self::Directory | Self::NoSpool => alone == "done",
             Self::ClosedStdout => alone != "done",
             Self::Signals(..) | Self::Paused | Self::NoMemory => false,
@@ -148,16 +155,17 @@ fn run(stage: &Stage, at: usize, with: With) -> Result<Ran, String> {
     let (dir, log, server) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap(), Server::start());
     let target = dir.path().join("disk.raw");
     let slow = |with: With| matches!(with, With::Signals(..) | With::Paused);
+    let front = matches!(with, With::Tls).then(|| TlsFront::start(&stage.identity, server.address()));
     let url = match row.does {
         Does::Is(url) => url,
-        Does::Answers(file) => {
-            server.put("/disk", file);
-            server.url("/disk")
-        }
-        Does::Greets(greetings, file) => {
+        Does::Answers(file, greetings) => {
             server.put("/disk", file);
             server.greet(greetings);
-            server.url("/disk")
+            front.as_ref().map_or_else(|| server.url("/disk"), |front| front.url("/disk"))
+        }
+        Does::Shakes(greetings) => {
+            server.greet(greetings);
+            server.url("/disk").replace("http:", "https:")
         }
     };
     if matches!(with, With::Directory) {
@@ -220,6 +228,11 @@ fn program(with: With, log: &Path) -> Command {
         }
         With::Limit(_, limit) => limited(limit),
         With::Spooling => limited("ulimit -v 65536"),
+        With::Clock => {
+            let mut command = Command::new("faketime");
+            command.args(["--exclude-monotonic", "-f", "-55y i86400.0", binary]);
+            command
+        }
         _ => {
             let mut command = Command::new("env");
             command.args([plain, binary]);
@@ -410,7 +423,7 @@ fn some(all: &'static [With]) -> impl Fn(usize) -> Vec<With> {
 
 #[test]
 fn every_fault_of_a_server_ends_with_the_disk_or_with_its_own_error() {
-    check(|_| vec![With::Nothing, With::Spooling]);
+    check(|_| vec![With::Nothing, With::Spooling, With::Clock, With::Tls]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use diskferry_testkit::qcow2::{Cluster, Place, Qcow2};
 use diskferry_testkit::random::Random;
 use diskferry_testkit::serve::fault::{Answer, Chunks, End, File, Framing, Greeting, Ranges, Server, Tag};
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
-use diskferry_testkit::serve::tls::Authority;
+use diskferry_testkit::serve::tls::{Authority, Identity};
 use diskferry_testkit::wrap;
 
 use super::With;
@@ -27,8 +27,10 @@ pub struct Row {
 }
 
 pub enum Does {
-    Answers(File),
-    Greets(Vec<Greeting>, File),
+    /// The first connections are greeted so.
+    Answers(File, Vec<Greeting>),
+    /// All that happens to a connection happens before anybody has spoken TLS.
+    Shakes(Vec<Greeting>),
     Is(String),
 }
 
@@ -69,6 +71,8 @@ pub struct Stage {
     nginx: [RunningNginx; 4],
     /// Where the one authority that is believed is written.
     pub ca: tempfile::NamedTempFile,
+    /// Whom it knows as 127.0.0.1.
+    pub identity: Identity,
 }
 
 impl Stage {
@@ -89,7 +93,7 @@ impl Stage {
         let ca = tempfile::NamedTempFile::new().unwrap();
         fs::write(&ca, known.certificate()).unwrap();
         let raw = Image { format: "raw", versions: [1, 2].map(noise) };
-        Self { raw, spooling: Image::that_spools(), nginx, ca }
+        Self { raw, spooling: Image::that_spools(), nginx, ca, identity: known.server(&names) }
     }
 
     /// Every row of the matrix, in its order.
@@ -99,8 +103,9 @@ impl Stage {
         let right = Answer::right;
         let file = || File::new(image.as_slice()).version(other.as_slice());
         let slow = |millis| right().trickle(1, Duration::from_millis(millis));
-        let gets = |answers: &[Answer]| Does::Answers(file().gets(answers.to_vec()));
-        let always = |answer: Answer| Does::Answers(file().gets_then([], answer));
+        let answers = |file| Does::Answers(file, Vec::new());
+        let gets = |given: &[Answer]| answers(file().gets(given.to_vec()));
+        let always = |answer: Answer| answers(file().gets_then([], answer));
         // What a range gets whose first part has come.
         let resumed = |rest: Answer| gets(&[right().cut(300_000, End::Close), rest]);
         let tls = |at: usize, path: &str| Does::Is(self.nginx[at].url(Origin::Tls, path));
@@ -115,13 +120,22 @@ impl Stage {
         let only_chunk = || [format!("{len:x}\r\n").as_bytes(), image, b"\r\n0\r\n\r\n"].concat();
         // Of what is packed anyway it may be the packing that is meant.
         let encoded = if with.spools() { "qcow2-not-this-format" } else { "source-encoding" };
-        let greets = |greetings| Does::Greets(greetings, file());
+        // No certificate is valid yet.
+        let downgraded = if matches!(with, With::Clock) { "source-tls" } else { "source-redirect" };
+        let greets = |greetings| Does::Answers(file(), greetings);
         let rows = [
             ("refused", "source-unreachable", Does::Is(format!("http://{nobody}/disk"))),
             ("DNS fails", "source-unreachable", Does::Is("http://images.invalid/disk".into())),
             ("TLS untrusted", "source-tls", tls(0, "/disk")),
             ("TLS expired", "source-tls", tls(1, "/disk")),
             ("TLS wrong host", "source-tls", tls(2, "/disk")),
+            ("TLS without a handshake", "source-stalled", Does::Shakes(vec![Greeting::Mute; 64])),
+            ("TLS reset in the handshake", "source-unreachable", Does::Shakes(vec![Greeting::End(End::Reset); 64])),
+            (
+                "TLS answered in plain",
+                "source-tls",
+                Does::Is(self.nginx[3].url(Origin::Plain, "/disk").replace("http:", "https:")),
+            ),
             ("401", "source-denied", always(Answer::status(401))),
             ("403", "source-denied", always(Answer::status(403))),
             ("404", "source-not-found", always(Answer::status(404))),
@@ -161,12 +175,12 @@ impl Stage {
             (
                 "ETag changed between ranges",
                 "source-changed",
-                Does::Answers(file().gets_then([right().cut(300_000, End::Close)], right().version(1))),
+                answers(file().gets_then([right().cut(300_000, End::Close)], right().version(1))),
             ),
             (
                 "weak ETag",
                 "done",
-                Does::Answers(file().gets_then(
+                answers(file().gets_then(
                     [right().tag(Tag::Weak).undated().cut(300_000, End::Close)],
                     right().tag(Tag::Weak).undated(),
                 )),
@@ -176,8 +190,8 @@ impl Stage {
             ("redirect loop", "source-redirect", away("/disk")),
             ("redirect to file:", "source-redirect", away("file:///etc/passwd")),
             ("redirect to ftp:", "source-redirect", away("ftp://127.0.0.1/disk")),
-            ("redirect from https to http", "source-redirect", tls(3, "/down")),
-            ("redirect to link-local", "source-forbidden-host", away("http://169.254.169.254/latest")),
+            ("redirect from https to http", downgraded, tls(3, "/down")),
+            ("redirect to link-local", "source-forbidden-host", away("https://169.254.169.254/latest")),
             ("multipart/byteranges", "done", resumed(right().ranges(Ranges::Multipart))),
             ("200 with an HTML error page", "source-web-page", always(Answer::html())),
         ];
@@ -188,7 +202,7 @@ impl Stage {
             Row {
                 name: "Content-Length too short",
                 alone: "gzip-ends-early",
-                does: Does::Answers(packed.gets_then([], right().framing(Framing::ShortBy(10)))),
+                does: answers(packed.gets_then([], right().framing(Framing::ShortBy(10)))),
                 format: "raw.gz",
                 more: &[],
             },
