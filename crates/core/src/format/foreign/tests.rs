@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use diskferry_testkit::Random;
 
 use super::*;
@@ -47,6 +49,62 @@ fn lzma_is_told_by_its_properties_dictionary_and_size() {
 }
 
 #[test]
+fn openpgp_is_told_by_its_session_keys() {
+    let passphrase =
+        |tag: u8, version: u8, cipher: u8| vec![tag, 13, version, cipher, 3, 8, 1, 2, 3, 4, 5, 6, 7, 8, 96];
+    let public = |begin: &[u8], len: usize, algorithm: u8| {
+        [begin, &[3, 1, 2, 3, 4, 5, 6, 7, 8, algorithm], &vec![9; len - 10]].concat()
+    };
+    let rsa = public(&[0x85, 1, 0x8c], 0x18c, 1);
+    for (keys, behind, expected) in [
+        (passphrase(0x8c, 4, 9), 0xd2, Some("openpgp")),
+        (passphrase(0xc3, 5, 9), 0xd4, Some("openpgp")),
+        (passphrase(0x8c, 4, 3), 0xa7, Some("openpgp")),
+        (rsa.clone(), 0xd2, Some("openpgp")),
+        (public(&[0x84, 0x5e], 0x5e, 18), 0xc9, Some("openpgp")),
+        (public(&[0xc1, 0xc1, 0x4c], 192 + 0x14c, 1), 0xd2, Some("openpgp")),
+        ([&rsa[..], &rsa, &passphrase(0x8c, 4, 9)].concat(), 0xd2, Some("openpgp")),
+        (vec![], 0xd2, None),
+        (passphrase(0x8c, 4, 9), 0xd1, None),
+        (passphrase(0x8c, 3, 9), 0xd2, None),
+        (passphrase(0x8c, 4, 0), 0xd2, None),
+        (public(&[0x84, 0x5e], 0x5e, 17), 0xd2, None),
+        (rsa[..100].to_vec(), 0xd2, None),
+        // What boot code begins with: mov ax, cs.
+        ([&[0x8c, 0xc8][..], &[0x8e; 200]].concat(), 0xd2, None),
+    ] {
+        assert_eq!(
+            name(&[&keys[..], &[behind]].concat()),
+            expected,
+            "{:02x?} {behind:02x}",
+            &keys[..keys.len().min(16)]
+        );
+    }
+}
+
+#[test]
+fn ghost_is_told_by_its_first_file_and_packing() {
+    assert_eq!(name(&[0xfe, 0xef, 1, 2, 0]), Some("ghost"));
+    assert_eq!(name(&[0xfe, 0xef, 1, 11, 0]), None);
+    assert_eq!(name(&[0xfe, 0xef, 2, 2, 0]), None);
+}
+
+#[test]
+fn a_program_that_can_be_booted_as_a_disk_is_let_pass() {
+    let mut program = vec![0; 1024];
+    program[..2].copy_from_slice(b"MZ");
+    assert_eq!(name(&program), None);
+    program[60..64].copy_from_slice(&1020_u32.to_le_bytes());
+    program[1020..].copy_from_slice(b"PE\0\0");
+    assert_eq!(name(&program), Some("pe"));
+    assert_eq!(name(&program[..1023]), None);
+    program[510..512].copy_from_slice(b"\x55\xaa");
+    assert_eq!(name(&program), None);
+    program[514..518].copy_from_slice(b"HdrS");
+    assert_eq!(name(&program), Some("pe"), "a Linux kernel");
+}
+
+#[test]
 fn texts_are_told_by_their_kind() {
     for (text, expected) in [
         (&b"<!DOCTYPE html>\n<html><body>404</body></html>"[..], "html"),
@@ -85,6 +143,10 @@ fn what_a_disk_may_begin_with_is_not_foreign() {
         b"MZ\x90\0\x03",
         b"XFSB\0\0\x10\0",
         b"hsqs\x07\0\0\0",
+        b"\xfa\x33\xc0\x8e\xd0",
+        b"\x33\xc0\x8e\xd0\xbc\0\x7c",
+        b"\x28\xb5\x2f\xfd",
+        b"\x78\x9c\xed\xc1",
         &boot_sector,
         &text_then_disk,
         &Random::new(3).bytes(65536),
@@ -104,8 +166,13 @@ fn a_short_tail_is_looked_at_safely() {
 #[test]
 fn the_page_about_refusals_names_each_of_them() {
     let page = include_str!("../../../../../docs/formats/refused.md");
-    let listed = SIGNATURES.iter().chain(TRAILERS).map(|(_, _, foreign)| foreign);
-    for foreign in listed.chain(TEXTS.iter().map(|(_, foreign)| foreign)).chain([&LZMA]) {
-        assert!(page.contains(&format!("`{}-not-carried`", foreign.format)), "{}", foreign.format);
+    let signed = SIGNATURES.iter().chain(TRAILERS).map(|(_, _, foreign)| foreign);
+    let shaped = SHAPES.iter().map(|(_, foreign)| foreign);
+    let listed = signed.chain(shaped).chain(TEXTS.iter().map(|(_, foreign)| foreign));
+    let kinds: BTreeMap<_, _> = listed.map(|foreign| (foreign.format, foreign.name)).collect();
+    for (format, name) in &kinds {
+        assert!(page.contains(&format!("| `{format}-not-carried` | {name}")), "{format} {name}");
     }
+    let told = format!("the names of {} other kinds of file", kinds.len());
+    assert!(include_str!("../../../../../docs/security.md").contains(&told), "docs/security.md does not say {told:?}");
 }
