@@ -323,6 +323,8 @@ fn judge(output: &Output, said: &str, target: &Path, with: With) -> Result<Strin
     }
     match (json["error"]["code"].as_str(), output.status.code()) {
         (Some(code), Some(1..)) => Ok(code.to_owned()),
+        // Between its last word and its end.
+        (Some(code), None) if with.kills() => Ok(code.to_owned()),
         (None, Some(1)) | (None, None) if matches!(with, With::NoMemory) => match output.status.signal() {
             None if stderr.contains("panicked") => Ok("panicked".into()),
             Some(6) => Ok("aborted".into()),
