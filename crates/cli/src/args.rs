@@ -119,7 +119,7 @@ pub struct ConvertArgs {
     pub job: JobArgs,
 
     /// Format of the target: raw is the only one, accepted as in qemu-img
-    #[arg(short = 'O', value_name = "FORMAT", value_parser = ["raw"], hide_possible_values = true)]
+    #[arg(short = 'O', value_name = "FORMAT", value_parser = ["raw"], ignore_case = true, hide_possible_values = true)]
     _output_format: Option<String>,
 
     /// The same as --progress always, as in qemu-img
@@ -130,7 +130,7 @@ pub struct ConvertArgs {
     ///
     /// Of the bytes as they are stored or transferred, before any wrapping is taken off. Algorithms: md5, sha1, sha256, sha512, streebog256,
     /// streebog512. A mismatch publishes nothing.
-    #[arg(long, value_name = "ALGO:HEX")]
+    #[arg(long, value_name = "ALGO:HEX", value_parser = checksum)]
     pub checksum: Vec<Checksum>,
 
     /// File of checksums that lists the source, or auto to look for one beside it
@@ -176,7 +176,7 @@ pub struct InfoArgs {
     pub full: bool,
 
     /// With --full: digest that the source must have, as for convert
-    #[arg(long, value_name = "ALGO:HEX", requires = "full")]
+    #[arg(long, value_name = "ALGO:HEX", requires = "full", value_parser = checksum)]
     pub checksum: Vec<Checksum>,
 
     /// With --full: file of checksums that lists the source, or auto, as for convert
@@ -243,7 +243,7 @@ pub struct PushArgs {
     pub name: Option<String>,
 
     /// Digest that the source must have, as for convert
-    #[arg(long, value_name = "ALGO:HEX")]
+    #[arg(long, value_name = "ALGO:HEX", value_parser = checksum)]
     pub checksum: Vec<Checksum>,
 
     /// File of checksums that lists the source, or auto, as for convert
@@ -275,6 +275,11 @@ impl Form {
             Self::RawZstd => diskferry_remote::oci::Form::RawZstd,
         }
     }
+}
+
+/// A digest. Who pastes one, or has a command print it, may have blanks around it.
+fn checksum(typed: &str) -> Result<Checksum, String> {
+    typed.trim().parse()
 }
 
 /// A container image.

@@ -160,6 +160,16 @@ fn the_report_says_what_was_done() {
     assert_eq!(Value::Object(report), expected);
 }
 
+#[test]
+fn a_checksum_may_have_blanks_around_it_and_a_format_capitals() {
+    let lab = Lab::new();
+    let checksum = format!(" sha256:{}\n", sha256(&lab.at("disk.img")));
+    let args = ["convert", "-f", "RAW", "-O", "Raw", "--checksum", &checksum];
+    let output = diskferry(args).args([lab.at("disk.img"), lab.at("disk.raw")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    lab.assert_disk("disk.raw");
+}
+
 // What is refused, with nothing left behind.
 
 #[test]

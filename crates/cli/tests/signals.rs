@@ -189,14 +189,20 @@ fn a_second_signal_takes_the_temporary_file_away_as_well() {
     assert!(unnoticed.count() > 0, "no second signal came in time");
 }
 
-/// A job whose progress nobody reads, on a stderr that is full.
-fn job_that_cannot_speak(lab: &Lab) -> (Child, io::PipeReader) {
+/// A stderr that is full.
+fn full() -> (io::PipeReader, io::PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
     while writer.write(&[b' '; 4096]).is_ok() {}
     fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+/// A job whose progress nobody reads, on a stderr that is full.
+fn job_that_cannot_speak(lab: &Lab, args: &[&str]) -> (Child, io::PipeReader) {
+    let (reader, writer) = full();
     let mut command = diskferry(["convert", "--progress", "json", "-", &lab.path("disk.raw")]);
-    let mut child = command.stdin(Stdio::piped()).stderr(writer).spawn().unwrap();
+    let mut child = command.args(args).stdin(Stdio::piped()).stderr(writer).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(&lab.disk[..2 << 20]).unwrap();
     wait_until(|| lab.holds_a_temporary());
     // The first line comes after a second.
@@ -207,7 +213,7 @@ fn job_that_cannot_speak(lab: &Lab) -> (Child, io::PipeReader) {
 #[test]
 fn a_job_that_cannot_speak_cleans_up_and_ends_a_little_later() {
     let lab = Lab::new();
-    let (mut child, _reader) = job_that_cannot_speak(&lab);
+    let (mut child, _reader) = job_that_cannot_speak(&lab, &[]);
     let began = Instant::now();
     kill(&child, Signal::TERM);
     wait_until(|| !lab.holds_a_temporary());
@@ -220,9 +226,27 @@ fn a_job_that_cannot_speak_cleans_up_and_ends_a_little_later() {
 #[test]
 fn a_second_signal_ends_a_job_that_cannot_speak() {
     let lab = Lab::new();
-    let (child, _reader) = job_that_cannot_speak(&lab);
+    let (child, _reader) = job_that_cannot_speak(&lab, &[]);
     assert_eq!(ended_by(child, &[Signal::INT, Signal::INT]).status.code(), Some(130));
     lab.assert_untouched();
+}
+
+#[test]
+fn a_job_that_cannot_speak_ends_when_its_time_has_passed() {
+    let code = |mut child: Child| {
+        wait_until(|| child.try_wait().unwrap().is_some());
+        child.wait().unwrap().code()
+    };
+    let lab = Lab::new();
+    let (late, _late_reader) = job_that_cannot_speak(&lab, &["--timeout", "2"]);
+    assert_eq!(code(late), Some(4));
+    lab.assert_untouched();
+    // One that has failed before. A slow reader has so long to hear why.
+    let (_reader, stderr) = full();
+    let mut command = diskferry(["convert", "--timeout", "2", &lab.path("none"), &lab.path("disk.raw")]);
+    let began = Instant::now();
+    assert_eq!(code(command.stderr(stderr).spawn().unwrap()), Some(4));
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 /// Sends the signals, so that no two become one, and waits for the end.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::format::{self, FORMATS, Format};
 use crate::layer::{self, LAYERS, Layer};
 
-/// A format with the wrappings around it, written as files are called: `qcow2`, `raw.gz`, `vmdk.xz.gz`.
+/// A format with the wrappings around it, written as files are called, in any case: `qcow2`, `raw.gz`, `vmdk.xz.gz`.
 #[derive(Clone)]
 pub struct Stated {
     pub(crate) format: &'static Format,
@@ -18,6 +18,7 @@ impl FromStr for Stated {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.to_ascii_lowercase();
         let mut words = text.split('.');
         let name = words.next().unwrap_or_default();
         let format = format::by_name(name).ok_or_else(|| {
@@ -72,6 +73,7 @@ mod tests {
             ("iso", "iso"),
             ("raw.gz", "raw.gzip"),
             ("raw.gzip", "raw.gzip"),
+            ("RAW.Gz", "raw.gzip"),
             ("qcow2.xz.gz", "qcow2.xz.gzip"),
             ("raw.zst.bz2", "raw.zstd.bzip2"),
         ] {
@@ -86,7 +88,7 @@ mod tests {
         assert_eq!(refused("raw.zip"), "unknown wrapping \"zip\": gz, xz, zst, bz2 are known");
         let error = refused("vhd");
         assert!(error.starts_with("unknown format \"vhd\": ") && error.ends_with("vdi, iso, raw are known"), "{error}");
-        for text in ["", ".gz", "gz", "raw.", "raw..gz", "RAW", "raw gz"] {
+        for text in ["", ".gz", "gz", "raw.", "raw..gz", "raw gz"] {
             assert!(text.parse::<Stated>().is_err(), "{text}");
         }
     }

@@ -293,9 +293,10 @@ fn connections(access: &Access, mut tls: ClientConfig, proxied: bool) -> Result<
     if proxied {
         // The resolver is not guarded here: it resolves the names of proxies, which the operator has named.
         let proxies = access.proxies.clone();
-        builder = builder.proxy(Proxy::custom(move |url| proxies.of(url).cloned()));
-    } else if let Some(resolver) = access.guard.resolver() {
-        builder = builder.dns_resolver(resolver);
+        let proxy = Proxy::custom(move |url| proxies.of(url).cloned());
+        builder = builder.proxy(proxy).dns_resolver(Guard::default().resolver());
+    } else {
+        builder = builder.dns_resolver(access.guard.resolver());
     }
     builder.build().map_err(|error| Error::source("access", error.without_url().to_string()))
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use url::{Host, Url};
 use crate::address::{Block, is_private};
 use crate::failure::Failure;
 use crate::proxy::is_within;
+use crate::runtime::{aside, ended};
 use crate::shown;
 
 /// Where requests and credentials may go, and how far requests are sent on. The default lets requests go everywhere.
@@ -138,9 +139,9 @@ impl Guard {
         is_own || self.token_servers.iter().any(|pattern| pattern.matches(realm))
     }
 
-    /// What resolves names for connections that are made from here, if not as usual.
-    pub(crate) fn resolver(&self) -> Option<Arc<Resolver>> {
-        self.deny_private.then(|| Arc::new(Resolver { lookup: lookup_host }))
+    /// What resolves names for connections that are made from here.
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+        Arc::new(Resolver { deny_private: self.deny_private, lookup: lookup_host })
     }
 }
 
@@ -151,22 +152,26 @@ fn forbidden(what: String) -> Failure {
 type Looking = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 type Lookup = fn(String) -> Looking;
 
-/// Resolves names to those of their addresses that are for everybody.
+/// Resolves names.
 pub(crate) struct Resolver {
+    /// To those of their addresses that are for everybody.
+    deny_private: bool,
     lookup: Lookup,
 }
 
 fn lookup_host(name: String) -> Looking {
-    Box::pin(async move { Ok(tokio::net::lookup_host((name, 0)).await?.collect()) })
+    let look = move || Ok((name, 0).to_socket_addrs()?.collect());
+    Box::pin(async { aside(look)?.await.unwrap_or_else(|_| Err(ended())) })
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (name, lookup) = (name.as_str().to_owned(), self.lookup);
+        let Self { deny_private, lookup } = *self;
+        let name = name.as_str().to_owned();
         Box::pin(async move {
             let mut addresses: Vec<SocketAddr> = lookup(name.clone()).await?;
             let found = !addresses.is_empty();
-            addresses.retain(|address| !is_private(address.ip()));
+            addresses.retain(|address| !deny_private || !is_private(address.ip()));
             if found && addresses.is_empty() {
                 return Err(PrivateName(name).into());
             }
@@ -302,7 +307,7 @@ mod tests {
 
     fn resolved(lookup: Lookup) -> Result<Vec<IpAddr>, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let resolving = Resolver { lookup }.resolve("host.example".parse().unwrap());
+        let resolving = Resolver { deny_private: true, lookup }.resolve("host.example".parse().unwrap());
         let addresses = runtime.block_on(resolving).map_err(|error| error.to_string())?;
         Ok(addresses.map(|address| address.ip()).collect())
     }

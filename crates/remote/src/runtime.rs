@@ -19,7 +19,7 @@ pub struct Runtime(Arc<Inner>);
 
 struct Inner {
     handle: Handle,
-    /// The thread runs as long as this is there, and is not waited for: looking up a name cannot be cancelled.
+    /// The thread runs as long as this is there, and is not waited for.
     _end: oneshot::Sender<Infallible>,
 }
 
@@ -69,7 +69,19 @@ impl Runtime {
     }
 }
 
-fn ended() -> io::Error {
+/// Does `work`, which waits for other things than the network, on a thread of its own. A runtime that starts one itself panics where there
+/// are too many already.
+pub(crate) fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<oneshot::Receiver<T>> {
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        // Whoever has asked may have gone.
+        let _ = done.send(work());
+    };
+    thread::Builder::new().name("aside".into()).spawn(work)?;
+    Ok(result)
+}
+
+pub(crate) fn ended() -> io::Error {
     io::Error::other("the network's thread has ended")
 }
 

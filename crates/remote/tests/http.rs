@@ -631,6 +631,27 @@ fn presigned_address_is_asked_by_get_with_its_query_which_no_error_shows() {
 // Several connections.
 
 #[test]
+fn parts_are_fetched_while_the_target_takes_nothing() {
+    // The third one, late and with two answers: by then the second one waits for the target.
+    let third = |request: &Request, _: usize| match asked(request).starts_with("4194304-") {
+        true => right().wait(Duration::from_millis(500)).cut(100_000, End::Close),
+        false => right(),
+    };
+    let (server, url) = serve(File::new(disk(LONG)).gets_by(third));
+    let mut fetcher = parallel(3);
+    fetcher.how.patience.stall = PATIENT;
+    let Ok(Input::Ranged { mut reader, .. }) = fetcher.open(&url) else { panic!() };
+    let began = Instant::now();
+    while !server.requests().iter().any(|request| asked(request).starts_with("4294304-")) {
+        assert!(began.elapsed() < PATIENT, "{:?}", server.requests());
+        thread::sleep(Duration::from_millis(10));
+    }
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == disk(LONG));
+}
+
+#[test]
 fn parts_come_in_order_over_several_connections() {
     let slow = |_: &Request, nth: usize| right().wait(Duration::from_millis([40, 20, 0][nth % 3]));
     let (server, url) = serve(File::new(disk(LONG)).gets_by(slow));

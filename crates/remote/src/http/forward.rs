@@ -6,14 +6,14 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use diskferry::Error;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::answer::Answer;
 use super::resource::{Resource, changed, is_wrong_range};
 use super::retry::{ENOUGH, Tries};
 use crate::failure::Failure;
-use crate::runtime::{Runtime, stopped};
+use crate::runtime::{Runtime, ended, stopped};
 
 /// How the image is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,7 @@ impl Forward {
         let starts = (0..total).step_by(usize::try_from(PART).unwrap_or(usize::MAX));
         let requests = starts.map(|start| {
             let part = Part { resource: resource.clone(), range: start..total.min(start.saturating_add(PART)) };
-            part.fetch(first.take())
+            part.fetch_ahead(first.take())
         });
         let mut parts = stream::iter(requests).buffered(ahead.max(1));
         while let Some(part) = parts.next().await {
@@ -250,6 +250,19 @@ struct Part {
 }
 
 impl Part {
+    /// [Fetches](Self::fetch) the part while nobody looks, as when the target takes nothing for a while: that is no standstill of the
+    /// server's. Ends with whoever waits for it.
+    async fn fetch_ahead(self, first: Option<Answer>) -> Result<Option<Bytes>, Error> {
+        let (mut done, part) = oneshot::channel();
+        tokio::spawn(async move {
+            tokio::select! {
+                part = self.fetch(first) => drop(done.send(part)),
+                () = done.closed() => {}
+            }
+        });
+        part.await.unwrap_or_else(|_| Err(Error::reading(0, ended())))
+    }
+
     /// All bytes of the part; `None` where the server would rather send the whole image.
     async fn fetch(self, first: Option<Answer>) -> Result<Option<Bytes>, Error> {
         let mut tries = self.resource.tries();

@@ -13,7 +13,7 @@ use diskferry::{Error, Result};
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot;
 use url::Url;
 use url::form_urlencoded::Serializer;
 
@@ -22,6 +22,7 @@ use super::reference::Reference;
 use crate::access::Login;
 use crate::client::{Client, Errand, Ticket};
 use crate::failure::Failure;
+use crate::runtime::aside;
 use crate::secret::Secret;
 use crate::shown::Host;
 
@@ -39,7 +40,7 @@ pub(crate) struct Desk {
     ticket: Mutex<Option<HeaderValue>>,
     /// One at a time asks for another, which begins with looking for credentials. A person may be asked for them: who has no time left
     /// lets the next one go on waiting.
-    asking: tokio::sync::Mutex<Option<JoinHandle<Result<Credentials>>>>,
+    asking: tokio::sync::Mutex<Option<oneshot::Receiver<Result<Credentials>>>>,
 }
 
 /// What a registry wants.
@@ -136,7 +137,10 @@ impl Desk {
         Ok(ticket)
     }
 
-    async fn credentials(&self, looking: &mut Option<JoinHandle<Result<Credentials>>>) -> Result<Credentials, Failure> {
+    async fn credentials(
+        &self,
+        looking: &mut Option<oneshot::Receiver<Result<Credentials>>>,
+    ) -> Result<Credentials, Failure> {
         match self.client.login() {
             Some(Login::Basic { user, password }) => {
                 return Ok(Credentials::Basic { user: user.clone(), password: password.clone() });
@@ -146,9 +150,16 @@ impl Desk {
         }
         let look = || {
             let (keys, reference) = (self.keys.clone(), self.reference.clone());
-            spawn_blocking(move || keys.find(&reference))
+            aside(move || keys.find(&reference)).map_err(|error| {
+                let what = format!("no thread can be had for looking for credentials: {error}");
+                Failure::later(Error::source("unreachable", what))
+            })
         };
-        let found = looking.get_or_insert_with(look).await;
+        let search = match looking {
+            Some(search) => search,
+            None => looking.insert(look()?),
+        };
+        let found = search.await;
         *looking = None;
         let found = found.map_err(|_| Error::source("credentials", "looking for credentials has come to no end"));
         found.and_then(|found| found).map_err(Failure::never)

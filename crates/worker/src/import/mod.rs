@@ -7,6 +7,7 @@ pub(crate) mod order;
 pub mod table;
 mod volume;
 
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -31,8 +32,9 @@ const TERMINATION: &str = "/dev/termination-log";
 /// The port that platforms scrape.
 const PORT: u16 = 8443;
 
-/// How long a job may take to stop.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// How long a job may take to stop, where nobody says otherwise, and at least: its end has to be told.
+const GRACE: Duration = Duration::from_secs(10);
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 /// The first pause between two attempts, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -70,30 +72,48 @@ pub fn outlets(values: &Values, work: Work) -> Outlets {
 }
 
 /// Serves a board where settings say, or nowhere.
-pub fn serve(values: &Values, board: &Board) -> Result<Option<Server>, Unusable> {
+pub fn serve(values: &Values, board: &Board) -> Result<Option<Server>, Verdict> {
     let listen = |text: &str| match text {
         "off" => Ok(None),
         text => {
             text.parse::<SocketAddr>().map(Some).map_err(|_| "expected an address and a port, as in [::]:8443, or off")
         }
     };
-    let with_tls = values.read("listen-tls", parse::switch)?.unwrap_or(true);
-    let stated = values.read("listen", listen)?;
+    let refused = |refused: Unusable| Verdict::settings(refused.0);
+    let with_tls = values.read("listen-tls", parse::switch).map_err(refused)?.unwrap_or(true);
+    let stated = values.read("listen", listen).map_err(refused)?;
     if stated == Some(None) {
         return Ok(None);
     }
-    let bad = |error: std::io::Error| values.unusable("listen", error);
     let start = |address| {
         let tls = with_tls.then(|| serve::tls::Identity::made_now().and_then(|made| made.config(None))).transpose()?;
         Server::start(address, tls, board)
     };
     match stated.flatten() {
-        Some(address) => start(address).map(Some).map_err(bad),
+        Some(address) => start(address).map(Some).map_err(|error| not_served(values, "listen", error)),
         // Not every machine has IPv6. Nobody has asked for this port, so that a job need not end for it.
         None => Ok(start((Ipv6Addr::UNSPECIFIED, PORT).into())
             .or_else(|_| start((Ipv4Addr::UNSPECIFIED, PORT).into()))
             .ok()),
     }
+}
+
+/// How long a job may take to stop.
+pub(crate) fn grace(values: &Values) -> Result<Duration, Unusable> {
+    Ok(values.read("grace", parse::span)?.unwrap_or(GRACE).max(LEAST_GRACE))
+}
+
+/// The verdict on a server that cannot be started as the setting `name` has it. That there are too many threads is no fault of the setting.
+pub(crate) fn not_served(values: &Values, name: &'static str, error: io::Error) -> Verdict {
+    match error.kind() {
+        ErrorKind::WouldBlock => Verdict::of(&Error::writing("starting a thread", None, error)),
+        _ => Verdict::settings(values.unusable(name, error).0),
+    }
+}
+
+/// From now on a signal stops `master`, which has `grace` for that.
+pub(crate) fn watch_signals(master: &Progress, grace: Duration) -> Result<(), Verdict> {
+    signals::watch(master, grace).map_err(|error| Verdict::of(&Error::writing("watching for signals", None, error)))
 }
 
 /// Tells the board how the job ended, and gives the exit code. `is_pull` says that the source was a container image.
@@ -142,12 +162,12 @@ pub(crate) fn sandbox(values: &Values, board: &Board) -> Result<Sandbox, Verdict
 fn prepared(values: &Values, environment: &Environment, board: &Board) -> Result<Facts, Verdict> {
     let unusable = |refused: Unusable| Verdict::settings(refused.0);
     check(values).map_err(unusable)?;
-    let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
+    let grace = grace(values).map_err(unusable)?;
     let order = Order::new(values, environment).map_err(unusable)?;
     let order = order.within(&sandbox(values, board)?);
-    let _server = serve(values, board).map_err(unusable)?;
+    let _server = serve(values, board)?;
     let master = Progress::default();
-    signals::watch(&master, grace).map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
+    watch_signals(&master, grace)?;
     let clock = Clock::new(board, &master, grace, !job::is_copy(&order));
     let work = || clock.during(|| attempts(&order, board, &clock));
     // The panic's own message has gone to stderr by then.

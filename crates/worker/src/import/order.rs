@@ -542,7 +542,7 @@ mod tests {
             ("IMPORTER_DESTINATION_SECRET_KEY", "hunter3"),
             ("DESTINATION_INSECURE_TLS", "true"),
             ("INSECURE_TLS", "false"),
-            ("IMPORTER_CHECKSUMS", "md5:900150983cd24fb0d6963f7d28e17f72,sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            ("IMPORTER_CHECKSUMS", "md5:900150983cd24fb0d6963f7d28e17f72, sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"),
             ("IMPORTER_EXTRA_HEADER_0", "X-One: 1"),
             ("IMPORTER_EXTRA_HEADER_1", "X-Two: hunter4"),
             ("https_proxy", "http://proxy.example:3128"),

@@ -67,7 +67,13 @@ pub const TELLING: Group = Group {
             "code",
             "Exit code where trying again cannot help: that of the error's kind, or 0 for a restart policy that looks at nothing else",
         ),
-        open("grace", &["DISKFERRY_GRACE"], "TIME", "10s", "How long a job may take to stop after SIGTERM"),
+        open(
+            "grace",
+            &["DISKFERRY_GRACE"],
+            "TIME",
+            "10s",
+            "How long a job may take to stop after SIGTERM, a second at least",
+        ),
     ],
 };
 

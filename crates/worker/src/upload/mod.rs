@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
 use diskferry::{Error, Input, Progress};
-use diskferry_remote::{Runtime, signals};
+use diskferry_remote::Runtime;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -29,12 +29,12 @@ use tokio_rustls::TlsAcceptor;
 use self::intake::{Intake, Job, Outcome};
 use self::order::Order;
 use self::server::Door;
+use crate::import;
 use crate::import::clock::Clock;
 use crate::import::job::{self, How};
 use crate::import::order::Environment;
-use crate::import::{self, GRACE};
 use crate::serve::Server;
-use crate::settings::{Unusable, Values, parse};
+use crate::settings::{Unusable, Values};
 use crate::status::{Board, Facts, Reason, Work};
 use crate::verdict::Verdict;
 
@@ -83,7 +83,7 @@ impl Open {
     fn new(values: &Values, board: &Board) -> Result<Self, Verdict> {
         let unusable = |refused: Unusable| Verdict::settings(refused.0);
         import::check(values).map_err(unusable)?;
-        let grace = values.read("grace", parse::span).map_err(unusable)?.unwrap_or(GRACE);
+        let grace = import::grace(values).map_err(unusable)?;
         let order = Order::new(values).map_err(unusable)?.within(&import::sandbox(values, board)?);
         more_files();
         let (intake, jobs) = Intake::new(order.times);
@@ -93,17 +93,16 @@ impl Open {
             paths: order.paths.clone(),
             client_name: order.client_name.clone(),
         };
-        let runtime = serve(&order, door).map_err(|error| unusable(values.unusable("listen-port", error)))?;
+        let runtime = serve(&order, door).map_err(|error| import::not_served(values, "listen-port", error))?;
         let mut servers = Vec::new();
-        servers.extend(import::serve(values, board).map_err(unusable)?);
+        servers.extend(import::serve(values, board)?);
         if !order.healthz.is_empty() {
             let start = |address: &SocketAddr| Server::start(*address, None, board);
             let server = first(&order.healthz, start);
-            servers.push(server.map_err(|error| unusable(values.unusable("healthz-port", error)))?);
+            servers.push(server.map_err(|error| import::not_served(values, "healthz-port", error))?);
         }
         let master = Progress::default();
-        signals::watch(&master, grace)
-            .map_err(|error| Verdict::unexpected(format!("watching for signals: {error}")))?;
+        import::watch_signals(&master, grace)?;
         let clock = Clock::new(board, &master, grace, true);
         let ticking = (intake.clone(), master.clone(), clock.clone());
         let look = async move {
