@@ -72,5 +72,5 @@ fn carry(args: ConvertArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Re
     let complete = sandbox.run(|| diskferry::open(input, &options, progress)?.complete(&*sink, None))??;
     // The time may have passed meanwhile, or a signal come that has stopped who has written to us.
     progress.check()?;
-    Ok(source.correct(complete.publish(&*sink)?))
+    Ok(source.correct(complete.publish()?))
 }

@@ -1,5 +1,6 @@
 //! Every way a job can end badly, one variant per reaction of a caller.
 
+use std::fmt::{self, Write};
 use std::io;
 
 /// The result of everything in this crate.
@@ -34,7 +35,7 @@ pub enum Kind {
 #[non_exhaustive]
 pub enum Error {
     /// A read or write failed.
-    #[error("{doing}{}: {source}", .at.map(|at| format!(" at byte {at}")).unwrap_or_default())]
+    #[error("{doing}{}: {}", .at.map(|at| format!(" at byte {at}")).unwrap_or_default(), Line(source))]
     Io {
         /// Whether the image could not be read or the disk not written.
         side: Side,
@@ -46,7 +47,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The source cannot be had, or not as it was promised, for a reason that is no failed read.
-    #[error("{what}")]
+    #[error("{}", Line(what))]
     Source {
         /// Short name; see [`Error::code`].
         code: &'static str,
@@ -90,7 +91,7 @@ pub enum Error {
         option: &'static str,
     },
     /// The target cannot take this disk, whatever is written.
-    #[error("{what}")]
+    #[error("{}", Line(what))]
     Target {
         /// Short name; see [`Error::code`].
         code: &'static str,
@@ -205,6 +206,18 @@ impl Error {
     }
 }
 
+/// A text of others on one line, without what a terminal would obey: names of files have line ends, too.
+struct Line<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Line<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.to_string().chars().try_for_each(|c| match c.is_control() {
+            true => write!(f, "{}", c.escape_default()),
+            false => f.write_char(c),
+        })
+    }
+}
+
 fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
@@ -225,6 +238,20 @@ mod tests {
         let error = Error::reading(7, io::Error::from(Error::corrupt("gzip", "crc", 3, "wrong check value")));
         assert_eq!(error.code(), "gzip-crc");
         assert_eq!(error.to_string(), "gzip: wrong check value (at byte 3)");
+    }
+
+    #[test]
+    fn an_error_is_one_line_whatever_others_have_said() {
+        let what = "/tmp/a\nb\u{1b}[31m cannot be a target";
+        let errors = [
+            Error::Target { code: "cannot-create", what: what.into() },
+            Error::source("access", what),
+            Error::reading(7, io::Error::other(what)),
+        ];
+        for error in errors {
+            let text = error.to_string();
+            assert!(text.ends_with(r"/tmp/a\nb\u{1b}[31m cannot be a target"), "{text}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Limits {
     pub table: u64,
     /// Largest unit that is packed as one (compressed cluster, grain), in bytes, unpacked.
     pub unit: u64,
-    /// Most wrappings around an image.
+    /// Most wrappings around an image. Each takes of the stack as well: a thread with 256 KiB reads through some three hundred.
     pub layers: u32,
     /// Memory for the windows and dictionaries of all wrappings together, in bytes. What a decoder needs besides is granted on top,
     /// up to 1 MiB. Blocks of an xz file that are unpacked at the same time count in place of its dictionary, 96 MiB at most.

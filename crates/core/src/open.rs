@@ -44,17 +44,18 @@ pub struct Opened {
 
 /// A disk that is complete in its sink, and not published.
 #[must_use = "the disk is thrown away unless it is published"]
-pub struct Complete {
+pub struct Complete<'a> {
+    sink: &'a dyn Sink,
     size: u64,
     report: Report,
     started: Instant,
 }
 
-impl Complete {
-    /// Lets `sink`, which has the disk, make it durable and visible.
-    pub fn publish(self, sink: &dyn Sink) -> Result<Report> {
-        sink.finish(self.size)?;
-        let spooled = self.report.spooled.saturating_add(sink.spooled());
+impl Complete<'_> {
+    /// Lets the sink make the disk durable and visible.
+    pub fn publish(self) -> Result<Report> {
+        self.sink.finish(self.size)?;
+        let spooled = self.report.spooled.saturating_add(self.sink.spooled());
         Ok(Report { spooled, elapsed: self.started.elapsed(), ..self.report })
     }
 }
@@ -163,18 +164,18 @@ impl Opened {
     /// Like [`convert`](Self::convert), but goes on where `course` says, and tells it how far it comes. The report counts what was
     /// carried this time. Without effect unless it [is resumable](Self::is_resumable), and [the sink](Sink::is_resumable).
     pub fn convert_along(self, sink: &dyn Sink, course: Option<&Course>) -> Result<Report> {
-        self.complete(sink, course)?.publish(sink)
+        self.complete(sink, course)?.publish()
     }
 
     /// The part of [`convert_along`](Self::convert_along) that decodes: when it returns, `sink` has the whole disk, everything was
     /// checked, and nothing is published. From here on no file is opened, made or named, unless the spool needs one
     /// ([`Options::spool_file`]): the calling thread may have given up the right to.
-    pub fn complete(mut self, sink: &dyn Sink, course: Option<&Course>) -> Result<Complete> {
+    pub fn complete<'a>(mut self, sink: &'a dyn Sink, course: Option<&Course>) -> Result<Complete<'a>> {
         self.refuse()?;
         let course = course.filter(|_| self.is_resumable() && sink.is_resumable());
         let read = self.carry(sink, course).and_then(|carried| Ok((carried, self.check_to_the_end()?)));
         let (carried, digests) = self.unless_changed(read)?;
-        Ok(Complete { size: carried.size, report: self.report(carried, digests), started: self.started })
+        Ok(Complete { sink, size: carried.size, report: self.report(carried, digests), started: self.started })
     }
 
     /// That the image is one that may be carried.
@@ -317,6 +318,10 @@ struct Opener<'a> {
 impl Opener<'_> {
     fn file(&self, file: File) -> Result<Unwrapped> {
         let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
+        if len == 0 {
+            // Files that the kernel makes up do not say how much is in them.
+            return self.stream(Box::new(self.tap(Positioned { file, at: 0 }, None)), None, None);
+        }
         let outermost = match &self.options.format {
             Some(stated) => stated.wrappings.first().copied(),
             None => layer::probe(&head(&file)?),

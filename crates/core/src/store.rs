@@ -46,7 +46,10 @@ impl Input {
     /// How many bytes it has, where that is known before they are read.
     pub fn stored_len(&self) -> Result<Option<u64>> {
         match self {
-            Self::File(file) => stored_len(file).map(Some).map_err(|error| Error::reading(0, error)),
+            // Files that the kernel makes up say that they are empty.
+            Self::File(file) => {
+                stored_len(file).map(|len| Some(len).filter(|len| *len > 0)).map_err(|error| Error::reading(0, error))
+            }
             Self::Stream { len, .. } | Self::Unpacked { len, .. } | Self::Ranged { len, .. } => Ok(*len),
         }
     }
@@ -127,18 +130,25 @@ mod tests {
 
     #[test]
     fn a_writer_that_fails_ends_the_job_with_its_error() {
-        struct Full;
-        impl Write for Full {
+        struct Broken(fn() -> io::Error);
+        impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(Error::Target { code: "no-space", what: "full".into() }.into())
+                Err(self.0())
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
         }
-        let input = Input::Stream { reader: Box::new(io::Cursor::new(vec![1; 4096])), len: None };
-        let error = store(input, Arc::new(Mutex::new(Full)), &Options::default(), &Progress::default()).unwrap_err();
-        assert_eq!(error.code(), "target-no-space");
+        let fails: [(fn() -> io::Error, _); 3] = [
+            (|| Error::Target { code: "too-small", what: "full".into() }.into(), "target-too-small"),
+            (|| io::ErrorKind::StorageFull.into(), "target-no-space"),
+            (|| io::ErrorKind::BrokenPipe.into(), "target-write"),
+        ];
+        for (fail, code) in fails {
+            let input = Input::Stream { reader: Box::new(io::Cursor::new(vec![1; 4096])), len: None };
+            let writer = Arc::new(Mutex::new(Broken(fail)));
+            assert_eq!(store(input, writer, &Options::default(), &Progress::default()).unwrap_err().code(), code);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use common::{assert_carried, by_bytes, carry, from_pipe, refusal, sample};
+use common::{assert_carried, by_bytes, carry, from_file, from_pipe, refusal, sample};
 use diskferry::{Limits, Options};
 use diskferry_testkit::oracle::{Scratch, qemu_img};
 use diskferry_testkit::{Random, wrap};
@@ -27,6 +27,15 @@ fn raw_disks_keep_their_size() {
             assert_eq!(report.inspection.unpacked_size, Some(size));
         }
     }
+}
+
+#[test]
+fn a_file_that_says_that_it_is_empty_is_read_all_the_same() {
+    let (scratch, made_up) = (Scratch::new(), Path::new("/proc/version"));
+    let target = scratch.path("disk.raw");
+    assert_eq!(fs::metadata(made_up).unwrap().len(), 0);
+    carry(from_file(made_up), &target, &stated("raw")).unwrap();
+    assert!(fs::read(made_up).unwrap() == fs::read(target).unwrap());
 }
 
 #[test]

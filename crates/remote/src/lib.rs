@@ -1,7 +1,8 @@
 //! Where disk images come from and go to, as inputs and sinks of [`diskferry`]: on the network, and as a person names a file.
 //!
 //! Async inside, and nobody else needs to know: the network has one thread of its own, which feeds the library's threads
-//! through bounded channels.
+//! through bounded channels. What waits for a server here panics if it is called within asynchronous work: there it has to be
+//! given to a thread that may wait, as with `spawn_blocking` of tokio.
 
 mod access;
 mod address;

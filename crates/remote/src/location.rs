@@ -1,6 +1,7 @@
 //! Where an image lies, as a person types it.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -12,7 +13,7 @@ use crate::s3::Object;
 use crate::shown::Shown;
 
 /// A place that images come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Location {
     /// `-`
     Stdin,
@@ -108,6 +109,13 @@ impl Location {
     }
 }
 
+/// As it [may be shown](Location::shown).
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Location").field(&self.shown()).finish()
+    }
+}
+
 impl FromStr for Location {
     type Err = String;
 
@@ -141,6 +149,12 @@ fn http(typed: &str) -> Result<Url, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_secret_of_a_url_is_shown_to_programmers_either() {
+        let location: Location = "https://user:pass@host.example/a.raw?X-Amz-Signature=abc".parse().unwrap();
+        assert_eq!(format!("{location:?}"), r#"Location("https://host.example/a.raw")"#);
+    }
 
     #[test]
     fn what_is_typed_is_told_apart() {

@@ -3,6 +3,7 @@
 //! They tell a broken or replaced mirror from the publisher, if they come from the publisher. What comes over the same connection as
 //! the image proves no more than that both belong together; signatures of such files are not looked at.
 
+use std::fmt;
 use std::str::FromStr;
 
 use diskferry::digest::Checksum;
@@ -16,12 +17,21 @@ use crate::runtime::{Runtime, unless_stopped};
 use crate::shown::Shown;
 
 /// Where the checksum of an image is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum From {
     /// In one of the files that publishers put beside their images.
     Auto,
     /// In this file.
     Url(Url),
+}
+
+impl fmt::Debug for From {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("Auto"),
+            Self::Url(url) => write!(f, "Url({})", Shown(url)),
+        }
+    }
 }
 
 impl FromStr for From {
@@ -74,7 +84,7 @@ pub fn checksum(
 ) -> Result<Checksum> {
     let publisher = Publisher { client, image, patience, progress };
     let work = unless_stopped(progress, publisher.checksum(from));
-    runtime.block_on(work).map_err(|error| Error::reading(0, error))??
+    runtime.block_on(work)?
 }
 
 struct Publisher<'a> {

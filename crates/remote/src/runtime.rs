@@ -48,9 +48,13 @@ impl Runtime {
         Ok(Self(Arc::new(Inner { handle, _end: end })))
     }
 
-    /// Waits for `work`, which must not be called from a thread that a runtime owns.
-    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
-        Ok(self.0.handle.block_on(work))
+    /// Waits for `work`.
+    ///
+    /// # Panics
+    ///
+    /// Within asynchronous work of this runtime or of another one.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.0.handle.block_on(work)
     }
 
     /// Waits for `work` to be done on the network's thread: for callers that may have no right to make a connection.
@@ -59,13 +63,13 @@ impl Runtime {
         self.spawn(async move {
             // Whoever has asked waits.
             let _ = done.send(work.await);
-        })?;
+        });
         waiting.recv().map_err(|_| ended())
     }
 
     /// Lets `work` run on the network's thread.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> io::Result<JoinHandle<()>> {
-        Ok(self.0.handle.spawn(work))
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.0.handle.spawn(work)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
 use rustix::io::{Errno, pwrite, retry_on_intr};
 
-use super::{Sink, write_zeroes};
+use super::{OneDisk, Sink, write_zeroes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
@@ -39,6 +39,7 @@ pub struct DeviceSink {
     name: String,
     size: u64,
     options: DeviceOptions,
+    disk: OneDisk,
     /// What [`finish`](Sink::finish) writes at the start of the device.
     head: Mutex<Vec<u8>>,
     /// Which of [`BLANKING`] is tried next.
@@ -80,7 +81,8 @@ impl DeviceSink {
         pwrite(&device, &[], 0).map_err(|e| cannot_open(&name, e))?;
         let size =
             device.seek(SeekFrom::End(0)).map_err(|e| Error::writing("asking for the device's size", None, e))?;
-        Ok(Self { device, name, size, options, head: Mutex::default(), blanking: AtomicUsize::new(0) })
+        let (disk, head, blanking) = (OneDisk::default(), Mutex::default(), AtomicUsize::new(0));
+        Ok(Self { device, name, size, options, disk, head, blanking })
     }
 
     fn head(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -145,6 +147,7 @@ impl DeviceSink {
 
 impl Sink for DeviceSink {
     fn prepare(&self, size: Option<u64>) -> Result<()> {
+        self.disk.begin()?;
         let size = size.unwrap_or(self.size);
         self.check_size(size)?;
         let head = vec![0; usize::try_from(size.min(HEAD)).unwrap_or_default()];

@@ -14,7 +14,7 @@ use tempfile::TempPath;
 use super::reserve::Reserving;
 use super::share::Sharing;
 use super::unfinished::{self, Hold, Lock};
-use super::{Sink, write_zeroes};
+use super::{OneDisk, Sink, write_zeroes};
 use crate::error::{Error, Result};
 use crate::lock::lock;
 
@@ -57,6 +57,7 @@ pub struct FileSink {
     largest: u64,
     sharing: Sharing,
     reserving: Reserving,
+    disk: OneDisk,
     /// Whether another sink may go on with it, and it has what it is said to have.
     resumable: bool,
 }
@@ -97,6 +98,7 @@ impl FileSink {
             largest: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
             sharing,
             reserving,
+            disk: OneDisk::default(),
             resumable: hold == Hold::Locked,
         })
     }
@@ -188,6 +190,7 @@ impl FileSink {
 
 impl Sink for FileSink {
     fn prepare(&self, size: Option<u64>) -> Result<()> {
+        self.disk.begin()?;
         size.map_or(Ok(()), |size| self.reserve(size))
     }
 

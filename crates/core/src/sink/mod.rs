@@ -11,6 +11,7 @@ mod unfinished;
 
 use std::fs::File;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use device::{DeviceOptions, DeviceSink};
 pub use discard::Discard;
@@ -18,13 +19,13 @@ pub use file::{FileOptions, FileSink};
 pub use stdout::PipeSink;
 pub use unfinished::{prefix as unfinished_prefix, remove_leftovers};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Order;
 
 /// A raw disk being written. Methods are called from several threads; ranges never overlap.
 ///
 /// [`prepare`](Self::prepare), any number of writes, then [`finish`](Self::finish). A sink dropped without
-/// `finish` leaves its target as it was, or plainly unfinished.
+/// `finish` leaves its target as it was, or plainly unfinished. A sink is for one disk: those that are here refuse another one.
 pub trait Sink: Sync {
     /// Called once, before anything is written, with the size of the disk where it is known. Refuses a disk that will not fit.
     fn prepare(&self, size: Option<u64>) -> Result<()>;
@@ -68,6 +69,21 @@ pub trait Sink: Sync {
     /// The most bytes that the sink itself had to spool at one time.
     fn spooled(&self) -> u64 {
         0
+    }
+}
+
+/// That a sink has one disk: of another one, it would have what the first has left.
+#[derive(Debug, Default)]
+struct OneDisk(AtomicBool);
+
+impl OneDisk {
+    fn begin(&self) -> Result<()> {
+        match self.0.swap(true, Ordering::Relaxed) {
+            true => {
+                Err(Error::Target { code: "used", what: "the target was made for one disk, and has had it".into() })
+            }
+            false => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! mirror that serves the stream whose digest is known and bends a table on the side. So what was read by a range is held
 //! against the stream, which is digested.
 
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
@@ -99,11 +99,9 @@ impl Aside {
 
     /// Fetches a piece from `at` on, larger than `wanted` if that is little. False if it cannot be had.
     fn fetch(&mut self, at: u64, wanted: usize) -> Result<bool> {
-        let Some(ranges) =
-            self.ranges.as_mut().filter(|_| self.requests < if self.is_passing { PASSING } else { REQUESTS })
-        else {
+        if self.ranges.is_none() || self.requests >= if self.is_passing { PASSING } else { REQUESTS } {
             return Ok(false);
-        };
+        }
         let left = self.len.map_or(u64::MAX, |len| len.saturating_sub(at));
         let ahead = at.saturating_sub(self.piece_at.saturating_add(self.piece.len() as u64));
         // What is wanted in passing, and so near to one another, is everywhere.
@@ -112,8 +110,7 @@ impl Aside {
         let mut piece = take(&mut self.piece);
         piece.resize(size, 0);
         self.requests += 1;
-        self.meter.check()?;
-        let Some(got) = ranges.read_at(&mut piece, at).map_err(|error| Error::reading(at, error))? else {
+        let Some(got) = self.ask(&mut piece, at)? else {
             self.ranges = None;
             return Ok(false);
         };
@@ -124,6 +121,21 @@ impl Aside {
         let range = at..at.saturating_add(got as u64);
         self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: None });
         Ok(true)
+    }
+
+    /// One request; `None` where there are none to be had.
+    fn ask(&mut self, buf: &mut [u8], at: u64) -> Result<Option<usize>> {
+        let Some(ranges) = self.ranges.as_mut() else { return Ok(None) };
+        loop {
+            self.meter.check()?;
+            match ranges.read_at(buf, at) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(Some(0)) if self.len.is_some_and(|len| at < len) => {
+                    return Err(Error::reading(at, ErrorKind::UnexpectedEof.into()));
+                }
+                answer => return answer.map_err(|error| Error::reading(at, error)),
+            }
+        }
     }
 
     /// Whether requests are cheaper from now on than to read, and spool, what lies between.
@@ -153,9 +165,7 @@ impl Aside {
 
     /// Reads bytes that a stream which began anew has left out, or 0 if they cannot be had.
     pub(super) fn left_out(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
-        self.meter.check()?;
-        let Some(ranges) = self.ranges.as_mut() else { return Ok(0) };
-        let got = ranges.read_at(buf, at).map_err(|error| Error::reading(at, error))?.unwrap_or(0);
+        let got = self.ask(buf, at)?.unwrap_or(0);
         self.meter.add(got as u64);
         Ok(got)
     }

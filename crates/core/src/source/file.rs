@@ -125,6 +125,11 @@ impl Source for FileSource {
         true
     }
 
+    fn drain(&mut self, _most: u64) -> Result<bool> {
+        self.meter.reach(self.len);
+        Ok(true)
+    }
+
     fn next_data(&mut self, range: Range<u64>) -> Result<Option<Range<u64>>> {
         self.meter.reach(range.start.min(self.len));
         if !self.maps_holes || (self.found.start <= range.start && range.end <= self.found.end) {

@@ -135,6 +135,10 @@ impl<R: Read> Read for Tap<R> {
             match self.inner.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => self.meter.check()?,
                 Err(error) => return Err(Error::reading(self.count, error).into()),
+                Ok(got) if got > buf.len() => {
+                    let error = io::Error::other("the reader says that it has read more than it was asked for");
+                    return Err(Error::reading(self.count, error).into());
+                }
                 Ok(got) => break got,
             }
         };
@@ -144,7 +148,8 @@ impl<R: Read> Read for Tap<R> {
         self.digests.update(buf.get(..got).unwrap_or_default());
         self.hold_to_promise(got == 0 && !buf.is_empty())?;
         if let Some(copied) = &self.copied {
-            lock(copied).write_all(buf.get(..got).unwrap_or_default())?;
+            let handed = lock(copied).write_all(buf.get(..got).unwrap_or_default());
+            handed.map_err(|error| Error::writing("handing on the image", None, error))?;
         }
         Ok(got)
     }
@@ -165,6 +170,20 @@ mod tests {
         assert_eq!(read(b"abc", Some(3)).unwrap(), 3);
         assert_eq!(read(b"abc", Some(4)).unwrap_err().to_string(), "length of the source in bytes is 3, expected 4");
         assert_eq!(read(b"abc", Some(2)).unwrap_err().code(), "mismatch");
+    }
+
+    #[test]
+    fn a_reader_that_says_more_than_it_can_have_read_is_an_error() {
+        struct Liar;
+        impl Read for Liar {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                Ok(buf.len() + 1)
+            }
+        }
+        let meter = Arc::new(Meter::new(&Progress::default()));
+        let mut tap = Tap::new(Liar, None, meter, Digests::default());
+        let error = Error::reading(0, tap.read(&mut [0; 16]).unwrap_err());
+        assert_eq!(error.code(), "source-read");
     }
 
     #[test]

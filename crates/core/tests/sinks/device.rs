@@ -83,6 +83,7 @@ fn the_first_mib_reads_as_zero_until_the_rest_is_done() {
     sink.zero(3 * MIB, 5 * MIB).unwrap();
     assert_same(&read(&device.path, 0, 1 << 20), &zeroes(MIB));
     assert_same(&read(&device.path, MIB, 2 << 20), &pattern(MIB, 2 * MIB));
+    assert_eq!(code(sink.prepare(Some(8 * MIB))), "target-used");
     sink.finish(8 * MIB).unwrap();
     assert_same(&read(&device.path, 0, 3 << 20), &pattern(0, 3 * MIB));
 }

@@ -49,6 +49,19 @@ fn the_target_is_untouched_until_finish_and_complete_after() {
 }
 
 #[test]
+fn a_sink_has_one_disk() {
+    let dir = tempdir().unwrap();
+    let target = dir.path().join("disk.raw");
+    let sink = FileSink::create(&target, DEFAULT).unwrap();
+    sink.prepare(Some(1000)).unwrap();
+    sink.write_at(&pattern(0, 1000), 0).unwrap();
+    assert_eq!(code(sink.prepare(Some(1000))), "target-used");
+    sink.finish(1000).unwrap();
+    assert_eq!(code(sink.prepare(Some(MIB))), "target-used");
+    assert_same(&fs::read(&target).unwrap(), &pattern(0, 1000));
+}
+
+#[test]
 fn a_sink_dropped_early_leaves_nothing() {
     let dir = tempdir().unwrap();
     let target = dir.path().join("disk.raw");

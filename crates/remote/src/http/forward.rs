@@ -62,7 +62,7 @@ impl Reader {
         let (out, pieces) = mpsc::channel(room);
         let tries = resource.tries();
         let forward = Forward { resource, at, passed: Xxh3::new(), tries, ranges_fail: false, out };
-        runtime.spawn(forward.run(first, pace))?;
+        runtime.spawn(forward.run(first, pace));
         Ok(Self { pieces, piece: Bytes::new(), ended: false, _runtime: runtime.clone() })
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn open_and_tell(
     };
     let mut resource = Resource::new(client, url, how.patience, progress);
     let work = unless_stopped(progress, resource.first(first_part, how.look));
-    let first = runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
+    let first = runtime.block_on(work)??;
     check_encoding(&resource.about.encoding, how.format.as_ref())?;
     // Who was asked for a part has shown whether there are any; others may say so.
     let has_ranges = first.is_part() || (first_part.is_none() && resource.about.ranges != Some(false));

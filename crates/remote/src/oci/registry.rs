@@ -2,7 +2,7 @@
 //! [Specification](https://github.com/opencontainers/distribution-spec/blob/main/spec.md).
 
 use diskferry::digest::Checksum;
-use diskferry::{Error, Input, Progress, Result};
+use diskferry::{Input, Progress, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::desk::Desk;
@@ -70,7 +70,7 @@ impl Registry {
         let accept = HeaderValue::try_from(accept).unwrap_or(HeaderValue::from_static("*/*"));
         let wanted = document::Wanted { url: &url, accept, most: DOCUMENT };
         let work = unless_stopped(progress, document::get(&self.client, &wanted, wish.how.patience, progress));
-        self.runtime.block_on(work).map_err(|error| Error::reading(0, error))??
+        self.runtime.block_on(work)?
     }
 
     pub(super) fn blob(&self, blob: &Descriptor, wish: &Wish, progress: &Progress) -> Result<Blob> {

@@ -191,7 +191,7 @@ fn a_spool_is_filled_within_and_a_disk_published_outside() {
     let progress = Progress::default();
     let complete = sandbox.run(|| diskferry::open(input, &options, &progress)?.complete(&sink, None)).unwrap().unwrap();
     assert!(!Path::new(&disk).exists());
-    let report = complete.publish(&sink).unwrap();
+    let report = complete.publish().unwrap();
     assert!(report.spooled > 0, "{report:?}");
     assert!(disk.exists());
 }

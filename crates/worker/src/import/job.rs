@@ -180,11 +180,11 @@ fn onto_volume(
             };
             let course = Course { from, every: journal.every(), mark: &mark };
             let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
-            let published = carried.and_then(|complete| complete?.publish(&sink));
+            let published = carried.and_then(|complete| complete?.publish());
             journal.forget();
             published?
         }
-        _ => sandbox.run(|| opened.complete(&sink, None))??.publish(&sink)?,
+        _ => sandbox.run(|| opened.complete(&sink, None))??.publish()?,
     });
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })

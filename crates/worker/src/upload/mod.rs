@@ -114,7 +114,7 @@ impl Open {
                 }
             }
         };
-        runtime.spawn(look).map_err(|error| Verdict::unexpected(error.to_string()))?;
+        runtime.spawn(look);
         board
             .enter(Reason::WaitForUserUpload, "waiting for an image")
             .map_err(|error| Verdict::unexpected(error.to_string()))?;
@@ -171,8 +171,8 @@ fn serve(order: &Order, door: Door) -> io::Result<Runtime> {
     // One thread takes bytes in, and there are few cores to spare beside those that unpack.
     let runtime = Runtime::start()?;
     let acceptor = order.tls.clone().map(TlsAcceptor::from);
-    let listener = runtime.block_on(async { TcpListener::from_std(listener) })??;
-    runtime.spawn(server::accept(listener, acceptor, Arc::new(door)))?;
+    let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
+    runtime.spawn(server::accept(listener, acceptor, Arc::new(door)));
     Ok(runtime)
 }
 

@@ -144,7 +144,7 @@ impl Catalogue {
                 tries.pause_after(failure).await?;
             }
         };
-        self.runtime.block_on(unless_stopped(progress, work)).map_err(|error| Error::reading(0, error))??
+        self.runtime.block_on(unless_stopped(progress, work))?
     }
 
     fn pages(&self, client: &Client, mut url: Url, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
@@ -159,7 +159,7 @@ impl Catalogue {
             let accept = HeaderValue::from_static("application/json");
             let wanted = document::Wanted { url: &url, accept, most: DOCUMENT };
             let work = unless_stopped(progress, document::get(client, &wanted, wish.how.patience, progress));
-            let found = self.runtime.block_on(work).map_err(|error| Error::reading(0, error))???;
+            let found = self.runtime.block_on(work)??;
             let page: Page = json(&found.bytes, "list of names")?;
             let more = page.repositories.or(page.tags).unwrap_or_default();
             held = more.iter().fold(held, |held, name| held.saturating_add(name.len()));

@@ -124,8 +124,7 @@ impl Upload {
         let wanted = document::Wanted { url: &url, accept, most: manifest::DOCUMENT };
         let patience = Patience { retries: 0, ..self.patience };
         let work = unless_stopped(progress, document::get(&self.client, &wanted, patience, progress));
-        let done = self.runtime.block_on(work);
-        match done.map_err(|error| Error::writing("waiting for the registry", None, error))?? {
+        match self.runtime.block_on(work)? {
             Ok(found) => Ok(Some(found.bytes)),
             Err(Error::Stopped) => Err(Error::Stopped),
             Err(_) => Ok(None),
@@ -439,9 +438,7 @@ impl Upload {
             }
         };
         let done = self.runtime.block_on(unless_stopped(progress, work));
-        done.map_err(|error| Error::writing("waiting for the registry", None, error))?
-            .and_then(|done| done)
-            .map_err(target)
+        done.and_then(|done| done).map_err(target)
     }
 
     /// Sends one request. The server may take as long as it wants as long as it takes bytes, and no longer than is allowed when it
