@@ -238,7 +238,7 @@ fn a_job_that_cannot_speak_ends_when_its_time_has_passed() {
         child.wait().unwrap().code()
     };
     let lab = Lab::new();
-    let (late, _late_reader) = job_that_cannot_speak(&lab, &["--timeout", "2"]);
+    let (late, _late_reader) = job_that_cannot_speak(&lab, &["--timeout", "5"]);
     assert_eq!(code(late), Some(4));
     lab.assert_untouched();
     // One that has failed before. A slow reader has so long to hear why.

@@ -211,7 +211,9 @@ struct Line<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Line<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.to_string().chars().try_for_each(|c| match c.is_control() {
+        // Some separate lines without being a command, and some would show the text in another order.
+        let is_command = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        self.0.to_string().chars().try_for_each(|c| match is_command(c) {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),
         })

@@ -18,7 +18,7 @@ use url::{Host, Url};
 use crate::address::{Block, is_private};
 use crate::failure::Failure;
 use crate::proxy::is_within;
-use crate::runtime::{aside, ended};
+use crate::runtime::aside;
 use crate::shown;
 
 /// Where requests and credentials may go, and how far requests are sent on. The default lets requests go everywhere.
@@ -161,7 +161,9 @@ pub(crate) struct Resolver {
 
 fn lookup_host(name: String) -> Looking {
     let look = move || Ok((name, 0).to_socket_addrs()?.collect());
-    Box::pin(async { aside(look)?.await.unwrap_or_else(|_| Err(ended())) })
+    Box::pin(async {
+        aside(look)?.await.unwrap_or_else(|_| Err(io::Error::other("looking up the name has come to no end")))
+    })
 }
 
 impl Resolve for Resolver {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use common::judge::{State, Target, injected, is_temporary, leftovers, not_durable};
 use common::names;
 use diskferry_testkit::serve::fault::{File, Server};
-use diskferry_testkit::serve::front::TlsFront;
+use diskferry_testkit::serve::front::{Goodbye, TlsFront};
 use rows::{Does, LEN, Row, Stage, disk};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -51,8 +51,8 @@ enum With {
     Directory,
     /// It is 1971, and each look at the clock finds another day.
     Clock,
-    /// Nothing either, but all is within TLS.
-    Tls,
+    /// Nothing either, but all is within TLS, which ends in this way.
+    Tls(Goodbye),
     /// Nothing either, of an image that spools to a file, in as much address space as a plain image may take memory.
     Spooling,
 }
@@ -92,7 +92,8 @@ impl With {
             Self::NoSpool => "nowhere to spool to",
             Self::Directory => "the target is a directory",
             Self::Clock => "a clock that jumps",
-            Self::Tls => "TLS",
+            Self::Tls(Goodbye::Said) => "TLS",
+            Self::Tls(Goodbye::Unsaid) => "TLS that is cut",
             Self::Spooling => "a spool in 64 MiB of address space",
         }
     }
@@ -110,7 +111,7 @@ impl With {
     fn is_met(self, ran: &Ran, alone: &str) -> bool {
         let ended = |outcome| ran.outcome == outcome;
         match self {
-            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls => ended(alone),
+            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls(_) => ended(alone),
             Self::Disk(..) => ran.injected > 0,
             Self::Limit(..) | Self::NoMemory | Self::Directory => !ended(alone),
             Self::Signals(_, [Signal::KILL]) => ended("killed"),
@@ -127,7 +128,7 @@ impl With {
     /// to report. When a signal comes and where memory ends is chance.
     fn must_be_met(self, alone: &str) -> bool {
         match self {
-            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls => true,
+            Self::Nothing | Self::Spooling | Self::Clock | Self::Tls(_) => true,
             Self::Disk(..) | Self::Limit(..) | Self::Directory | Self::NoSpool => alone == "done",
             Self::ClosedStdout => alone != "done",
             Self::Signals(..) | Self::Paused | Self::NoMemory => false,
@@ -155,7 +156,10 @@ fn run(stage: &Stage, at: usize, with: With) -> Result<Ran, String> {
     let (dir, log, server) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap(), Server::start());
     let target = dir.path().join("disk.raw");
     let slow = |with: With| matches!(with, With::Signals(..) | With::Paused);
-    let front = matches!(with, With::Tls).then(|| TlsFront::start(&stage.identity, server.address()));
+    let front = match with {
+        With::Tls(goodbye) => Some(TlsFront::start(&stage.identity, server.address(), goodbye)),
+        _ => None,
+    };
     let url = match row.does {
         Does::Is(url) => url,
         Does::Answers(file, greetings) => {
@@ -230,7 +234,7 @@ fn program(with: With, log: &Path) -> Command {
         With::Spooling => limited("ulimit -v 65536"),
         With::Clock => {
             let mut command = Command::new("faketime");
-            command.args(["--exclude-monotonic", "-f", "-55y i86400.0", binary]);
+            command.args(["--exclude-monotonic", "-f", "@1971-01-01 00:00:00 i86400.0", binary]);
             command
         }
         _ => {
@@ -425,7 +429,8 @@ fn some(all: &'static [With]) -> impl Fn(usize) -> Vec<With> {
 
 #[test]
 fn every_fault_of_a_server_ends_with_the_disk_or_with_its_own_error() {
-    check(|_| vec![With::Nothing, With::Spooling, With::Clock, With::Tls]);
+    let tls = [Goodbye::Said, Goodbye::Unsaid].map(With::Tls);
+    check(|_| [With::Nothing, With::Spooling, With::Clock].into_iter().chain(tls).collect());
 }
 
 #[test]

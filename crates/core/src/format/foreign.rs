@@ -66,11 +66,13 @@ fn is_ghost(head: &[u8]) -> bool {
 }
 
 /// A program for Windows or EFI says at 60 where its second header is. Some can be booted as disks too and are let pass;
-/// of a Linux kernel, the first sector only looks so.
+/// of a Linux kernel, which says how much is packed in it, the first sector only looks so.
 fn is_pe(head: &[u8]) -> bool {
     let second = head.get(60..).and_then(<[u8]>::first_chunk).map(|raw| u32::from_le_bytes(*raw));
     let second = second.and_then(|at| usize::try_from(at).ok());
-    let bootable = has(head, 510, b"\x55\xaa") && !has(head, 514, b"HdrS");
+    let packed = head.get(0x24c..0x250).is_some_and(|len| len != [0; 4]);
+    let is_kernel = has(head, 514, b"HdrS") && packed;
+    let bootable = has(head, 510, b"\x55\xaa") && !is_kernel;
     has(head, 0, b"MZ") && second.is_some_and(|at| has(head, at, b"PE\0\0")) && !bootable
 }
 

@@ -25,7 +25,7 @@ use crate::format::Order;
 /// A raw disk being written. Methods are called from several threads; ranges never overlap.
 ///
 /// [`prepare`](Self::prepare), any number of writes, then [`finish`](Self::finish). A sink dropped without
-/// `finish` leaves its target as it was, or plainly unfinished. A sink is for one disk: those that are here refuse another one.
+/// `finish` leaves its target as it was, or plainly unfinished. A sink is for one disk: those that are here refuse another one, but for [`Discard`].
 pub trait Sink: Sync {
     /// Called once, before anything is written, with the size of the disk where it is known. Refuses a disk that will not fit.
     fn prepare(&self, size: Option<u64>) -> Result<()>;

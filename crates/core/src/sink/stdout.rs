@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use super::{Sink, write_zeroes};
+use super::{OneDisk, Sink, write_zeroes};
 use crate::convert::Options;
 use crate::error::{Error, Result};
 use crate::format::Order;
@@ -19,6 +19,7 @@ use crate::spool::{BOOKKEEPING, Place, Spool, within_memory};
 /// [`File`](std::fs::File) made of standard output, as [`Stdout`](std::io::Stdout) looks for line ends. It is flushed at the end, and the
 /// disk is as durable as that makes it.
 pub struct PipeSink<W> {
+    disk: OneDisk,
     state: Mutex<State<W>>,
 }
 
@@ -67,7 +68,7 @@ impl<W: Write + Send> PipeSink<W> {
             memory,
             buffer: vec![0; BUFFER],
         };
-        Self { state: Mutex::new(state) }
+        Self { disk: OneDisk::default(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<W>> {
@@ -77,7 +78,7 @@ impl<W: Write + Send> PipeSink<W> {
 
 impl<W: Write + Send> Sink for PipeSink<W> {
     fn prepare(&self, _size: Option<u64>) -> Result<()> {
-        Ok(())
+        self.disk.begin()
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::tap::{Digests, Meter, Tap};
+use super::tap::{Digests, Meter, Tap, read_too_much};
 use super::{Source, copy};
 use crate::error::{Error, Result};
 
@@ -133,6 +133,7 @@ impl Aside {
                 Ok(Some(0)) if self.len.is_some_and(|len| at < len) => {
                     return Err(Error::reading(at, ErrorKind::UnexpectedEof.into()));
                 }
+                Ok(Some(got)) if got > buf.len() => return Err(read_too_much(at)),
                 answer => return answer.map_err(|error| Error::reading(at, error)),
             }
         }

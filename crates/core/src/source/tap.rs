@@ -128,6 +128,11 @@ impl<R: Read> Tap<R> {
     }
 }
 
+/// What a reader says that cannot be.
+pub(super) fn read_too_much(at: u64) -> Error {
+    Error::reading(at, io::Error::other("the reader says that it has read more than it was asked for"))
+}
+
 impl<R: Read> Read for Tap<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.meter.check()?;
@@ -135,10 +140,7 @@ impl<R: Read> Read for Tap<R> {
             match self.inner.read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => self.meter.check()?,
                 Err(error) => return Err(Error::reading(self.count, error).into()),
-                Ok(got) if got > buf.len() => {
-                    let error = io::Error::other("the reader says that it has read more than it was asked for");
-                    return Err(Error::reading(self.count, error).into());
-                }
+                Ok(got) if got > buf.len() => return Err(read_too_much(self.count).into()),
                 Ok(got) => break got,
             }
         };

@@ -41,7 +41,7 @@ impl Ranges for Elsewhere {
         let resource = self.resource.clone();
         let work = async move { unless_stopped(&resource.progress, rest(&resource, at)).await? };
         let Some(answer) = self.runtime.run(work)?? else { return Ok(None) };
-        let reader = Reader::start_at(&self.runtime, self.resource.clone(), answer, Pace::Whole, at)?;
+        let reader = Reader::start_at(&self.runtime, self.resource.clone(), answer, Pace::Whole, at);
         Ok(Some(Box::new(reader)))
     }
 }

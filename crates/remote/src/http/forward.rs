@@ -45,25 +45,19 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Brings the image that begins with `first`.
-    pub(super) fn start(runtime: &Runtime, resource: Resource, first: Answer, pace: Pace) -> io::Result<Self> {
+    pub(super) fn start(runtime: &Runtime, resource: Resource, first: Answer, pace: Pace) -> Self {
         Self::start_at(runtime, resource, first, pace, 0)
     }
 
     /// Brings what comes from the byte at `at` on, with which `first` begins. A server that begins anew after that has changed the
     /// image, as far as can be told here.
-    pub(super) fn start_at(
-        runtime: &Runtime,
-        resource: Resource,
-        first: Answer,
-        pace: Pace,
-        at: u64,
-    ) -> io::Result<Self> {
+    pub(super) fn start_at(runtime: &Runtime, resource: Resource, first: Answer, pace: Pace, at: u64) -> Self {
         let room = if pace == Pace::Whole { PIECES } else { PARTS };
         let (out, pieces) = mpsc::channel(room);
         let tries = resource.tries();
         let forward = Forward { resource, at, passed: Xxh3::new(), tries, ranges_fail: false, out };
         runtime.spawn(forward.run(first, pace));
-        Ok(Self { pieces, piece: Bytes::new(), ended: false, _runtime: runtime.clone() })
+        Self { pieces, piece: Bytes::new(), ended: false, _runtime: runtime.clone() }
     }
 }
 
@@ -74,7 +68,7 @@ impl Read for Reader {
                 Some(Ok(Some(piece))) => self.piece = piece,
                 Some(Ok(None)) => self.ended = true,
                 Some(Err(error)) => return Err(error.into()),
-                None => return Err(io::Error::other("the network's thread has ended")),
+                None => return Err(ended()),
             }
         }
         let len = buf.len().min(self.piece.len());

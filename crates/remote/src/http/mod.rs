@@ -91,7 +91,7 @@ pub(crate) fn open_and_tell(
     let reader: Box<dyn Read + Send> = if how.look {
         Box::new(Look::new(runtime, resource, first))
     } else {
-        Box::new(Reader::start(runtime, resource, first, pace).map_err(|error| Error::reading(0, error))?)
+        Box::new(Reader::start(runtime, resource, first, pace))
     };
     let input = match has_ranges {
         true => Input::Ranged { reader, len, ranges: Box::new(elsewhere) },

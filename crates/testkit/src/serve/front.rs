@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncWriteExt, copy, copy_bidirectional, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
@@ -17,6 +17,15 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::fault::Server;
 use super::tls::Identity;
 
+/// How TLS ends where the server ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goodbye {
+    /// By saying so (`close_notify`).
+    Said,
+    /// Without a word, as if somebody in between had cut it.
+    Unsaid,
+}
+
 /// What takes TLS off for a server. It ends when it is dropped, and its connections after [`Server::LIFE`].
 pub struct TlsFront {
     address: SocketAddr,
@@ -25,7 +34,7 @@ pub struct TlsFront {
 
 impl TlsFront {
     /// Takes connections for `server` on a free port of 127.0.0.1, as who has this certificate.
-    pub fn start(identity: &Identity, server: SocketAddr) -> Self {
+    pub fn start(identity: &Identity, server: SocketAddr, goodbye: Goodbye) -> Self {
         let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
@@ -37,7 +46,7 @@ impl TlsFront {
         running.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(timeout(Server::LIFE, relay(client, acceptor.clone(), server)));
+                connections.spawn(timeout(Server::LIFE, relay(client, acceptor.clone(), server, goodbye)));
             }
         });
         Self { address, _running: running }
@@ -49,9 +58,18 @@ impl TlsFront {
     }
 }
 
-async fn relay(client: TcpStream, acceptor: TlsAcceptor, server: SocketAddr) {
+async fn relay(client: TcpStream, acceptor: TlsAcceptor, server: SocketAddr, goodbye: Goodbye) {
     let Ok(mut server) = TcpStream::connect(server).await else { return };
     let Ok(mut client) = acceptor.accept(client).await else { return };
+    if goodbye == Goodbye::Unsaid {
+        let (mut from_client, mut to_client) = split(client);
+        let (mut from_server, mut to_server) = server.split();
+        tokio::select! {
+            _ = copy(&mut from_client, &mut to_server) => {}
+            _ = copy(&mut from_server, &mut to_client) => drop(to_client.flush().await),
+        }
+        return;
+    }
     if copy_bidirectional(&mut client, &mut server).await.is_ok() {
         // Both have said that nothing more will come.
         let _ = client.shutdown().await;

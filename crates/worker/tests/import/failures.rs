@@ -285,7 +285,7 @@ mod another_user {
         // A name, which is looked up.
         let url = nginx.url(Origin::Plain, "/a.qcow2").replace("127.0.0.1", "localhost");
         // Somebody who has no other threads.
-        let user = 1_000_000 + std::process::id();
+        let user = 40_000 + std::process::id() % 20_000;
         let listening = [("DISKFERRY_LISTEN", "127.0.0.1:0"), ("DISKFERRY_PATIENCE", "0s")];
         let codes = (1..=12).map(|threads| {
             let pod = from_url(&url).with(&listening);

@@ -101,6 +101,8 @@ fn a_program_that_can_be_booted_as_a_disk_is_let_pass() {
     program[510..512].copy_from_slice(b"\x55\xaa");
     assert_eq!(name(&program), None);
     program[514..518].copy_from_slice(b"HdrS");
+    assert_eq!(name(&program), None, "Memtest86+, which a Linux loader takes as well");
+    program[0x24c] = 1;
     assert_eq!(name(&program), Some("pe"), "a Linux kernel");
 }
 
