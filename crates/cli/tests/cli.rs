@@ -175,7 +175,7 @@ fn names_cannot_write_to_the_terminal() {
     assert_fails(&output, 4);
     assert!(stderr(&output).contains("no\\u{1b}[2J\\nsuch\\u{9b}image"), "{}", stderr(&output));
     assert!(!stdout(&output).contains(['\u{1b}', '\u{9b}']));
-    assert!(json(&output)["error"]["message"].as_str().unwrap().contains("no\u{1b}[2J\nsuch\u{9b}image"));
+    assert!(json(&output)["error"]["message"].as_str().unwrap().contains("no\\u{1b}[2J\\nsuch\\u{9b}image"));
 }
 
 // stdout.

@@ -405,6 +405,8 @@ fn what_nobody_needs_in_a_layout_is_shown_with_what_it_frees() {
     assert_eq!(unused(&output).iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["two"]);
     assert_eq!(json(&output)["keep-list-unmatched"], 1);
     assert_eq!(common::stderr(&output), "diskferry: warning: no image is twoo of the list to keep\n");
+    // Who needs one image of an index by its digest has it from there.
+    assert_eq!(unused(&check(&format!("one\ntwo\nagain\n{}\n", child.digest))), []);
     let found = unused(&check("# needed\none\nall\n"));
     assert_eq!(found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["alone", "two"]);
     assert!(found[0].1 > 2048 && found[0].2 == 0, "{found:?}");
@@ -435,6 +437,28 @@ fn what_nobody_needs_in_a_layout_is_shown_with_what_it_frees() {
     let output = check("one\n");
     assert_eq!(json(&output)["unknown"][0]["name"], "all");
     assert!(common::stderr(&output).contains("warning: all: "), "{output:?}");
+}
+
+#[test]
+fn a_layer_that_only_another_repository_has_is_missing() {
+    let mut lab = Lab::new();
+    let image = lab.layout.image(&[("disk/a", b"first")], LABELS);
+    lab.layout.name(&image, "v1");
+    let registry = Registry::default().deletes().start();
+    let store = format!("docker://{}", registry.host());
+    for to in ["a:1", "b:1"] {
+        let output = at(["copy", &format!("{}:v1", lab.store()), &format!("{store}/{to}")]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(at(["verify", &store]).status.code(), Some(0));
+    let layer = diskferry_testkit::container::digest(&archive(b"first"));
+    tool("curl", &["-fsSX", "DELETE", &format!("http://{}/v2/b/blobs/{layer}", registry.host())]);
+    let output = at(["verify", "--json", &store]);
+    assert_fails(&output, 4);
+    assert_eq!(
+        findings(&output).into_iter().map(|(_, codes)| codes.join(" ")).collect::<Vec<_>>(),
+        ["", "source-not-found"]
+    );
 }
 
 #[test]

@@ -96,6 +96,10 @@ struct Faulty {
     upload: Vec<u8>,
     blobs: BTreeMap<String, Vec<u8>>,
     manifest: Option<Vec<u8>>,
+    /// How long it takes to close a blob of more than a MiB.
+    closes_in: Duration,
+    /// Whether it knows nothing of the blobs that a manifest names.
+    collects: bool,
     /// What it says is the digest of a manifest.
     claimed: Option<String>,
     /// The same of blobs.
@@ -213,6 +217,12 @@ impl Faulty {
                     }
                 }
             }
+            "PUT" if path.contains("/manifests/") && this.collects => {
+                let reason = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#;
+                let head = format!("HTTP/1.1 404 X\r\nContent-Length: {}\r\n\r\n", reason.len());
+                drop(this);
+                return client.get_mut().write_all((head + reason).as_bytes()).ok();
+            }
             "PUT" if path.contains("/manifests/") => {
                 this.manifest = Some(body);
                 let claimed = this.claimed.as_ref().map(|digest| format!("Docker-Content-Digest: {digest}\r\n"));
@@ -226,6 +236,9 @@ impl Faulty {
             "PUT" => {
                 let blob = std::mem::take(&mut this.upload);
                 assert_eq!(digest.as_ref(), Some(&container::digest(&blob)));
+                if blob.len() > 1 << 20 {
+                    thread::sleep(this.closes_in);
+                }
                 this.blobs.insert(digest.unwrap(), blob);
                 let claimed = this.claimed_of_blobs.as_ref();
                 (201, claimed.map(|digest| format!("Docker-Content-Digest: {digest}\r\n")).unwrap_or_default())
@@ -327,6 +340,31 @@ fn a_blob_that_lost_something_when_it_was_closed_is_complete_before_it_is_closed
     state.lock().unwrap().closing = vec![39 << 20];
     lab.pushes(&host, &[]);
     assert_eq!(state.lock().unwrap().asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
+}
+
+#[test]
+fn a_registry_may_take_longer_to_close_a_blob_the_larger_it_is() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[]);
+    // For 40 MiB there are two seconds more.
+    state.lock().unwrap().closes_in = Duration::from_millis(1800);
+    lab.pushes(&host, &["--stall-timeout", "1"]);
+    let state = state.lock().unwrap();
+    assert_eq!(state.asked.iter().filter(|method| *method == "PUT").count(), 3, "layer, configuration and manifest");
+}
+
+#[test]
+fn a_registry_that_has_collected_the_blobs_before_they_had_a_name_has_lost_them() {
+    let lab = Lab::new();
+    let (host, state) = Faulty::start(&[]);
+    state.lock().unwrap().collects = true;
+    let output = lab.push(&lab.source, &host, &["--plain-http"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+    let error = &json(&output)["error"];
+    assert!(
+        error["code"] == "target-upload-lost" && error["message"].as_str().unwrap().contains("BLOB_UNKNOWN"),
+        "{error}"
+    );
 }
 
 #[test]

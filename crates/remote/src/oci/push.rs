@@ -176,7 +176,9 @@ impl Target {
                 }
             };
             let produce = |writer: &Arc<Mutex<pipe::Writer>>| {
-                plan.sandbox.run(|| store(input, writer.clone(), options, progress))?
+                let report = plan.sandbox.run(|| store(input, writer.clone(), options, progress))??;
+                // A file may have grown before it was opened as an image, and the archive says in front how long it is.
+                if report.inspection.stored_size == Some(len) { Ok(report) } else { Err(changed_source()) }
             };
             Ok::<_, E>(self.layer(plan, len, progress, produce))
         })??;

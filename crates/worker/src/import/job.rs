@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskferry::digest::{Algorithm, Checksum};
 use diskferry::sink::Sink;
-use diskferry::{Course, Error, Input, Inspection, Options, Progress, Report, Result, Side, Stated};
+use diskferry::{Course, Error, Input, Inspection, Kind, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
 use diskferry_remote::{Client, Location, Runtime, Sandbox};
@@ -52,8 +52,12 @@ fn copied(order: &Order, store: &Store, board: &Board, progress: &Progress) -> R
         let copied = oci::copy(&store(reference), &target, wish, progress)?;
         // The tag may lead to another image by now.
         let found = store(&reference.at(&copied.digest)).find(wish, progress);
-        // What cannot be read as a disk image is copied all the same.
-        Ok((copied, found.ok().and_then(|image| image.claims().cloned())))
+        match found {
+            Ok(image) => Ok((copied, image.claims().cloned())),
+            // What cannot be read as a disk image is copied all the same.
+            Err(error) if error.kind() == Kind::Image => Ok((copied, None)),
+            Err(error) => Err(error),
+        }
     })?;
     board.opened();
     let Claims { format, stored_size, virtual_size } = match claims {

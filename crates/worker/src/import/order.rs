@@ -296,8 +296,8 @@ fn reference(text: &str) -> Result<Reference, String> {
 fn object(values: &Values, text: &str) -> Result<(Location, Environment), String> {
     let mut variables = Environment::new();
     let pairs = [
-        ("AWS_ACCESS_KEY_ID", values.text("access-key-id")),
-        ("AWS_SECRET_ACCESS_KEY", values.text("secret-key")),
+        ("AWS_ACCESS_KEY_ID", secret(values, "access-key-id")),
+        ("AWS_SECRET_ACCESS_KEY", secret(values, "secret-key")),
         ("AWS_REGION", values.text("s3-region")),
     ];
     variables.extend(pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
@@ -410,13 +410,16 @@ fn hosts(text: &str) -> Result<Vec<HostPattern>, String> {
 }
 
 fn login(values: &Values, user: &str, password: &str) -> Option<Login> {
-    // What was encoded for a secret by hand often has the end of its line.
-    let text = |name| values.text(name).map(|text| text.trim_end_matches(['\n', '\r']));
-    let (user, password) = (text(user), text(password));
+    let (user, password) = (secret(values, user), secret(values, password));
     (user.is_some() || password.is_some()).then(|| Login::Basic {
         user: user.unwrap_or_default().to_owned(),
         password: Secret::new(password.unwrap_or_default()),
     })
+}
+
+/// What was encoded for a secret by hand often has the end of its line.
+fn secret<'a>(values: &'a Values, name: &str) -> Option<&'a str> {
+    values.text(name).map(|text| text.trim_end_matches(['\n', '\r']))
 }
 
 fn keys(values: &Values, name: &str) -> Keys {

@@ -218,6 +218,8 @@ impl Intake {
         let goes_on = match &state.stage {
             Stage::Working { .. } => return Err(Refusal::Busy),
             Stage::Ended { .. } => return Err(Refusal::Over),
+            // The verdict is on its way.
+            _ if state.given_up.is_some() => return Err(Refusal::Busy),
             Stage::Taking(taking) if taking.broken.is_none() => return Err(Refusal::Busy),
             Stage::Waiting if start > 0 => return Err(Refusal::Elsewhere { offset: 0 }),
             Stage::Waiting => false,
@@ -474,6 +476,16 @@ mod tests {
         assert_eq!(timeout(second, ticket.send(Bytes::from_static(b"x"))).await, Ok(false));
         assert!(ticket.finish(), "there is nothing to go on with");
         assert!(matches!(timeout(second, intake.ended(round)).await, Ok(Some(Outcome::Good))));
+    }
+
+    #[test]
+    fn who_comes_when_the_upload_was_given_up_takes_nothing_over() {
+        let second = Duration::from_secs(1);
+        let (intake, jobs) = Intake::new(Times { first: second, stall: second, resume: second, whole: None });
+        assert!(intake.look(false).is_none() && intake.look(true).is_some());
+        let entry = Entry { id: None, start: 0, total: None, scope: Scope::Whole };
+        assert!(matches!(intake.enter(entry), Err(Refusal::Busy)));
+        assert!(jobs.try_recv().is_err(), "nobody carries what nobody sends");
     }
 
     #[tokio::test(start_paused = true)]

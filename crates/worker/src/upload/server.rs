@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName,
-    HeaderValue, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    HeaderValue, LOCATION, REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -361,6 +361,10 @@ fn part(method: &Method, headers: &HeaderMap) -> Result<Part, Wrong> {
         return Ok(Part { entry, len });
     }
     let Some(range) = headers.get(CONTENT_RANGE) else {
+        // Of what comes in chunks nobody says how long it is.
+        if len.is_none_or(|len| len == 0) && !headers.contains_key(TRANSFER_ENCODING) {
+            return Err(bad("nothing", "nothing is sent: send the bytes of the image, as by curl -T FILE"));
+        }
         return Ok(Part { entry: Entry { id, start: 0, total: len, scope: Scope::Whole }, len });
     };
     let wrong = bad("content-range", "Content-Range is not understood: expected bytes FIRST-LAST/TOTAL");

@@ -24,12 +24,12 @@ fn what_a_server_says_moves_no_terminal_that_shows_the_log() {
     ]);
     let ended = pod.import();
     ended.assert_bad(5, "target-denied");
-    let meant = "no\u{1b}[2J\u{9b}1m\u{202e}";
+    let meant = r"no\u{1b}[2J\u{9b}1m\u{202e}";
     assert!(ended.termination["error-message"].as_str().unwrap().contains(meant), "{:?}", ended.termination);
     assert!(ended.events.last().unwrap()["message"].as_str().unwrap().contains(meant));
     let [log, events] = [ended.output.stderr, ended.output.stdout].map(|text| String::from_utf8(text).unwrap());
     let [left, status] = ["termination", "status"].map(|name| fs::read_to_string(pod.path(name)).unwrap());
-    assert!(log.contains(r"no\u{1b}[2J\u{9b}1m\u{202e}"), "{log}");
+    assert!(log.contains(meant), "{log}");
     for text in [&log, &events, &left, &status] {
         assert!(!text.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{text}");
     }

@@ -253,6 +253,10 @@ fn bodies_that_are_not_what_they_say_are_refused() {
     assert_error(&put("Content-Type: multipart/form-data; boundary=x\r\n"), 415, "form");
     assert_error(&put("x-cdi-content-type: blockdevice-clone\r\n"), 415, "clone");
     assert_error(&door.curl(&["-X", "DELETE"], "/upload"), 405, "method");
+    // What brings no byte is no image yet, and ends nothing.
+    let nothing = |length: &str| raw(&format!("POST /upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}\r\n"));
+    assert_error(&nothing(""), 400, "nothing");
+    assert_error(&nothing("Content-Length: 0\r\n"), 400, "nothing");
     // A head has 16 KiB at most.
     let head = |len: usize| {
         let (before, behind) = ("GET /upload HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: ", "\r\n\r\n");

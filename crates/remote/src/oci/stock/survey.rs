@@ -107,6 +107,9 @@ impl Stock {
                 return memory.keep(1);
             }
             let (mut tree, _) = Tree::of(named, &self.wish, progress)?;
+            // Who needs one of the images of an index has it from there.
+            let of_it = tree.documents.keys().filter(|digest| keep.has(repository.as_deref(), None, digest)).count();
+            let kept = kept || of_it > 0;
             memory.image(tree.len(), tree.problems.len())?;
             let found = tree.problems.drain(..);
             problems.extend(found.map(|(_, error)| Problem { name: full.clone(), place: place.clone(), kept, error }));

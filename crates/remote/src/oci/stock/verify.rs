@@ -35,7 +35,7 @@ pub struct Finding {
 
 impl Stock {
     /// Reads every image, or the one that is called `wanted` or has this digest, and compares it with its digests. A blob that
-    /// several images have is read once.
+    /// several images have is read once; that other repositories have it too is asked.
     pub fn verify(&self, wanted: Option<&str>, progress: &Progress) -> Result<Vec<Verdict>> {
         let mut known: BTreeMap<String, Option<Rc<Error>>> = BTreeMap::new();
         let mut verdicts = Vec::new();
@@ -66,19 +66,24 @@ impl Stock {
         known: &mut BTreeMap<String, Option<Rc<Error>>>,
         progress: &Progress,
     ) -> Result<Verdict> {
-        let digest = named.digest.clone();
+        let (repository, digest) = (named.repository.clone().unwrap_or_default(), named.digest.clone());
         let (tree, store) = Tree::of(named, &self.wish, progress)?;
         let mut findings: Vec<_> =
             tree.problems.into_iter().map(|(digest, error)| Finding { digest, error: Rc::new(error) }).collect();
         let mut size = tree.documents.values().fold(0_u64, |sum, size| sum.saturating_add(*size));
         for (digest, len) in &tree.blobs {
             size = size.saturating_add(*len);
-            // Another image may say another length of it.
-            let key = format!("{digest} {len}");
+            // Another image may say another length of it, and in another repository it may be missing.
+            let content = format!("{digest} {len} ");
+            let key = format!("{content}{repository}");
             if !known.contains_key(&key) {
                 let blob = Descriptor::blob(digest, *len);
-                let found = own(self.read(&store, &blob, progress))?;
-                known.insert(key.clone(), found.err().map(Rc::new));
+                let mut elsewhere = known.range(content.clone()..).take_while(|(key, _)| key.starts_with(&content));
+                let found = match elsewhere.any(|(_, error)| error.is_none()) {
+                    true => store.blob(&blob, &self.wish, progress).map(drop),
+                    false => self.read(&store, &blob, progress),
+                };
+                known.insert(key.clone(), own(found)?.err().map(Rc::new));
             }
             if let Some(Some(error)) = known.get(&key) {
                 findings.push(Finding { digest: Some(digest.clone()), error: Rc::clone(error) });

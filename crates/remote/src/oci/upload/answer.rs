@@ -86,6 +86,11 @@ pub(super) async fn refused(mut answer: Response) -> Failure {
         );
         return Failure { error: Error::Target { code: "no-space", what }, again: failure.again };
     }
+    if matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN") {
+        // It collects what no image names, and what is sent has no name yet.
+        let what = manifest::short(&format!("the registry has lost what was sent to it: {code}: {message}"));
+        return Failure::never(Error::Target { code: "upload-lost", what });
+    }
     if let Error::Source { what, .. } = &mut failure.error {
         what.push_str(&manifest::short(&format!(": {code}: {message}")));
     }

@@ -402,7 +402,9 @@ impl Upload {
                 url.query_pairs_mut().append_pair("digest", &digest.to_string());
                 let headers =
                     HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))]);
-                let failure = match self.send(Method::PUT, &url, headers, Some(Payload::default())).await {
+                let stall = commit_time(self.patience.stall, size);
+                let failure = match self.send_within(stall, Method::PUT, &url, headers, Some(Payload::default())).await
+                {
                     Ok(answer) if answer.status().is_success() => return agrees(&answer, digest, "blob"),
                     Ok(answer) => given_up(answer).await,
                     Err(failure) => failure,
@@ -450,6 +452,18 @@ impl Upload {
         headers: HeaderMap,
         payload: Option<Payload>,
     ) -> Result<Response, Failure> {
+        self.send_within(self.patience.stall, method, url, headers, payload).await
+    }
+
+    /// The same with another time in which the server has to take something, or to answer.
+    async fn send_within(
+        &self,
+        stall: Duration,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        payload: Option<Payload>,
+    ) -> Result<Response, Failure> {
         let home = self.url("blobs", "").map_err(Failure::never)?;
         let watch = payload.clone().unwrap_or_default();
         let mut sending = pin!(self.client.send_with(method, &home, url, headers, payload));
@@ -457,11 +471,11 @@ impl Upload {
         loop {
             tokio::select! {
                 answer = &mut sending => return answer,
-                () = sleep(self.patience.stall) => {}
+                () = sleep(stall) => {}
             }
             let now = watch.taken();
             if now == taken {
-                let seconds = self.patience.stall.as_secs_f64();
+                let seconds = stall.as_secs_f64();
                 let what = format!("{} has taken nothing for {seconds} s (--stall-timeout)", Host(&home));
                 return Err(Failure { error: Error::source("stalled", what).for_now(), again: Again::Later(None) });
             }
@@ -489,6 +503,13 @@ impl Upload {
             }
         }
     }
+}
+
+/// How long a registry may take to close a blob of `size` bytes, if it may say nothing for `stall`: some read all of it again for its
+/// digest, or copy it, before they answer.
+fn commit_time(stall: Duration, size: u64) -> Duration {
+    const SLOWEST: u64 = 16 << 20;
+    stall.saturating_add(Duration::from_secs(size / SLOWEST))
 }
 
 /// Reads the bytes of `chunk` in `part`, of which the first is byte `at` of the blob, or as many as there are.
