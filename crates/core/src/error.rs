@@ -206,13 +206,18 @@ impl Error {
     }
 }
 
+/// Whether a terminal obeys this, and does not show it: control characters (C0, DEL, C1), line separators, and the marks that reorder or
+/// hide text.
+pub fn is_command(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// A text of others on one line, without what a terminal would obey: names of files have line ends, too.
 struct Line<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Line<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Some separate lines without being a command, and some would show the text in another order.
-        let is_command = |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         self.0.to_string().chars().try_for_each(|c| match is_command(c) {
             true => write!(f, "{}", c.escape_default()),
             false => f.write_char(c),

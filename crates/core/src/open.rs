@@ -317,11 +317,9 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     fn file(&self, file: File) -> Result<Unwrapped> {
-        let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
-        if len == 0 {
-            // Files that the kernel makes up do not say how much is in them.
+        let Some(len) = stored_len(&file)? else {
             return self.stream(Box::new(self.tap(Positioned { file, at: 0 }, None)), None, None);
-        }
+        };
         let outermost = match &self.options.format {
             Some(stated) => stated.wrappings.first().copied(),
             None => layer::probe(&head(&file)?),

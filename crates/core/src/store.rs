@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex};
 
 use crate::convert::{Input, Options};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::open::open_copied;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -14,7 +14,7 @@ use crate::spool::Spool;
 /// Reads the image in `input` to its end, checks everything that a conversion checks, and hands the stored bytes to `copied`, in
 /// order and each once. An image that a conversion refuses is refused here.
 ///
-/// On an error some bytes may have been handed on: nothing may be made of them. An [`Error`] that travels in an [`io::Error`] of the
+/// On an error some bytes may have been handed on: nothing may be made of them. An [`Error`](crate::Error) that travels in an [`io::Error`] of the
 /// writer comes out as it was.
 ///
 /// ```
@@ -46,10 +46,7 @@ impl Input {
     /// How many bytes it has, where that is known before they are read.
     pub fn stored_len(&self) -> Result<Option<u64>> {
         match self {
-            // Files that the kernel makes up say that they are empty.
-            Self::File(file) => {
-                stored_len(file).map(|len| Some(len).filter(|len| *len > 0)).map_err(|error| Error::reading(0, error))
-            }
+            Self::File(file) => stored_len(file),
             Self::Stream { len, .. } | Self::Unpacked { len, .. } | Self::Ranged { len, .. } => Ok(*len),
         }
     }
@@ -105,6 +102,7 @@ impl Read for Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::limits::Limits;
 
     fn stored(input: Input) -> Result<(Report, Vec<u8>)> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use diskferry::error::is_command;
 use serde::Serialize;
 
 /// `text` on one line, with everything that a terminal would obey shown as an escape.
@@ -31,12 +32,6 @@ fn replace(text: &str, mut escape: impl FnMut(char, &mut String)) -> String {
         if is_command(c) { escape(c, &mut out) } else { out.push(c) }
     }
     out
-}
-
-/// Control characters (C0, DEL, C1), line separators, and the marks that reorder or hide text.
-fn is_command(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

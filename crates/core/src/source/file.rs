@@ -26,7 +26,7 @@ pub(crate) struct FileSource {
 
 impl FileSource {
     pub(crate) fn new(file: File, meter: Arc<Meter>) -> Result<Self> {
-        let len = stored_len(&file).map_err(|error| Error::reading(0, error))?;
+        let len = stored_len(&file)?.unwrap_or_default();
         // The walk reads forward, apart from metadata: let the kernel read ahead. Best effort.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
         let file = Arc::new(file);
@@ -76,14 +76,19 @@ fn written(file: &File) -> io::Result<Option<Written>> {
     Ok(is_file.then_some((stat.st_size, stat.st_mtime, stat.st_mtime_nsec)))
 }
 
-/// Length of a regular file or block device in bytes.
-pub(crate) fn stored_len(mut file: &File) -> io::Result<u64> {
-    // Not by what a path could be given to as well: a thread that decodes may have no right to call that.
-    let stat = fstat(file)?;
-    if FileType::from_raw_mode(stat.st_mode).is_block_device() {
-        return file.seek(SeekFrom::End(0));
-    }
-    u64::try_from(stat.st_size).map_err(io::Error::other)
+/// Length of a regular file or block device in bytes. `None` where it says that it is empty: files that the kernel makes up do not
+/// say how much is in them.
+pub(crate) fn stored_len(mut file: &File) -> Result<Option<u64>> {
+    let mut len = || {
+        // Not by what a path could be given to as well: a thread that decodes may have no right to call that.
+        let stat = fstat(file)?;
+        if FileType::from_raw_mode(stat.st_mode).is_block_device() {
+            return file.seek(SeekFrom::End(0));
+        }
+        u64::try_from(stat.st_size).map_err(io::Error::other)
+    };
+    let len = len().map_err(|error| Error::reading(0, error))?;
+    Ok(Some(len).filter(|len| *len > 0))
 }
 
 /// Reads from a [lent](Source::lend) file until `buf` is full or the file ends, and returns how much was read.
