@@ -76,7 +76,8 @@ fn converse(mut stream: TcpStream, answering: &Mutex<Answering>) -> std::io::Res
 /// Asks again at once, and not often.
 pub(crate) fn how(flags: u8) -> How {
     let pause = Duration::from_millis(1);
-    let patience = Patience { retries: 2, first_pause: pause, longest_pause: pause, stall: Duration::from_secs(1) };
+    let stall = Duration::from_secs(1);
+    let patience = Patience { retries: 2, first_pause: pause, longest_pause: pause, stall, most: None };
     let connections = if flags & 2 == 0 { 1 } else { 3 };
     How { look: flags & 1 != 0, connections, patience, format: None }
 }

@@ -74,7 +74,7 @@ fn say(message: String) {
 }
 
 fn late(limit: Duration, progress: &Progress) -> Failure {
-    let (seconds, came) = (limit.as_secs(), progress.source());
+    let (seconds, came) = (limit.as_secs(), progress.passed());
     let what = format!("{came} bytes of the image have come in {seconds} s, which is all it may take (--timeout)");
     Failure::Job(Error::source("timeout", what))
 }

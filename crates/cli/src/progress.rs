@@ -99,8 +99,8 @@ struct Retry {
 impl Moment {
     fn of(progress: &Progress, begin: Instant) -> Self {
         Self {
-            source: progress.source(),
-            total: progress.total(),
+            source: progress.passed(),
+            total: progress.in_all(),
             written: progress.written(),
             elapsed: begin.elapsed(),
             retrying: retrying(progress.activity()),
@@ -110,7 +110,7 @@ impl Moment {
 
 fn retrying(activity: Activity) -> Option<Retry> {
     match activity {
-        Activity::Retrying { at, attempt, why } => {
+        Activity::Retrying { at, attempt, why, .. } => {
             let left = at.saturating_duration_since(Instant::now());
             Some(Retry { attempt, seconds: left.as_secs() + u64::from(left.subsec_nanos() > 0), why })
         }

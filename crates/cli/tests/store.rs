@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use common::{assert_fails, diskferry, json, run, run_with_pipe, stdout};
-use diskferry_testkit::container::Layout;
+use diskferry_testkit::container::{Blob, Layout};
 use diskferry_testkit::serve::fault::{Answer, File, Server};
 use diskferry_testkit::serve::registry::Registry;
 use serde_json::{Value, json};
@@ -591,6 +591,29 @@ fn what_nobody_needs_in_a_layout_is_removed_and_nothing_else() {
     assert_eq!(removed(&sweep(&store, "one\n", &["--yes"])), ["all"]);
     assert_eq!(removed(&sweep(&store, "", &["--yes", "--keep-nothing"])), ["one"]);
     assert_eq!(blobs(), ["notes"]);
+}
+
+#[test]
+fn an_image_with_a_digest_of_another_kind_stays_and_keeps_the_rest_or_goes() {
+    let mut lab = Lab::new();
+    let kept = lab.layout.image(&[("disk/a", b"kept")], "");
+    lab.layout.name(&kept, "kept");
+    lab.layout.name(&Blob { digest: format!("sha384:{}", "0".repeat(96)), ..kept.clone() }, "odd");
+    lab.layout.blob("", b"left by a broken upload");
+    age(&lab);
+    let store = lab.store();
+    let blobs = || common::names(&lab.dir.path().join("layout/blobs/sha256")).len();
+    // Nobody knows how old it is, or what it needs.
+    let dry = sweep(&store, "kept\n", &[]);
+    assert_eq!(removed(&dry), Vec::<String>::new());
+    assert_eq!(json(&dry)["young"].as_array().unwrap().len(), 1);
+    let refused = sweep(&store, "kept\n", &["--yes"]);
+    assert_eq!(code(&refused, 5), "target-not-whole");
+    let said = json(&refused)["error"]["message"].to_string();
+    assert!(said.contains("sha384:") && said.contains("stays in the index and cannot be read"), "{said}");
+    assert_eq!((listed(&run(["list", "--json", &store])).len(), blobs()), (2, 4));
+    assert_eq!(removed(&sweep(&store, "kept\n", &["--yes", "--grace", "0s"])), ["odd"]);
+    assert_eq!((listed(&run(["list", "--json", &store])), blobs()), (vec!["kept".to_owned()], 3));
 }
 
 #[test]

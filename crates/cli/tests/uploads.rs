@@ -11,14 +11,16 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::extreme::{MIB, fill_every_bound, watch};
 use common::{diskferry, json, names};
 use diskferry_testkit::container::{self, Layout, TAR, digest, tar};
 use diskferry_testkit::qcow2::Compression::Deflate;
+use diskferry_testkit::serve::fault;
 use diskferry_testkit::serve::registry::Registry;
 use diskferry_testkit::{Random, wrap};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -85,6 +87,8 @@ enum Fault {
     Forget(usize),
     /// None of it is read, and the answer says that all is there.
     Claim,
+    /// The registry knows nothing of the upload any more.
+    Gone,
 }
 
 /// A registry that goes on with uploads, says where in relative addresses that are good for once, and fails by a script.
@@ -191,11 +195,17 @@ impl Faulty {
                 let least = this.least.map(|least| format!("OCI-Chunk-Min-Length: {least}\r\n")).unwrap_or_default();
                 (202, format!("Location: {host}/v2/a/blobs/uploads/u?turn={}\r\n{least}", this.turn))
             }
-            "PATCH" | "GET" if path != here => (404, String::new()),
+            "PATCH" | "GET" | "DELETE" if path != here => (404, String::new()),
+            "DELETE" => {
+                this.upload.clear();
+                (204, String::new())
+            }
             "GET" => (204, next(&mut this)),
             "PATCH" => {
                 if !fits {
                     (416, String::new())
+                } else if let Some(Fault::Gone) = fault {
+                    (404, String::new())
                 } else if let Some(Fault::Busy) = fault {
                     (503, "Retry-After: 0\r\n".into())
                 } else {
@@ -283,6 +293,67 @@ fn an_upload_goes_on_at_the_registrys_own_offset() {
     let state = state.lock().unwrap();
     assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 3, "the layer twice");
     assert!(state.manifest.is_some());
+    drop(state);
+
+    // So is the configuration, of which nothing is kept by the registry: its one chunk comes behind the six of the layer.
+    let whole = Fault::Forget(0);
+    let (host, state) = Faulty::start(&[whole, whole, whole, whole, whole, whole, Fault::Gone]);
+    lab.pushes(&host, &[]);
+    let state = state.lock().unwrap();
+    assert!(state.faults.is_empty() && state.manifest.is_some());
+    assert_eq!(state.asked.iter().filter(|method| *method == "POST").count(), 3, "the configuration twice");
+}
+
+#[test]
+fn a_push_that_is_stopped_leaves_nothing_begun() {
+    let lab = Lab::new();
+    let registry = Registry::default().start();
+    let target = format!("docker://{}/a:1", registry.host());
+    let source = fault::Server::start();
+    let slow = fault::Answer::right().trickle(64 << 10, Duration::from_millis(10));
+    source.put("/disk.img", fault::File::new(lab.disk.clone()).gets_then([], slow));
+    let mut child = diskferry(["push", "--plain-http", &source.url("/disk.img"), &target]).spawn().unwrap();
+    let uploads = registry.repository("a").join("_uploads");
+    let begun =
+        || fs::read_dir(&uploads).into_iter().flatten().map(|upload| upload.unwrap().path()).collect::<Vec<_>>();
+    let has_chunk = |upload: &PathBuf| fs::metadata(upload.join("data")).is_ok_and(|data| data.len() >= 8 * MIB);
+    let began = Instant::now();
+    while !begun().iter().any(has_chunk) {
+        assert!(began.elapsed() < Duration::from_secs(20) && child.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(5));
+    }
+    // In the middle of a chunk this registry cancels nothing; the next one takes more than a second to come.
+    thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(begun(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_is_read_before_it_is_sent_passes_twice() {
+    let lab = Lab::new();
+    let registry = Registry::default().start();
+    let push = |source: &str, tag: &str, stdin: Stdio| {
+        let target = format!("docker://{}/a:{tag}", registry.host());
+        let args = ["push", "--plain-http", "--progress", "json", source, &target];
+        let output = diskferry(args).stdin(stdin).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        let last = said.lines().rfind(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{said}"));
+        let last: Value = serde_json::from_str(last).unwrap();
+        (last["progress"]["source"].as_u64().unwrap(), last["progress"]["total"].as_u64().unwrap())
+    };
+    let len = lab.disk.len() as u64;
+    assert_eq!(push(&lab.source, "1", Stdio::null()), (len, len));
+    // A pipe has no length, and another image of the same length may be the same image.
+    let mut other = lab.disk.clone();
+    other[0] ^= 1;
+    let mut cat = Command::new("cat").arg(&lab.source).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(push("-", "2", cat.stdout.take().unwrap().into()), (2 * len, 2 * len));
+    assert!(cat.wait().unwrap().success());
+    assert_eq!(push(&lab.write("other.img", &other), "3", Stdio::null()), (2 * len, 2 * len));
+    // It was there.
+    assert_eq!(push(&lab.source, "4", Stdio::null()), (len, 2 * len));
 }
 
 #[test]
@@ -304,6 +375,8 @@ fn a_registry_that_takes_chunks_and_has_no_more_is_not_sent_them_for_ever() {
         assert!(said.contains(" bytes from byte ") && said.contains("(tried again 2 times; --retries)"), "{said}");
         let state = state.lock().unwrap();
         assert!(state.chunks.len() <= most && state.manifest.is_none(), "{:?}", state.chunks);
+        assert_eq!(state.asked.last().unwrap(), "DELETE", "it is not left to the registry");
+        assert!(state.upload.is_empty());
         drop(state);
         // Now and then it is no more than any failure.
         let (host, _) = Faulty::start(&faults[..2]);
@@ -319,7 +392,9 @@ fn a_registry_that_says_it_has_what_it_never_took_is_not_believed() {
     assert_eq!(output.status.code(), Some(5), "{output:?}");
     assert_eq!(json(&output)["error"]["code"], "target-refused", "{output:?}");
     let state = state.lock().unwrap();
-    assert!(state.upload.len() == CHUNK && state.manifest.is_none(), "{}", state.upload.len());
+    assert!(state.manifest.is_none());
+    let most = state.asked.iter().filter(|method| *method == "PATCH").count();
+    assert!(most == 1 && state.asked.last().unwrap() == "DELETE", "{:?}", state.asked);
 }
 
 #[test]
@@ -449,8 +524,8 @@ fn what_is_sent_to_another_host_goes_there_without_the_password() {
 #[test]
 fn the_password_of_the_source_is_not_for_the_registry() {
     let lab = Lab::new();
-    let source = diskferry_testkit::serve::fault::Server::start();
-    source.put("/disk.img", diskferry_testkit::serve::fault::File::new(lab.disk.clone()));
+    let source = fault::Server::start();
+    source.put("/disk.img", fault::File::new(lab.disk.clone()));
     let (host, state) = Faulty::start(&[]);
     let user = lab.write("user", b"me:s3cr3t");
     let more = ["--plain-http", "--user-file", &user];

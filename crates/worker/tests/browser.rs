@@ -148,28 +148,40 @@ fn disk(seed: u64) -> Vec<u8> {
 
 const LEN: usize = 8 << 20;
 
-/// What lies between a browser and the worker at `port`, and breaks off behind so many bytes of every body that is a whole image, and with
-/// that before its answer. Gives its own port.
-fn breaking(port: u16, behind: usize) -> u16 {
+/// What becomes of a body that is a whole image.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// The connection breaks off behind so many bytes of it, and with that before its answer.
+    Break(usize),
+    /// It arrives, and who lies between has no patience with its answer, and one of its own.
+    Timeout,
+}
+
+/// What lies between a browser and the worker at `port`. Gives its own port.
+fn breaking(port: u16, fault: Fault) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for from in listener.incoming() {
             let to = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            thread::spawn(move || carry(from.unwrap(), to, behind));
+            thread::spawn(move || carry(from.unwrap(), to, fault));
         }
     });
     own
 }
 
-fn carry(from: TcpStream, mut to: TcpStream, behind: usize) -> std::io::Result<()> {
+fn carry(mut from: TcpStream, mut to: TcpStream, fault: Fault) -> std::io::Result<()> {
     let (mut back, mut answers) = (from.try_clone()?, to.try_clone()?);
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && (&from).take(1).read_to_end(&mut head)? > 0 {}
     to.write_all(&head)?;
     let head = String::from_utf8_lossy(&head);
     if head.starts_with("PUT") && !head.contains("Content-Range") {
+        let behind = if let Fault::Break(behind) = fault { behind } else { LEN };
         std::io::copy(&mut (&from).take(behind as u64), &mut to)?;
+        if let Fault::Timeout = fault {
+            from.write_all(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")?;
+        }
         return from.shutdown(Shutdown::Both).and(to.shutdown(Shutdown::Both));
     }
     thread::spawn(move || (std::io::copy(&mut answers, &mut back), back.shutdown(Shutdown::Both)));
@@ -203,13 +215,13 @@ fn a_person_chooses_a_file_and_sees_what_becomes_of_it() {
     assert_eq!(pod.end(child).code, Some(3));
 }
 
-/// Sends a disk from the page, over connections that break off behind so many bytes of a whole image.
+/// Sends a disk from the page, over connections on which that becomes of a whole image.
 #[track_caller]
-fn assert_arrives(behind: usize) {
+fn assert_arrives(fault: Fault) {
     let disk = disk(1);
     let mut browser = Browser::start();
     let (pod, child, port) = worker();
-    browser.open(&url(breaking(port, behind)));
+    browser.open(&url(breaking(port, fault)));
     browser.choose(&pod.write("disk.raw", &disk));
     let (class, text) = browser.verdict();
     assert!(class == "good" && text.starts_with("The image is there."), "{class} {text}");
@@ -219,12 +231,17 @@ fn assert_arrives(behind: usize) {
 
 #[test]
 fn the_page_goes_on_with_what_it_has_begun() {
-    assert_arrives(LEN / 2);
+    assert_arrives(Fault::Break(LEN / 2));
 }
 
 #[test]
 fn the_page_is_told_what_became_of_an_image_whose_answer_was_lost() {
-    assert_arrives(LEN);
+    assert_arrives(Fault::Break(LEN));
+}
+
+#[test]
+fn the_page_takes_no_proxys_word_for_the_verdict() {
+    assert_arrives(Fault::Timeout);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Patience {
     pub longest_pause: Duration,
     /// How long a server may say nothing.
     pub stall: Duration,
+    /// How long it is asked again at most since it first failed, its pauses and what it says nothing in together.
+    pub most: Option<Duration>,
 }
 
 impl Default for Patience {
@@ -28,6 +30,7 @@ impl Default for Patience {
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(60),
             stall: Duration::from_secs(30),
+            most: None,
         }
     }
 }
@@ -44,6 +47,8 @@ pub(crate) struct Tries {
     progress: Progress,
     pauses: ExponentialBackoff,
     attempt: u32,
+    /// Since when it has failed.
+    failing: Option<Instant>,
     gained: u64,
     /// Whether the last answer had little.
     had_little: bool,
@@ -56,6 +61,7 @@ impl Tries {
             progress: progress.clone(),
             pauses: pauses(&patience),
             attempt: 0,
+            failing: None,
             gained: 0,
             had_little: false,
         }
@@ -65,7 +71,7 @@ impl Tries {
     pub(crate) fn gain(&mut self, count: u64) {
         self.gained = self.gained.saturating_add(count);
         if self.attempt > 0 && self.gained >= PROGRESS {
-            self.attempt = 0;
+            (self.attempt, self.failing) = (0, None);
             self.pauses = pauses(&self.patience);
         }
     }
@@ -82,10 +88,15 @@ impl Tries {
         let Again::Later(asked_for) = failure.again else { return Err(failure.error) };
         let Some(pause) = self.pauses.next() else { return Err(self.exhausted(failure.error)) };
         let pause = pause.max(asked_for.unwrap_or_default()).min(self.patience.longest_pause);
+        let failing = self.failing.get_or_insert_with(Instant::now).elapsed();
+        if self.patience.most.is_some_and(|most| failing.saturating_add(pause) > most) {
+            return Err(self.exhausted(failure.error));
+        }
         self.attempt += 1;
         self.gained = 0;
-        let (at, why) = (Instant::now() + pause, failure.error.to_string().into());
-        self.progress.set_activity(Activity::Retrying { at, attempt: self.attempt, why });
+        let at = Instant::now() + pause;
+        let (code, why) = (failure.error.code().into(), failure.error.to_string().into());
+        self.progress.set_activity(Activity::Retrying { at, attempt: self.attempt, code, why });
         sleep(pause).await;
         self.progress.set_activity(Activity::Working);
         Ok(())
@@ -164,6 +175,22 @@ mod tests {
             assert!((least..=least * 2.0).contains(&pause.as_secs_f64()) && pause.as_secs() <= 60, "{pauses:?}");
         }
         assert!((120..=183).contains(&pauses.iter().sum::<Duration>().as_secs()), "{pauses:?}");
+    }
+
+    #[test]
+    fn a_server_that_takes_its_time_to_fail_is_asked_no_longer_than_may_be() {
+        let mut tries = tries(1000);
+        tries.patience.most = Some(Duration::from_millis(200));
+        let began = Instant::now();
+        let mut asked = 0;
+        while pause(&mut tries, Again::Later(None)).is_ok() {
+            asked += 1;
+            std::thread::sleep(Duration::from_millis(40));
+        }
+        // Pauses alone would take a hundred tries for that.
+        assert!((1..=5).contains(&asked), "{asked} in {:?}", began.elapsed());
+        tries.gain(PROGRESS);
+        pause(&mut tries, Again::Later(None)).unwrap();
     }
 
     #[test]

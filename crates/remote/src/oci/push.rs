@@ -158,6 +158,7 @@ impl Target {
         };
         let archive = Envelope::new(&plan.name, len).archive_len(len);
         let mut opened = if matches!(input, Input::File(_)) && self.may_have(archive, progress)? {
+            progress.expect_pass();
             if let Some(there) = self.known(input, len, plan, options, progress)? {
                 return Ok(there);
             }
@@ -169,6 +170,7 @@ impl Target {
             let (input, len) = match opened.take() {
                 Some(first) => first,
                 None => {
+                    progress.begin_pass();
                     let input = open()?;
                     // What had a length has one still; otherwise it is another source.
                     let len = input.stored_len()?.ok_or_else(changed_source)?;
@@ -243,6 +245,7 @@ impl Target {
             let opened = match opened.take() {
                 Some(first) => first,
                 None => {
+                    progress.begin_pass();
                     let input = open()?;
                     plan.sandbox.run(|| diskferry::open(input, options, progress))??
                 }
@@ -266,13 +269,25 @@ impl Target {
         progress: &Progress,
     ) -> Result<(Report, Layer)> {
         let kept = Arc::new(Mutex::new(Kept::new(options)));
+        progress.expect_pass();
         let mut report = fill(&kept)?;
+        // All of it has passed, and is known to be all.
+        let stored = progress.source();
+        progress.expect(stored);
         let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
         let len = kept.len();
         report.spooled = report.spooled.saturating_add(len);
         let ((), layer) = anew(RESTARTS, || {
             kept.rewind();
-            let produce = |writer: &Arc<Mutex<pipe::Writer>>| copy(&mut kept, writer, progress);
+            progress.begin_pass();
+            let produce = |writer: &Arc<Mutex<pipe::Writer>>| {
+                copy(&mut kept, writer, |at| {
+                    // Of an image that was unpacked, another number of bytes was kept than passed.
+                    let part = u128::from(stored) * u128::from(at) / u128::from(len.max(1));
+                    progress.reach(u64::try_from(part).unwrap_or(stored));
+                    progress.check()
+                })
+            };
             Ok::<_, Error>(self.layer(plan, len, progress, produce))
         })??;
         Ok((report, layer))
@@ -282,7 +297,7 @@ impl Target {
     fn finish(&self, report: Report, layer: &Layer, plan: &Plan, progress: &Progress) -> Result<Pushed> {
         let found = Described::of(&report.inspection, plan.form);
         let config = describe::config(plan, &found, &layer.diff).to_string();
-        let config = self.blob(&mut config.as_bytes(), progress)?;
+        let config = anew(RESTARTS, || Ok::<_, Error>(self.blob(&mut config.as_bytes(), progress)))??;
         let text = describe::image(plan, &found, layer, &config).to_string();
         let image = Publication {
             manifest: text.as_bytes(),
@@ -465,14 +480,16 @@ impl Read for Digested<'_> {
     }
 }
 
-fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, progress: &Progress) -> Result<()> {
-    let mut buffer = vec![0; 64 << 10];
+/// Hands on what was kept, and says after each piece, and at first, how far it is.
+fn copy(kept: &mut Kept, writer: &Arc<Mutex<pipe::Writer>>, reach: impl Fn(u64) -> Result<()>) -> Result<()> {
+    let (mut buffer, mut at) = (vec![0; 64 << 10], 0);
     loop {
-        progress.check()?;
+        reach(at)?;
         let got = kept.read(&mut buffer).map_err(|error| Error::writing("reading the spool", None, error))?;
         let Some(bytes) = buffer.get(..got).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
         let written = writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(bytes);
         written.map_err(|error| Error::writing("storing the layer", None, error))?;
+        at += got as u64;
     }
 }
 

@@ -29,6 +29,7 @@ impl Fetcher {
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(4),
             stall: Duration::from_millis(250),
+            most: None,
         };
         let how = How { patience, ..How::default() };
         Self { runtime: Runtime::new().unwrap(), client: Client::new(access).unwrap(), how }

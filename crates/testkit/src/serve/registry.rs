@@ -131,6 +131,11 @@ impl RunningRegistry {
         assert!(output.status.success(), "{output:?}");
     }
 
+    /// Where it keeps what it has of a repository.
+    pub fn repository(&self, name: &str) -> std::path::PathBuf {
+        self.daemon.scratch().path("data/docker/registry/v2/repositories").join(name)
+    }
+
     /// Where its blobs are, in a directory for each.
     pub fn blobs(&self) -> std::path::PathBuf {
         self.daemon.scratch().path("data/docker/registry/v2/blobs")

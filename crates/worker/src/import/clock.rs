@@ -13,6 +13,9 @@ use crate::verdict::Verdict;
 /// How often is looked.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Code of the errors by which a destination says that it is full.
+pub const NO_SPACE: &str = "target-no-space";
+
 /// Before the process is ended in the midst of something, there is so much time to say that it will be.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -117,14 +120,15 @@ impl Clock {
                 let _ = self.board.enter(Reason::Terminating, "stopped by a signal, and not in time");
             }
         }
-        let (passed, total) = (job.progress.source(), job.progress.total());
+        let (passed, in_all, total) = (job.progress.passed(), job.progress.in_all(), job.progress.total());
         if passed > job.passed {
             (job.passed, job.moved) = (passed, Some(Instant::now()));
             job.furthest = job.furthest.max(passed);
         }
         let retrying = match job.progress.activity() {
-            Activity::Retrying { attempt, at, why } => {
-                Some((attempt, at.saturating_duration_since(Instant::now()), why))
+            Activity::Retrying { attempt, at, code, why } => {
+                let reason = if *code == *NO_SPACE { Reason::QuotaExceeded } else { Reason::Provisioning };
+                Some((attempt, at.saturating_duration_since(Instant::now()), reason, why))
             }
             _ => None,
         };
@@ -133,19 +137,22 @@ impl Clock {
         let is_over = attempt == 0 && job.retrying > 0;
         job.retrying = attempt;
         drop(job);
-        self.board.measure(passed, total);
-        if let Some(total) = total.filter(|_| self.is_image) {
-            self.board.learn(Facts { stored_size: Some(total), ..Facts::default() });
+        self.board.measure(passed, in_all);
+        if let Some(total) = total {
+            // Who knows how much it is has seen it.
+            self.board.opened();
+            let stored_size = Some(total).filter(|_| self.is_image);
+            self.board.learn(Facts { stored_size, ..Facts::default() });
         }
         if self.board.phase() == Phase::Provisioning && (is_new || is_over) {
-            let message = match retrying {
-                Some((attempt, left, why)) => {
-                    format!("a server has failed: try {} in {} s: {why}", attempt + 1, left.as_secs() + 1)
+            let (reason, message) = match retrying {
+                Some((attempt, left, reason, why)) => {
+                    (reason, format!("a server has failed: try {} in {} s: {why}", attempt + 1, left.as_secs() + 1))
                 }
-                None => "going on".to_owned(),
+                None => (Reason::Provisioning, "going on".to_owned()),
             };
             // The job may have ended in between.
-            let _ = self.board.enter(Reason::Provisioning, message);
+            let _ = self.board.enter(reason, message);
         }
     }
 }
@@ -194,11 +201,37 @@ mod tests {
         board.begin("begun").unwrap();
         let progress = clock.attempt();
         let at = Instant::now() + Duration::from_secs(60);
-        progress.set_activity(Activity::Retrying { at, attempt: 1, why: "".into() });
+        let retrying = |attempt, code: &str| Activity::Retrying { at, attempt, code: code.into(), why: "".into() };
+        progress.set_activity(retrying(1, "source-unreachable"));
         clock.look();
-        assert!(board.snapshot().message.starts_with("a server has failed: try 2 in 60 s"), "{:?}", board.snapshot());
+        let found = board.snapshot();
+        assert!(found.message.starts_with("a server has failed: try 2 in 60 s"), "{found:?}");
+        assert_eq!(found.reason, Reason::Provisioning);
+        progress.set_activity(retrying(2, "target-no-space"));
+        clock.look();
+        assert_eq!(board.snapshot().reason, Reason::QuotaExceeded);
         progress.set_activity(Activity::Working);
         clock.look();
-        assert_eq!(board.snapshot().message, "going on");
+        assert_eq!((board.snapshot().message.as_str(), board.snapshot().reason), ("going on", Reason::Provisioning));
+    }
+
+    #[test]
+    fn a_second_pass_moves_and_is_the_second_half() {
+        let (board, master) = (Board::new("", Outlets::none(Work::Import)), Progress::default());
+        let clock = Clock::new(&board, &master, Duration::from_secs(60), true);
+        board.begin("begun").unwrap();
+        let progress = clock.attempt();
+        progress.expect(1000);
+        progress.expect_pass();
+        progress.reach(1000);
+        assert_eq!(clock.furthest(), 1000);
+        let before = clock.moved().unwrap();
+        assert_eq!((board.snapshot().percent, board.snapshot().conditions[0].status), (50.0, "True"));
+        progress.begin_pass();
+        progress.reach(500);
+        assert_eq!(clock.furthest(), 1500);
+        let found = board.snapshot();
+        assert_eq!((found.percent, found.passed, found.stored_size), (75.0, 1500, Some(1000)));
+        assert!(clock.moved().unwrap() > before);
     }
 }

@@ -235,6 +235,8 @@ fn upload(runtime: &Runtime, store: &Store, beside: Option<&Reference>, progress
                 _ => Ok(without),
             }
         }
+        // It has been waited for already.
+        Err(error) if ["target-unreachable", "target-busy", "stopped"].contains(&error.code().as_str()) => Err(error),
         _ => Ok(with_tls),
     }
 }

@@ -45,11 +45,8 @@ const FURTHER: u64 = 64 << 20;
 /// Does what the arguments, the environment and the file of settings say, and gives the exit code. `refused` says that arguments were
 /// not understood, which is told as any other end is.
 pub fn run(typed: &ArgMatches, refused: Option<Unusable>, environment: &Environment) -> u8 {
-    let values = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
-    let (values, refused) = match values {
-        Ok(values) => (values, refused),
-        Err(another) => (Values::default(), refused.or(Some(another))),
-    };
+    let (values, another) = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
+    let refused = refused.or(another);
     let board = Board::new(values.text("owner-uid").unwrap_or_default(), outlets(&values, Work::Import));
     let verdict = match refused {
         Some(refused) => Err(Verdict::settings(refused.0)),
@@ -193,7 +190,7 @@ fn attempts(order: &Order, board: &Board, clock: &Clock) -> Result<Facts, Verdic
         let furthest = clock.furthest();
         let moved = clock.moved().map_or(begun, |moved| moved.max(begun));
         let Some(pause) = tries.failed(Instant::now(), moved, furthest) else { return Err(verdict) };
-        let reason = if verdict.code == "target-no-space" { Reason::QuotaExceeded } else { Reason::Provisioning };
+        let reason = if verdict.code == clock::NO_SPACE { Reason::QuotaExceeded } else { Reason::Provisioning };
         let message = format!("{}; trying again in {} s", verdict.message, pause.as_secs());
         board.enter(reason, message).map_err(|error| Verdict::unexpected(error.to_string()))?;
         if !clock.wait(pause) {

@@ -153,7 +153,7 @@ const OVERHEAD: u32 = 60_000;
 const WINDOW: u64 = 64 << 20;
 
 /// How long what may pass is waited out.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(17 * 60);
+const PATIENCE: Duration = Duration::from_secs(17 * 60);
 
 impl Order {
     /// Understands `values`; `environment` has the variables with headers, whose number nobody knows before.
@@ -164,8 +164,7 @@ impl Order {
             }
         }
         let kind = values.text("source").unwrap_or("http");
-        let patience = values.read("patience", parse::span)?.unwrap_or(PATIENCE);
-        let patient = Patience { retries: retries(patience), first_pause: Duration::from_secs(1), ..stall(values)? };
+        let (patience, patient) = patience(values)?;
         let destination = destination(values, patient)?;
         let mut access = access(values, environment)?;
         let mut keys = keys(values, "auth-config");
@@ -229,8 +228,21 @@ impl Order {
     }
 }
 
+/// How long what may pass is waited for, and what that means for one server.
+pub(crate) fn patience(values: &Values) -> Result<(Duration, Patience), Unusable> {
+    let patience = values.read("patience", parse::span)?.unwrap_or(PATIENCE);
+    let most = patience.saturating_mul(2);
+    let patient = Patience {
+        retries: retries(patience),
+        first_pause: Duration::from_secs(1),
+        most: Some(most),
+        ..stall(values)?
+    };
+    Ok((patience, patient))
+}
+
 /// How often is tried again until about `patience` has passed, when pauses double from a second to a minute.
-pub(crate) fn retries(patience: Duration) -> u32 {
+fn retries(patience: Duration) -> u32 {
     let mut left = patience.as_secs();
     let mut pause = 1;
     let mut retries = 0_u32;
@@ -242,7 +254,7 @@ pub(crate) fn retries(patience: Duration) -> u32 {
     retries
 }
 
-pub(crate) fn stall(values: &Values) -> Result<Patience, Unusable> {
+fn stall(values: &Values) -> Result<Patience, Unusable> {
     let stall = values.read("stall-timeout", parse::span)?.unwrap_or(Patience::default().stall);
     if stall.is_zero() {
         return Err(values.unusable("stall-timeout", "a server needs some time"));
@@ -522,7 +534,8 @@ mod tests {
         let environment: Environment =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let typed = settings::command(clap::Command::new("x"), GROUPS).get_matches_from(["x"]);
-        let values = Values::gather(GROUPS, &typed, |name| environment.get(name).cloned()).map_err(|error| error.0)?;
+        let (values, refused) = Values::gather(GROUPS, &typed, |name| environment.get(name).cloned());
+        refused.map_or(Ok(()), |refused| Err(refused.0))?;
         Order::new(&values, &environment).map_err(|error| error.0)
     }
 

@@ -154,15 +154,16 @@ pub fn markdown(groups: &[Group]) -> String {
 
 impl Values {
     /// Gathers what was typed, what the environment has (`variable` gives the value of a variable), and what stands in the file that one of
-    /// the two names. An empty variable is one that is not set.
+    /// the two names. An empty variable is one that is not set. With the first thing that cannot be understood: the rest is there all the
+    /// same, for who has to be told of it.
     pub fn gather(
         groups: &[Group],
         typed: &ArgMatches,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, Unusable> {
+    ) -> (Self, Option<Unusable>) {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let config = typed.get_one::<String>(CONFIG).cloned().or_else(|| set(CONFIG_VARIABLE));
-        let file = config.map_or_else(|| Ok(BTreeMap::new()), |path| settings_in(Path::new(&path), groups))?;
+        let (file, mut refused) = config.map_or_else(Default::default, |path| settings_in(Path::new(&path), groups));
         let mut found = BTreeMap::new();
         for setting in groups.iter().flat_map(|group| group.settings) {
             let flag = setting.flag();
@@ -172,17 +173,24 @@ impl Values {
                 Ok(Found { value, origin })
             };
             let known = if let Some(value) = typed.get_one::<String>(setting.name) {
-                Some(named(value.clone(), format!("--{flag}"))?)
+                named(value.clone(), format!("--{flag}"))
             } else if let Some((name, value)) = setting.variables.iter().find_map(|name| Some((*name, set(name)?))) {
-                Some(Found { value, origin: name.to_owned() })
+                Ok(Found { value, origin: name.to_owned() })
             } else if let Some((value, origin)) = file.get(flag.as_str()) {
-                Some(named(value.clone(), origin.clone())?)
+                named(value.clone(), origin.clone())
             } else {
-                None
+                continue;
             };
-            found.extend(known.map(|known| (setting.name, known)));
+            match known {
+                Ok(known) => {
+                    found.insert(setting.name, known);
+                }
+                Err(unusable) => {
+                    refused.get_or_insert(unusable);
+                }
+            }
         }
-        Ok(Self { found })
+        (Self { found }, refused)
     }
 
     /// The value of a setting, as it was given.
@@ -224,19 +232,21 @@ impl Values {
     }
 }
 
-/// The keys of the file at `path` and their values, with where each is from.
-fn settings_in(path: &Path, groups: &[Group]) -> Result<BTreeMap<String, (String, String)>, Unusable> {
+/// The keys of a file and their values, with where each is from.
+type Keys = BTreeMap<String, (String, String)>;
+
+/// What stands in the file at `path`, with the first thing that cannot be understood.
+fn settings_in(path: &Path, groups: &[Group]) -> (Keys, Option<Unusable>) {
     let bad = |why: String| Unusable(format!("{}: {why}", path.display()));
-    let text = fs::metadata(path).and_then(|_| read(path)).map_err(|error| bad(error.to_string()))?;
-    // The parser's own text would repeat the line.
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        bad(format!("line {} is not TOML", before.matches('\n').count() + 1))
-    })?;
-    let mut found = BTreeMap::new();
+    let (mut found, mut refused) = (Keys::new(), None);
+    let table = match table_in(path) {
+        Ok(table) => table,
+        Err(why) => return (found, Some(bad(why))),
+    };
     for (key, value) in table {
         if !groups.iter().flat_map(|group| group.settings).any(|setting| setting.flag() == key) {
-            return Err(bad(format!("there is no setting {key:?}")));
+            refused.get_or_insert_with(|| bad(format!("there is no setting {key:?}")));
+            continue;
         }
         let value = match value {
             toml::Value::String(text) => text,
@@ -246,12 +256,25 @@ fn settings_in(path: &Path, groups: &[Group]) -> Result<BTreeMap<String, (String
             toml::Value::Array(list) if list.iter().all(toml::Value::is_str) => {
                 list.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(",")
             }
-            _ => return Err(bad(format!("{key}: expected a text, a number, true, false or a list of texts"))),
+            _ => {
+                let why = format!("{key}: expected a text, a number, true, false or a list of texts");
+                refused.get_or_insert_with(|| bad(why));
+                continue;
+            }
         };
         let origin = format!("{}: {key}", path.display());
         found.insert(key, (value, origin));
     }
-    Ok(found)
+    (found, refused)
+}
+
+fn table_in(path: &Path) -> Result<toml::Table, String> {
+    let text = fs::metadata(path).and_then(|_| read(path)).map_err(|error| error.to_string())?;
+    // The parser's own text would repeat the line.
+    text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("line {} is not TOML", before.matches('\n').count() + 1)
+    })
 }
 
 /// What stands in the file of a secret, without the end of its line.
@@ -294,9 +317,10 @@ mod tests {
     fn gather(args: &[&str], variables: &[(&str, &str)]) -> Result<Values, Unusable> {
         let all = std::iter::once(&"worker").chain(args);
         let typed = command(Command::new("worker"), GROUPS).try_get_matches_from(all).unwrap();
-        Values::gather(GROUPS, &typed, |name| {
+        let (values, refused) = Values::gather(GROUPS, &typed, |name| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+        });
+        refused.map_or(Ok(values), Err)
     }
 
     #[test]

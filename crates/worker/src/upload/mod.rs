@@ -38,17 +38,17 @@ use crate::settings::{Unusable, Values};
 use crate::status::{Board, Facts, Reason, Work};
 use crate::verdict::Verdict;
 
+/// How long who is sending an image is answered where the worker is to stop.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// How often is looked for what takes too long.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Does what the arguments, the environment and the file of settings say, and gives the exit code. `refused` says that arguments were
 /// not understood, which is told as any other end is.
 pub fn run(typed: &ArgMatches, refused: Option<Unusable>, environment: &Environment) -> u8 {
-    let values = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
-    let (values, refused) = match values {
-        Ok(values) => (values, refused),
-        Err(another) => (Values::default(), refused.or(Some(another))),
-    };
+    let (values, another) = Values::gather(table::GROUPS, typed, |name| environment.get(name).cloned());
+    let refused = refused.or(another);
     let board = Board::new(values.text("owner-uid").unwrap_or_default(), import::outlets(&values, Work::Upload));
     let (verdict, open) =
         match refused.map_or_else(|| Open::new(&values, &board), |refused| Err(Verdict::settings(refused.0))) {
@@ -157,8 +157,9 @@ impl Open {
     /// Tells everybody who is waiting, and who comes in the next moments, how it has ended.
     fn linger(self, outcome: Outcome) {
         self.intake.end(outcome);
-        let end = Instant::now() + self.order.linger;
-        while Instant::now() < end && !self.master.is_stopped() {
+        let began = Instant::now();
+        let may_go = || began.elapsed() >= self.order.linger || self.master.is_stopped() && began.elapsed() >= FAREWELL;
+        while !may_go() {
             thread::sleep(PAUSE);
         }
     }

@@ -6,13 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use diskferry::Options;
 use diskferry_remote::Sandbox;
-use diskferry_remote::http::Patience;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 
 use super::access::{Paths, clients};
 use super::intake::Times;
-use crate::import::order::{self, Destination, PATIENCE};
+use crate::import::order::{self, Destination};
 use crate::serve::tls::{Identity, read};
 use crate::settings::{Unusable, Values, parse};
 
@@ -52,12 +51,7 @@ pub struct Order {
 impl Order {
     /// Understands `values`.
     pub fn new(values: &Values) -> Result<Self, Unusable> {
-        let patience = values.read("patience", parse::span)?.unwrap_or(PATIENCE);
-        let patient = Patience {
-            retries: order::retries(patience),
-            first_pause: Duration::from_secs(1),
-            ..order::stall(values)?
-        };
+        let (_, patient) = order::patience(values)?;
         let destination = order::destination(values, patient)?;
         let options = order::options(values, &destination)?;
         let token = values.text("token").map(str::trim);
@@ -150,12 +144,12 @@ mod tests {
     /// What an order has of its own, besides what it shares with that of an import.
     fn own(variable: Option<(&str, &str)>) -> String {
         let typed = settings::command(clap::Command::new("x"), GROUPS).get_matches_from(["x"]);
-        let values = Values::gather(GROUPS, &typed, |name| match variable {
+        let (values, _) = Values::gather(GROUPS, &typed, |name| match variable {
             _ if name == "DISKFERRY_DESTINATION" => Some("filesystem".to_owned()),
             Some((stated, value)) if stated == name => Some(value.to_owned()),
             _ => None,
         });
-        let order = Order::new(&values.unwrap()).unwrap_or_else(|error| panic!("{error}"));
+        let order = Order::new(&values).unwrap_or_else(|error| panic!("{error}"));
         format!("{:?}", (order.times, order.linger, order.listen, order.healthz, order.options.limits))
     }
 

@@ -87,6 +87,31 @@ fn flags_that_are_not_understood_are_a_verdict_too() {
 }
 
 #[test]
+fn what_cannot_be_read_takes_no_other_setting_with_it() {
+    let pod = from_url("http://127.0.0.1:1/a").with(&[("DISKFERRY_PERMANENT_EXIT", "zero")]);
+    let mistyped = pod.write("worker.toml", b"sise = 1\nimage-size = [1]\n");
+    for (flag, value, why) in [
+        ("--config", "/nowhere", "/nowhere: No such file"),
+        ("--config", &mistyped, "worker.toml: image-size: expected"),
+        ("--secret-key-file", "/nowhere", "--secret-key-file: /nowhere: No such file"),
+    ] {
+        for work in ["import", "upload"] {
+            let ended = pod.end(pod.command(&[work, flag, value]).spawn().unwrap());
+            let is_of = work == "upload" && flag == "--secret-key-file";
+            let (code, why) = if is_of { (Some(0), "unexpected argument") } else { (Some(0), why) };
+            assert_eq!((ended.code, &ended.termination["error-code"]), (code, &"usage".into()), "{ended:?}");
+            assert!(ended.termination["error-message"].as_str().unwrap().contains(why), "{ended:?}");
+            assert_eq!(pod.status()["phase"], "Failed");
+        }
+    }
+    // So it is with those that stand in the same file.
+    let file = pod.write("worker.toml", b"permanent-exit = \"zero\"\nsise = 1\n");
+    let pod = from_url("http://127.0.0.1:1/a");
+    let ended = pod.end(pod.command(&["import", "--config", &file]).spawn().unwrap());
+    assert_eq!((ended.code, &ended.termination["verdict"]), (Some(0), &"permanent".into()), "{ended:?}");
+}
+
+#[test]
 fn headers_and_proxies_come_from_the_environment() {
     let (image, _) = qcow2();
     let server = Server::start();

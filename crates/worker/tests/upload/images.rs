@@ -122,6 +122,10 @@ fn a_signal_ends_an_upload_and_leaves_nothing() {
         assert_eq!(ended.code, Some(143), "{ended:?}");
         assert_eq!(ended.events.last().unwrap()["phase"], "Terminating");
         assert!(names(&data).is_empty());
-        drop(stream);
+        if let Some(mut stream) = stream {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("stopped"), "{answer}");
+        }
     }
 }

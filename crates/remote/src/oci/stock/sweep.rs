@@ -83,7 +83,12 @@ impl Stock {
         };
         let (mut gone, mut sweep) = (BTreeSet::new(), Sweep::of(survey));
         for unused in &sweep.survey.unused {
-            if is_old(layout.path(&blob_path(&checksum(&unused.digest)?)))? {
+            // Of a digest of another kind it is not known where its file would be, and how old it is.
+            let is_old = match checksum(&unused.digest) {
+                Ok(digest) => is_old(layout.path(&blob_path(&digest)))?,
+                Err(_) => order.grace.is_zero(),
+            };
+            if is_old {
                 gone.insert(unused.digest.clone());
                 sweep.removed.push(unused.clone());
             } else {
@@ -137,7 +142,7 @@ impl Stock {
             let named = Named { repository: None, tag: None, digest: digest.clone(), store, top };
             let (tree, _) = Tree::of(named, &self.wish, progress)?;
             if let Some((_, error)) = tree.problems.first() {
-                return Err(not_whole(digest.as_deref().unwrap_or_default(), error));
+                return Err(not_whole(digest.as_deref().unwrap_or_default(), "stays in the index", error));
             }
             live.extend(tree.sizes().map(|(digest, _)| digest.to_owned()));
         }
@@ -171,7 +176,7 @@ impl Stock {
             // What was pushed, and what has got a name, since then.
             let (again, problems) = self.groups(keep, progress, Some((catalogue, &repository)))?;
             if let Some(problem) = problems.iter().find(|problem| problem.kept) {
-                return Err(not_whole(&problem.name, &problem.error));
+                return Err(not_whole(&problem.name, "is needed", &problem.error));
             }
             let is_gone = |group: &Group| !group.kept && old.iter().any(|unused| group.is(unused));
             let (gone, stay): (Vec<_>, Vec<_>) = again.iter().partition(|group| is_gone(group));
@@ -194,7 +199,7 @@ impl Stock {
     fn look(&self, order: &Order<'_>, progress: &Progress) -> Result<(Vec<Group>, Survey)> {
         let (groups, problems) = self.groups(order.keep, progress, None)?;
         if let Some(problem) = problems.iter().find(|problem| problem.kept) {
-            return Err(not_whole(&problem.name, &problem.error));
+            return Err(not_whole(&problem.name, "is needed", &problem.error));
         }
         let survey = Survey::of(&groups, problems);
         if survey.kept == 0 && survey.images > 0 && !order.keep_nothing {
@@ -230,9 +235,9 @@ fn freed(groups: &[Group], gone: &[Unused]) -> u64 {
 }
 
 /// What an image needs is not known if its documents cannot be read. Nothing is removed then.
-fn not_whole(name: &str, error: &Error) -> Error {
+fn not_whole(name: &str, why: &str, error: &Error) -> Error {
     let what = format!(
-        "{name} is needed and cannot be read, so that it is not known what it needs ({error}): nothing more is removed"
+        "{name} {why} and cannot be read, so that it is not known what it needs ({error}): nothing more is removed"
     );
     Error::Target { code: "not-whole", what }
 }

@@ -22,7 +22,7 @@ use diskferry::digest::{Algorithm, Checksum, Digester};
 use diskferry::{Error, Progress, Result};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 use self::answer::{agrees, given_up, header, offset, refused, target, untaken};
@@ -56,6 +56,12 @@ const TAIL: usize = 1;
 
 /// Images of a repository that are looked at for a layer that may be there already, besides the one of the same name.
 const LOOKS: usize = 16;
+
+/// How often a registry is asked again for what can be had in another way.
+const SPARED: u32 = 2;
+
+/// How long a registry may take to hear that an upload is not gone on with.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// When the system has ended a connection over which nothing leaves any more.
 const ENDS: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 40 });
@@ -150,14 +156,16 @@ impl Upload {
     pub fn mount(&self, digest: &Checksum, from: &str, progress: &Progress) -> Result<bool> {
         let mut url = self.url("blobs", "uploads/")?;
         url.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
-        self.ask(progress, async |_| {
+        // Who does not get it may still send it, and is as patient as may be then.
+        let patience = Patience { retries: self.patience.retries.min(SPARED), ..self.patience };
+        self.ask_with(patience, progress, async |_| {
             let answer = self.send(Method::POST, &url, HeaderMap::new(), Some(Payload::default())).await?;
             match answer.status() {
                 StatusCode::CREATED => Ok(true),
                 // It has begun an upload instead, which nobody will go on with.
                 StatusCode::ACCEPTED => {
                     let session = self.location(&url, &answer)?;
-                    let _ = self.send(Method::DELETE, &session, HeaderMap::new(), None).await;
+                    self.abandon(&session).await;
                     Ok(false)
                 }
                 _ => Err(refused(answer).await),
@@ -187,7 +195,7 @@ impl Upload {
         progress: &Progress,
     ) -> Result<Sent> {
         let mut digester = Digester::new([algorithm]);
-        let mut chunk = read_chunk(reader, BytesMut::new(), 0..CHUNK, 0, &mut digester)?;
+        let chunk = read_chunk(reader, BytesMut::new(), 0..CHUNK, 0, &mut digester)?;
         if chunk.len() < CHUNK {
             // Small, and known as a whole.
             let digest = manifest::finish(digester)?;
@@ -195,44 +203,74 @@ impl Upload {
             if self.blob_exists(&digest, size, progress)? {
                 return Ok(Sent { digest, size, uploaded: 0 });
             }
-            let mut session = self.begin(progress)?.0;
-            self.transfer(&mut session, chunk, progress)?;
-            return self.close(session, digest, progress);
+            let (session, _) = self.begin(progress)?;
+            return self.finish(session, |session| {
+                self.transfer(session, chunk, progress)?;
+                self.close(session, digest, progress)
+            });
         }
-        let (mut session, least) = self.begin(progress)?;
+        let (session, least) = self.begin(progress)?;
+        self.finish(session, |session| {
+            let digest = self.chunks(session, least, chunk, reader, digester, progress)?;
+            self.close(session, digest, progress)
+        })
+    }
+
+    /// Sends what begins with `chunk`, and gives the digest of all of it.
+    fn chunks(
+        &self,
+        session: &mut Session,
+        least: u64,
+        mut chunk: BytesMut,
+        reader: &mut (dyn Read + Send),
+        mut digester: Digester,
+        progress: &Progress,
+    ) -> Result<Checksum> {
         let len = self.chunk_len(least)?;
         // The first chunk is to be as long as the others.
         chunk = read_chunk(reader, chunk, CHUNK..len, CHUNK as u64, &mut digester)?;
-        let digest = if len > CHUNK {
+        if len > CHUNK {
             while !chunk.is_empty() {
                 let is_last = chunk.len() < len;
-                self.transfer(&mut session, chunk, progress)?;
+                self.transfer(session, chunk, progress)?;
                 if is_last {
                     // It is kept until the blob is complete.
                     break;
                 }
-                let spare = self.let_go(&mut session, 0, progress)?;
+                let spare = self.let_go(session, 0, progress)?;
                 chunk = read_chunk(reader, spare, 0..len, session.end(), &mut digester)?;
             }
-            manifest::finish(digester)?
-        } else {
-            thread::scope(|scope| {
-                // The next chunk is read while one is on its way. No more than that: each is memory, and used again.
-                let (send, receive) = sync_channel(0);
-                let (give_back, spare) = channel();
-                let first = chunk.len() as u64;
-                let read = move || chunks(reader, first, digester, &send, &spare);
-                let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
-                self.transfer(&mut session, chunk, progress)?;
-                for chunk in receive {
-                    // Nobody reads any more where this fails.
-                    let _ = give_back.send(self.let_go(&mut session, TAIL, progress)?);
-                    self.transfer(&mut session, chunk, progress)?;
-                }
-                reading.join().unwrap_or_else(|_| Err(unexpected()))
-            })?
-        };
-        self.close(session, digest, progress)
+            return manifest::finish(digester);
+        }
+        thread::scope(|scope| {
+            // The next chunk is read while one is on its way. No more than that: each is memory, and used again.
+            let (send, receive) = sync_channel(0);
+            let (give_back, spare) = channel();
+            let first = chunk.len() as u64;
+            let read = move || chunks(reader, first, digester, &send, &spare);
+            let reading = thread::Builder::new().spawn_scoped(scope, read).map_err(no_thread)?;
+            self.transfer(session, chunk, progress)?;
+            for chunk in receive {
+                // Nobody reads any more where this fails.
+                let _ = give_back.send(self.let_go(session, TAIL, progress)?);
+                self.transfer(session, chunk, progress)?;
+            }
+            reading.join().unwrap_or_else(|_| Err(unexpected()))
+        })
+    }
+
+    /// Does the rest of an upload. One that is given up is not left to the registry, which would keep what it has of it for days.
+    fn finish(&self, mut session: Session, rest: impl FnOnce(&mut Session) -> Result<Sent>) -> Result<Sent> {
+        let sent = rest(&mut session);
+        if sent.is_err() {
+            self.runtime.block_on(self.abandon(&session.url));
+        }
+        sent
+    }
+
+    /// Tells the registry that nobody goes on with an upload. That it may not hear it is put up with.
+    async fn abandon(&self, session: &Url) {
+        let _ = timeout(FAREWELL, self.send(Method::DELETE, session, HeaderMap::new(), None)).await;
     }
 
     /// Names an image.
@@ -293,10 +331,10 @@ impl Upload {
     }
 
     /// Has the registry compare the digest of all that was sent.
-    fn close(&self, mut session: Session, digest: Checksum, progress: &Progress) -> Result<Sent> {
+    fn close(&self, session: &mut Session, digest: Checksum, progress: &Progress) -> Result<Sent> {
         let size = session.end();
-        self.complete(&mut session, &digest, size, progress)?;
-        self.let_go(&mut session, 0, progress)?;
+        self.complete(session, &digest, size, progress)?;
+        self.let_go(session, 0, progress)?;
         Ok(Sent { digest, size, uploaded: size })
     }
 
@@ -429,9 +467,18 @@ impl Upload {
     }
 
     /// Does `work` until it succeeds, patience ends, or the job is stopped.
-    fn ask<T>(&self, progress: &Progress, mut work: impl AsyncFnMut(&mut Tries) -> Result<T, Failure>) -> Result<T> {
+    fn ask<T>(&self, progress: &Progress, work: impl AsyncFnMut(&mut Tries) -> Result<T, Failure>) -> Result<T> {
+        self.ask_with(self.patience, progress, work)
+    }
+
+    fn ask_with<T>(
+        &self,
+        patience: Patience,
+        progress: &Progress,
+        mut work: impl AsyncFnMut(&mut Tries) -> Result<T, Failure>,
+    ) -> Result<T> {
         let work = async {
-            let mut tries = Tries::new(self.patience, progress);
+            let mut tries = Tries::new(patience, progress);
             loop {
                 match work(&mut tries).await {
                     Ok(done) => return Ok(done),
