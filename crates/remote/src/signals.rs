@@ -79,6 +79,11 @@ pub fn with_temporary<T, E>(make: impl FnOnce() -> Result<(T, Option<PathBuf>), 
     Ok(made)
 }
 
+/// The temporary file may outlive the job: there is what it can be gone on with by.
+pub fn leave_temporary() {
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
 /// Ends the process while the job still runs, with this exit code, and takes away what the job would have.
 pub fn end(code: u8) -> ! {
     // A file system that does not answer may keep whoever removes something, or makes it, for ever.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Ended, Pod, names};
+use diskferry_testkit::serve::fault;
 use diskferry_testkit::serve::nginx::{Nginx, Origin, RunningNginx};
 use diskferry_testkit::wrap;
 
@@ -59,20 +60,34 @@ fn from(pod: Pod, nginx: &RunningNginx) -> Pod {
 }
 
 fn kill(pod: &Pod, child: Child) {
-    let killed = Command::new("kill").args(["-KILL", &child.id().to_string()]).status().unwrap();
+    assert_eq!(ended_by("KILL", pod, child).code, None);
+}
+
+fn ended_by(signal: &str, pod: &Pod, child: Child) -> Ended {
+    let killed = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
-    assert_eq!(pod.end(child).code, None);
+    pod.end(child)
 }
 
 /// Starts an import and kills it when the journal says that more than `named` bytes are there.
 fn interrupted(pod: &Pod, named: u64) {
+    let child = begun(pod, named);
+    kill(pod, child);
+    assert_left(pod);
+}
+
+/// An import of which the journal says that more than `named` bytes are there.
+fn begun(pod: &Pod, named: u64) -> Child {
     let child = pod.command(&["import"]).spawn().unwrap();
     let began = Instant::now();
     while written(pod).is_none_or(|there| there <= named) {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", pod.status());
         thread::sleep(Duration::from_millis(5));
     }
-    kill(pod, child);
+    child
+}
+
+fn assert_left(pod: &Pod) {
     let left = names(&pod.path("data")).into_iter().filter(|name| !name.contains(".journal-"));
     assert_eq!(left.count(), 2, "the unfinished disk and its journal, besides one that was being written");
 }
@@ -116,6 +131,50 @@ fn an_import_that_was_killed_goes_on_and_fetches_only_the_rest() {
         assert!(sent < image.len() as u64 - (12 << 20), "{format}: {sent} bytes were sent: {later:?}");
         assert_eq!(ended.termination["source-image-size"], image.len());
     }
+}
+
+#[test]
+fn an_import_that_is_stopped_or_gives_up_for_now_leaves_what_it_has() {
+    let disk = noise(23);
+    for signal in ["TERM", "INT"] {
+        let pod = pod();
+        let nginx = server(&image(&pod, &disk, "qcow2"));
+        let pod = from(pod, &nginx);
+        let child = begun(&pod, 20 << 20);
+        let ended = ended_by(signal, &pod, child);
+        assert!(ended.code.is_some_and(|code| code > 128), "{ended:?}");
+        assert_left(&pod);
+        assert!(is_resumed(&pod, &pod.import(), &disk), "{signal}");
+    }
+
+    // The server is gone in the middle, for longer than is waited for it.
+    let pod = pod();
+    let image = image(&pod, &disk, "qcow2");
+    let server = fault::Server::start();
+    let answers = [fault::Answer::right().cut(24 * MIB, fault::End::Close)];
+    server.put("/a.img", fault::File::new(image.clone()).gets_then(answers, fault::Answer::status(503)));
+    let pod = pod.with(&[("IMPORTER_ENDPOINT", &server.url("/a.img")), ("DISKFERRY_PATIENCE", "2s")]);
+    pod.import().assert_bad(75, "source-http-status");
+    assert_left(&pod);
+    server.put("/a.img", fault::File::new(image));
+    assert!(is_resumed(&pod, &pod.import(), &disk));
+}
+
+#[test]
+fn nothing_is_left_of_an_import_that_no_other_one_will_make_whole() {
+    let (pod, disk) = (pod(), noise(25));
+    let mut image = image(&pod, &disk, "vmdk");
+    // Most of the disk is there when it ends.
+    let server = fault::Server::start();
+    image.truncate(30 * MIB);
+    server.put(
+        "/a.img",
+        fault::File::new(image).gets_then([], fault::Answer::right().trickle(64 << 10, Duration::from_millis(1))),
+    );
+    let pod = pod.with(&[("IMPORTER_ENDPOINT", &server.url("/a.img"))]);
+    let ended = pod.import();
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert_eq!(names(&pod.path("data")), Vec::<String>::new());
 }
 
 #[test]

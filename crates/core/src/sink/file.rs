@@ -42,7 +42,8 @@ impl Default for FileOptions {
 /// A disk that becomes a regular file.
 ///
 /// Until [`finish`](Sink::finish) has renamed it, it lies beside the target as `.NAME.XXXXXX.diskferry`, readable by
-/// its owner alone; a sink dropped before removes it and leaves the target as it was. What a killed process has left of
+/// its owner alone; a sink dropped before removes it and leaves the target as it was, unless it is to be
+/// [left](Self::leave). What a killed process has left of
 /// the same target is removed when the next sink for it is made.
 #[derive(Debug)]
 pub struct FileSink {
@@ -135,6 +136,13 @@ impl FileSink {
     /// dropping the sink.
     pub fn temporary(&self) -> Option<PathBuf> {
         self.lock().as_ref().map(|path| path.to_path_buf())
+    }
+
+    /// Leaves the unfinished disk where it lies, for another sink to [go on with](Self::resume). Gives its path; nothing if it was
+    /// published.
+    pub fn leave(self) -> Option<PathBuf> {
+        // Nothing is done to the file, so that nothing can fail.
+        self.lock().take().and_then(|temporary| temporary.keep().ok())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<TempPath>> {

@@ -7,13 +7,14 @@ use diskferry::sink::Sink;
 use diskferry::{Course, Error, Input, Inspection, Kind, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
-use diskferry_remote::{Client, Location, Runtime, Sandbox};
+use diskferry_remote::{Client, Location, Runtime, Sandbox, signals};
 
 use super::journal::Journal;
 use super::order::{Destination, Order, Origin, Store, Volume};
 use super::volume;
 use crate::human::say;
 use crate::status::{Board, Facts, Reason};
+use crate::verdict::Verdict;
 
 /// Code of the errors by which a server shows that it speaks no TLS.
 const SOURCE_TLS: &str = "source-tls";
@@ -126,7 +127,12 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
     let options = options(order, &input)?;
     let journal = Journal::of(order, volume, &options, &input);
     let how = How { options: &options, sandbox: &order.sandbox };
-    onto_volume(input, volume, journal, &how, board, progress, |report| source.correct(report))
+    let written = onto_volume(input, volume, journal, &how, board, progress, |report| source.correct(report));
+    if written.as_ref().is_err_and(|error| !is_for_now(error)) {
+        // Nobody will go on with what another process has left either.
+        volume.remove_leftovers();
+    }
+    written
 }
 
 fn onto_volume(
@@ -167,31 +173,50 @@ fn onto_volume(
                 // That it is stopped meanwhile is seen soon.
                 let _ = board.enter(Reason::Provisioning, message);
             }
-            let is_kept = AtomicBool::new(true);
+            let (is_kept, is_marked) = (AtomicBool::new(true), AtomicBool::new(from > 0));
+            if from > 0 {
+                signals::leave_temporary();
+            }
             let mark = |named| {
-                let (journal, unfinished) = (journal.clone(), unfinished.to_owned());
+                let (journal, unfinished) = (journal.clone(), unfinished.clone());
                 let write = move || journal.write(&unfinished, size, named);
-                if is_kept.load(Ordering::Relaxed)
-                    && let Err(error) = sandbox.outside(write).and_then(|written| written)
-                {
+                if !is_kept.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                match sandbox.outside(write).and_then(|written| written) {
+                    Ok(()) => {
+                        is_marked.store(true, Ordering::Relaxed);
+                        signals::leave_temporary();
+                    }
                     // The disk is as good without.
-                    is_kept.store(false, Ordering::Relaxed);
-                    say(&format!(
-                        "the journal is kept no longer, what comes now would come again after a kill: {error}"
-                    ));
+                    Err(error) => {
+                        is_kept.store(false, Ordering::Relaxed);
+                        say(&format!(
+                            "the journal is kept no longer, what comes now would come again after an interruption: {error}"
+                        ));
+                    }
                 }
                 Ok(())
             };
             let course = Course { from, every: journal.every(), mark: &mark };
             let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
             let published = carried.and_then(|complete| complete?.publish());
-            journal.forget();
+            let may_go_on = |error: &Error| is_marked.load(Ordering::Relaxed) && is_for_now(error);
+            let is_left = published.as_ref().is_err_and(may_go_on) && sink.leave();
+            if !is_left {
+                journal.forget();
+            }
             published?
         }
         _ => sandbox.run(|| opened.complete(&sink, None))??.publish()?,
     });
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
+}
+
+/// Whether the same may be had another time: by the next attempt, or by who is started after this process.
+fn is_for_now(error: &Error) -> bool {
+    matches!(error, Error::Stopped) || Verdict::of(error).is_transient()
 }
 
 /// Opens the source, without TLS where that is allowed and there is none.

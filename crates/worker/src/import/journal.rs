@@ -1,7 +1,7 @@
-//! The journal: what a process that is started after a kill needs to know to go on with the disk that the killed one has begun.
+//! The journal: what an attempt needs to know to go on with the disk that an earlier one, perhaps of another process, has begun.
 //!
-//! It lies beside the disk, is written when what it speaks of is durable, and goes with the attempt, however that ends: only a
-//! kill leaves it. A block volume has no place for one.
+//! It lies beside the disk, is written when what it speaks of is durable, and goes when the disk is complete or cannot be: a kill, a
+//! signal and a failure that may pass leave it. A block volume has no place for one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -132,7 +132,7 @@ impl Journal {
         File::open(directory)?.sync_all()
     }
 
-    /// The attempt has ended, and with it the unfinished disk.
+    /// There is no unfinished disk any more.
     pub fn forget(&self) {
         // One that stays behind names a disk that is not there.
         let _ = fs::remove_file(&self.path);

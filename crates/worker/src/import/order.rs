@@ -126,7 +126,7 @@ pub struct Volume {
     pub journal_every: u64,
 }
 
-/// What is written again at most after a kill. Making so much durable takes a disk the better part of a second.
+/// What is written again at most by who goes on. Making so much durable takes a disk the better part of a second.
 const JOURNAL_EVERY: u64 = 256 << 20;
 
 /// Where a platform mounts a volume: as a device, and as a filesystem.

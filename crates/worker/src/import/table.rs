@@ -134,7 +134,7 @@ pub const WORK: Group = Group {
             &["DISKFERRY_JOURNAL_EVERY"],
             "SIZE",
             "256Mi",
-            "Write the journal, by which a killed import goes on, after each so many bytes of a plain image; 0 for never",
+            "Write the journal, by which an interrupted import goes on, after each so many bytes of a plain image; 0 for never",
         ),
         open(
             "spool-dir",

@@ -75,21 +75,28 @@ impl Volume {
         size.map(|size| room.fit(size)).transpose()?;
         let file = FileOptions { preallocate: self.preallocate, share: input.may_share(), ..FileOptions::default() };
         if self.is_block {
-            return Ok(Sized { room, old: None, sink: target.sink(file, options, progress)?, unfinished: None });
+            return Ok(Sized { room, old: None, place: Place::Device(target.sink(file, options, progress)?) });
         }
         let old = self.old(begun, sandbox)?;
         if let (Some(old), Some(size)) = (&old, size) {
             old.leave_room(size)?;
         }
-        let (sink, unfinished) = signals::with_temporary(|| {
+        let sink = signals::with_temporary(|| {
             let sink = match begun {
                 Some(begun) => FileSink::resume(&self.path, begun, file)?,
                 None => FileSink::create(&self.path, file)?,
             };
             let unfinished = sink.temporary();
-            Ok::<_, Error>(((sink, unfinished.clone()), unfinished))
+            Ok::<_, Error>((sink, unfinished))
         })?;
-        Ok(Sized { room, old, sink: Box::new(sink), unfinished })
+        Ok(Sized { room, old, place: Place::File(sink) })
+    }
+
+    /// Takes away what earlier attempts have left beside the disk.
+    pub fn remove_leftovers(&self) {
+        if !self.is_block {
+            remove_leftovers(&self.path, None);
+        }
     }
 
     /// The disk that is there.
@@ -218,15 +225,36 @@ impl Room {
 pub struct Sized {
     room: Room,
     old: Option<Old>,
-    sink: Box<dyn Sink>,
-    /// Where the disk lies until it is complete, if it is a file.
-    unfinished: Option<PathBuf>,
+    place: Place,
+}
+
+enum Place {
+    Device(Box<dyn Sink>),
+    File(FileSink),
 }
 
 impl Sized {
     /// Where the disk lies until it is complete, if it is a file.
-    pub fn unfinished(&self) -> Option<&Path> {
-        self.unfinished.as_deref()
+    pub fn unfinished(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Device(_) => None,
+            Place::File(sink) => sink.temporary(),
+        }
+    }
+
+    /// Leaves the unfinished disk where it lies, and says whether there is one.
+    pub fn leave(self) -> bool {
+        match self.place {
+            Place::Device(_) => false,
+            Place::File(sink) => sink.leave().is_some(),
+        }
+    }
+
+    fn sink(&self) -> &dyn Sink {
+        match &self.place {
+            Place::Device(sink) => sink.as_ref(),
+            Place::File(sink) => sink,
+        }
     }
 
     /// The size that a disk of `unpacked` bytes gets. If all of that is reserved, there is room for it then.
@@ -249,44 +277,44 @@ impl Sized {
 impl Sink for Sized {
     fn prepare(&self, size: Option<u64>) -> Result<()> {
         let size = size.map(|size| self.fit(size)).transpose()?;
-        self.sink.prepare(size)
+        self.sink().prepare(size)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         self.check(offset, data.len() as u64)?;
-        self.sink.write_at(data, offset)
+        self.sink().write_at(data, offset)
     }
 
     fn zero(&self, offset: u64, len: u64) -> Result<()> {
         self.check(offset, len)?;
-        self.sink.zero(offset, len)
+        self.sink().zero(offset, len)
     }
 
     fn copy_from(&self, file: &File, at: u64, offset: u64, len: u64) -> Result<u64> {
         self.check(offset, len)?;
-        self.sink.copy_from(file, at, offset, len)
+        self.sink().copy_from(file, at, offset, len)
     }
 
     fn order(&self) -> Sequence {
-        self.sink.order()
+        self.sink().order()
     }
 
     fn sync(&self) -> Result<()> {
-        self.sink.sync()
+        self.sink().sync()
     }
 
     fn is_resumable(&self) -> bool {
-        self.sink.is_resumable()
+        self.sink().is_resumable()
     }
 
     fn finish(&self, size: u64) -> Result<()> {
         let size = self.fit(size)?;
         self.old.as_ref().map_or(Ok(()), Old::refuse_in_use)?;
-        self.sink.finish(size)
+        self.sink().finish(size)
     }
 
     fn spooled(&self) -> u64 {
-        self.sink.spooled()
+        self.sink().spooled()
     }
 }
 

@@ -27,18 +27,24 @@ fn a_volume_that_runs_full_is_waited_for() {
     let disk: Vec<u8> = (0..8 * MIB).map(|at| u8::try_from(at % 251).unwrap()).collect();
     let nginx = Nginx::new().rate(2 << 20).start();
     fs::write(nginx.root().join("a.raw"), &disk).unwrap();
-    let pod = from_url(&nginx.url(Origin::Plain, "/a.raw"))
-        .with(&[("DISKFERRY_PATIENCE", "60s"), ("FILESYSTEM_OVERHEAD", "0")]);
+    let pod = from_url(&nginx.url(Origin::Plain, "/a.raw")).with(&[
+        ("DISKFERRY_PATIENCE", "60s"),
+        ("FILESYSTEM_OVERHEAD", "0"),
+        ("DISKFERRY_JOURNAL_EVERY", "1Mi"),
+    ]);
     let mounted = Mounted::new(&pod.text("data"), 12);
     let child = pod.command(&["import"]).spawn().unwrap();
     // Somebody else takes the room while it comes.
-    pod.wait_for(|_| !names(&pod.path("data")).is_empty());
+    pod.wait_for(|_| names(&pod.path("data")).iter().any(|name| name == ".disk.img.journal.diskferry"));
     let _ = fs::write(pod.path("data/other"), vec![1; 12 * MIB]);
     pod.wait_for(|status| status["reason"] == "QuotaExceeded" && status["attempt"].as_u64() > Some(1));
     fs::remove_file(pod.path("data/other")).unwrap();
     let ended = pod.end(child);
     ended.assert_good();
     assert!(fs::read(pod.path("data/disk.img")).unwrap() == disk);
+    assert_eq!(names(&pod.path("data")), ["disk.img"]);
+    let says = |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains("goes on where"));
+    assert!(ended.events.iter().any(says), "what was there before is not fetched again: {ended:?}");
     drop(mounted);
 }
 
