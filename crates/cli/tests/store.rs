@@ -135,7 +135,10 @@ fn images_of_a_registry_are_listed_below_a_prefix() {
     let below = |prefix: &str| listed(&at(["list", "--json", &format!("docker://{host}/{prefix}")]));
     assert_eq!(below("vi/team"), ["vi/team/a:1", "vi/team/a:2"]);
     assert_eq!(below("vi/team/a"), ["vi/team/a:1", "vi/team/a:2"]);
-    assert_eq!(below("nowhere"), Vec::<String>::new());
+    let nowhere = at(["list", "--json", &format!("docker://{host}/nowhere")]);
+    assert_eq!(code(&nowhere, 4), "source-not-found");
+    let said = json(&nowhere)["error"]["message"].to_string();
+    assert!(said.contains("has no repository nowhere with an image, and none below it"), "{said}");
     assert_fails(&run(["list", "--retries", "0", &format!("docker://{host}")]), 4);
 }
 
@@ -267,6 +270,9 @@ fn a_registry_without_a_catalogue_says_so_and_a_repository_can_be_named() {
     assert!(json(&output)["error"]["message"].as_str().unwrap().contains("catalogue"), "{output:?}");
     server.put("/v2/team/a/tags/list?n=1000", page(r#"{"tags":["1"]}"#, None));
     assert_eq!(listed(&at(["list", "--json", &format!("{store}/team/a")])), ["team/a:1"]);
+    let nowhere = at(["list", "--json", &format!("{store}/team")]);
+    assert_eq!(code(&nowhere, 4), "source-not-found");
+    assert!(json(&nowhere)["error"]["message"].to_string().contains("and no catalogue of those below it"));
 }
 
 /// Codes of the findings of `verify`, by image.

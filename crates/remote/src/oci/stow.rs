@@ -225,22 +225,31 @@ fn first_index() -> String {
     json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }).to_string()
 }
 
-/// Makes a layout without images.
+/// Makes a layout without images. Whoever does the same meanwhile may have put one in by now.
 fn initialise(dir: &Path) -> Result<()> {
     // The file that makes it a layout comes last.
-    replace(dir, &dir.join("index.json"), first_index().as_bytes())?;
-    replace(dir, &dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)
+    for (name, text) in [("index.json", first_index().as_str()), ("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)] {
+        let path = dir.join(name);
+        let file = written(dir, &path, text.as_bytes())?;
+        let made = file.persist_noclobber(&path).map(drop).or_else(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            // Not every filesystem can do that.
+            _ => error.file.persist(&path).map(drop),
+        });
+        made.map_err(|error| writing("writing the layout", &path, error.error))?;
+        sync(dir)?;
+    }
+    Ok(())
 }
 
-/// Replaces a file as a whole.
-fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+/// What is to be called `path`, and is durable.
+fn written(dir: &Path, path: &Path, bytes: &[u8]) -> Result<NamedTempFile> {
     let failed = |error| writing("writing the layout", path, error);
     let mut file = temporary(dir)?;
     file.write_all(bytes).map_err(failed)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    sync(dir)
+    Ok(file)
 }
 
 /// A file that is locked as long as it is open, which tells it from one that was left behind. Where there are no locks, nothing can be
@@ -351,8 +360,25 @@ pub(super) fn fill(reader: &mut (dyn Read + Send), buffer: &mut [u8]) -> io::Res
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
     use crate::sandbox::tests::without;
+
+    #[test]
+    fn what_is_a_layout_by_now_keeps_its_images() {
+        let dir = tempfile::tempdir().unwrap();
+        initialise(dir.path()).unwrap();
+        let text = |name| fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!(text("index.json"), first_index());
+        fs::write(dir.path().join("index.json"), "with an image").unwrap();
+        let lock = File::open(dir.path().join("oci-layout")).unwrap();
+        initialise(dir.path()).unwrap();
+        assert_eq!(text("index.json"), "with an image");
+        let found = fs::metadata(dir.path().join("oci-layout")).unwrap();
+        assert_eq!(found.ino(), lock.metadata().unwrap().ino(), "who locks it locks what others lock");
+        assert_eq!(names(dir.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn where_there_are_no_locks_nothing_is_begun() {

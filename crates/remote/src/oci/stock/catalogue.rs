@@ -58,14 +58,11 @@ impl Catalogue {
         let root = Reference::of(&self.host, "").map_err(|what| Error::source("unreachable", what))?;
         let client = self.client.with_desk(Desk::new(&self.client, &root, &self.keys));
         let found = self.pages(&client, root.place(self.is_plain, "_catalog")?, wish, progress);
+        let has_catalogue = found.is_ok();
         let found = match (found, &self.prefix) {
             (Ok(found), _) => found,
-            (
-                Err(Error::Source { code: "not-found" | "denied" | "http-status", transient: false, .. }),
-                Some(prefix),
-            ) => {
-                // It may still be a repository, and that says what it has.
-                vec![prefix.clone()]
+            (Err(Error::Source { code: "not-found" | "denied" | "http-status", transient: false, .. }), Some(_)) => {
+                Vec::new()
             }
             (Err(Error::Source { code: "not-found" | "http-status", what, transient: false }), None) => {
                 let why = format!("{} does not say which repositories it has: {what}", self.host);
@@ -85,18 +82,34 @@ impl Catalogue {
             None => true,
         };
         let names: BTreeSet<_> = found.into_iter().filter(is_below).collect();
+        if let (true, Some(prefix)) = (names.is_empty(), &self.prefix) {
+            // It may still be a repository, and that says what it has.
+            let reference = Reference::of(&self.host, prefix).map_err(|what| Error::source("not-found", what))?;
+            return match self.tags_of(&reference, wish, progress) {
+                Err(Error::Source { code: code @ "not-found", transient, .. }) => {
+                    let below = if has_catalogue { "and none below it" } else { "and no catalogue of those below it" };
+                    let what = format!("{} has no repository {prefix} with an image, {below}", self.host);
+                    Err(Error::Source { code, what, transient })
+                }
+                found => found.map(|_| vec![prefix.clone()]),
+            };
+        }
         Ok(names.into_iter().collect())
     }
 
     /// Tags of a repository, in order. One that has lost its last tag has none.
     pub(super) fn tags(&self, repository: &str, wish: &Wish, progress: &Progress) -> Result<Vec<String>> {
         let reference = Reference::of(&self.host, repository).map_err(|what| Error::source("not-found", what))?;
-        let client = self.client.with_desk(Desk::new(&self.client, &reference, &self.keys));
-        let found = match self.pages(&client, reference.url(self.is_plain, "tags", "list")?, wish, progress) {
-            Err(Error::Source { code: "not-found", .. }) => Vec::new(),
-            found => found?,
-        };
-        Ok(found.into_iter().collect::<BTreeSet<_>>().into_iter().collect())
+        match self.tags_of(&reference, wish, progress) {
+            Err(Error::Source { code: "not-found", .. }) => Ok(Vec::new()),
+            found => Ok(found?.into_iter().collect()),
+        }
+    }
+
+    fn tags_of(&self, reference: &Reference, wish: &Wish, progress: &Progress) -> Result<BTreeSet<String>> {
+        let client = self.client.with_desk(Desk::new(&self.client, reference, &self.keys));
+        let found = self.pages(&client, reference.url(self.is_plain, "tags", "list")?, wish, progress)?;
+        Ok(found.into_iter().collect())
     }
 
     /// One image. What the registry has given as a name is not taken at its word.
