@@ -31,6 +31,9 @@ pub struct Verdict {
     pub kind: Option<Kind>,
 }
 
+/// Code of what has not come about by its deadline.
+pub const DEADLINE: &str = "source-deadline";
+
 /// Exit code of what may be tried again: `EX_TEMPFAIL` of sysexits.
 pub const EXIT_TRANSIENT: u8 = 75;
 
@@ -38,9 +41,10 @@ pub const EXIT_TRANSIENT: u8 = 75;
 pub const EXIT_SETTINGS: u8 = 2;
 
 /// Codes of errors that go away by themselves, or with another attempt, though they do not say so: the image was replaced while it was read, the
-/// registry is read-only or starts again, somebody makes room.
-const PASSING: [&str; 8] = [
+/// registry is read-only or starts again, somebody makes room, a virtual machine is shut down.
+const PASSING: [&str; 9] = [
     "source-changed",
+    "source-in-use",
     "target-busy",
     "target-in-use",
     "target-layout-locked",

@@ -24,7 +24,7 @@ use crate::human::say;
 use crate::serve::{self, Server};
 use crate::settings::{Unusable, Values, parse};
 use crate::status::{Board, Facts, Outlets, Phase, Reason, Work};
-use crate::verdict::Verdict;
+use crate::verdict::{DEADLINE, Verdict};
 
 /// Where a platform reads the termination message.
 const TERMINATION: &str = "/dev/termination-log";
@@ -133,7 +133,9 @@ pub fn ended(board: &Board, outcome: Result<Facts, Verdict>, is_pull: bool, is_z
             let reason =
                 if is_pull && verdict.kind == Some(Kind::Source) { Reason::ImagePullFailed } else { verdict.reason() };
             let _ = board.fail_for(reason, &verdict);
-            if is_zero && !verdict.is_transient() { 0 } else { verdict.exit_code() }
+            // Who is started again as he is has the same deadline.
+            let is_over = !verdict.is_transient() || verdict.code == DEADLINE;
+            if is_zero && is_over { 0 } else { verdict.exit_code() }
         }
     }
 }

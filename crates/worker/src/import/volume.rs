@@ -324,14 +324,17 @@ fn usable(free: u64, overhead: u32) -> u64 {
     u64::try_from(part).unwrap_or(u64::MAX)
 }
 
-/// Free bytes of the filesystem that `path` is to lie on, and all of its bytes.
+/// Free bytes of the filesystem that `path` is to lie on, and all that can be.
 fn space(path: &Path) -> Result<(u64, u64)> {
     let dir = dir(path);
     let stat = statvfs(dir).map_err(|error| Error::Target {
         code: "cannot-create",
         what: format!("cannot create a file in {}: {error}", dir.display()),
     })?;
-    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
+    // What is kept for the administrator is nobody else's, however empty the volume gets.
+    let reserved = stat.f_bfree.saturating_sub(stat.f_bavail);
+    let [free, whole] = [stat.f_bavail, stat.f_blocks.saturating_sub(reserved)];
+    Ok((free.saturating_mul(stat.f_frsize), whole.saturating_mul(stat.f_frsize)))
 }
 
 /// Bytes that the file at `path` holds, which are free when it is replaced.

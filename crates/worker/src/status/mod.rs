@@ -29,6 +29,9 @@ pub use self::termination::{MOST as MOST_TERMINATION, Work};
 /// The least time between two events that tell of nothing but bytes that have passed.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The same where they are less than a percent, or nobody knows of how many.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Where a board is shown.
 #[derive(Debug, Clone)]
 pub struct Outlets {
@@ -71,8 +74,8 @@ struct State {
     attempt: u32,
     sandbox: Vec<&'static str>,
     error: Option<Verdict>,
-    /// When an event was last written, and at which percent.
-    told: Option<(Instant, u32)>,
+    /// When an event was last written, at which percent, and after how many bytes.
+    told: Option<(Instant, u32, u64)>,
 }
 
 /// A change that cannot be: the phase that there is does not lead to the phase that was wanted.
@@ -171,10 +174,10 @@ impl Board {
         }
         let now = Instant::now();
         state.meter.measure(now, source, total);
-        let percent = whole(state.meter.percent());
+        let (percent, passed) = (whole(state.meter.percent()), state.meter.passed());
         let is_news =
-            state.told.is_none_or(|(then, told)| percent > told && now.saturating_duration_since(then) >= PAUSE);
-        if is_news {
+            |(then, told, before)| is_news(now.saturating_duration_since(then), percent > told, passed > before);
+        if state.told.is_none_or(is_news) {
             self.tell(&mut state, "progress");
         }
     }
@@ -260,7 +263,7 @@ impl Board {
 
     /// Tells everybody who has asked to be told. Who holds the lock keeps the order of what is told.
     fn tell(&self, state: &mut State, event: &'static str) {
-        state.told = Some((Instant::now(), whole(state.meter.percent())));
+        state.told = Some((Instant::now(), whole(state.meter.percent()), state.meter.passed()));
         let (status_file, events) = (&self.0.outlets.status_file, &self.0.events);
         if status_file.is_none() && events.is_none() {
             return;
@@ -343,6 +346,11 @@ fn complain(what: &str, written: io::Result<()>) {
     }
 }
 
+/// Whether bytes that have passed are told of after a silence.
+fn is_news(silence: Duration, is_percent: bool, is_more: bool) -> bool {
+    is_percent && silence >= PAUSE || is_more && silence >= SILENCE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,6 +389,14 @@ mod tests {
         board.enter(Reason::Ready, "back").unwrap();
         board.enter(Reason::Terminating, "stopped").unwrap();
         assert!(board.enter(Reason::Ready, "").is_err());
+    }
+
+    #[test]
+    fn bytes_of_which_nobody_knows_how_many_there_are_are_told_of_too() {
+        let nearly = |time: Duration| time - Duration::from_millis(1);
+        assert!(is_news(PAUSE, true, true) && !is_news(nearly(PAUSE), true, true));
+        assert!(is_news(SILENCE, false, true) && !is_news(nearly(SILENCE), false, true));
+        assert!(!is_news(SILENCE * 9, false, false), "it stands still");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::phase::Phase;
 use super::snapshot::Facts;
-use crate::verdict::Verdict;
+use crate::verdict::{DEADLINE, Verdict};
 
 /// The most that Kubernetes takes, in bytes.
 pub const MOST: usize = 4096;
@@ -72,8 +72,13 @@ impl Ending<'_> {
                 put("error-message", json!(said));
                 put("error-code", json!(error.code));
                 put("verdict", json!(error.verdict));
-                let text = if error.code == "mismatch" { "checksum mismatch: " } else { "" };
-                put("message", json!(format!("Unable to process data: {text}{said}")));
+                if error.code == DEADLINE {
+                    put("deadlinePassed", json!(true));
+                    put("message", json!("Deadline Passed"));
+                } else {
+                    let text = if error.code == "mismatch" { "checksum mismatch: " } else { "" };
+                    put("message", json!(format!("Unable to process data: {text}{said}")));
+                }
             }
             _ => {
                 if let Some(size) = known(facts.stored_size) {

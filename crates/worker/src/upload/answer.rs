@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::intake::{Outcome, Place, Refusal};
 use crate::serve::{Body, text};
 use crate::status::Board;
-use crate::verdict::Verdict;
+use crate::verdict::{DEADLINE, Verdict};
 
 const JSON: &str = "application/json";
 
@@ -91,7 +91,7 @@ fn refused(verdict: &Verdict) -> Response<Body> {
     let status = match (verdict.code.as_str(), verdict.kind) {
         ("target-too-small" | "max-size" | "spool-limit", _) => StatusCode::PAYLOAD_TOO_LARGE,
         (_, Some(Kind::Image | Kind::Mismatch)) => StatusCode::UNPROCESSABLE_ENTITY,
-        ("source-stalled", _) => StatusCode::REQUEST_TIMEOUT,
+        ("source-stalled" | DEADLINE, _) => StatusCode::REQUEST_TIMEOUT,
         (_, Some(Kind::Stopped)) => StatusCode::SERVICE_UNAVAILABLE,
         ("target-no-space", _) => StatusCode::INSUFFICIENT_STORAGE,
         (_, Some(Kind::Target)) if verdict.is_transient() => StatusCode::BAD_GATEWAY,

@@ -70,6 +70,8 @@ enum Why {
     Stopped,
     /// What has not come about in this time.
     Late(&'static str, Duration),
+    /// What has not by the moment at which all is to have ended, this time after the beginning.
+    Deadline(&'static str, Duration),
 }
 
 impl Why {
@@ -77,6 +79,9 @@ impl Why {
         match self {
             Self::Stopped => Error::Stopped,
             Self::Late(what, time) => Error::source("stalled", format!("{what} {} s", time.as_secs())).for_now(),
+            Self::Deadline(what, time) => {
+                Error::source("deadline", format!("{what} {} s, when the deadline passed", time.as_secs())).for_now()
+            }
         }
     }
 }
@@ -330,7 +335,8 @@ impl Intake {
         let mut state = self.lock();
         let Times { first, resume, whole, .. } = self.0.times;
         let late = |what, time: Duration, since: Instant| (since.elapsed() > time).then_some(Why::Late(what, time));
-        let whole = |what| whole.and_then(|whole| late(what, whole, self.0.began));
+        let deadline = whole.filter(|whole| self.0.began.elapsed() > *whole);
+        let whole = |what| deadline.map(|time| Why::Deadline(what, time));
         let why = match &state.stage {
             Stage::Ended { .. } => return None,
             _ if state.given_up.is_some() => state.given_up,

@@ -36,7 +36,7 @@ use crate::import::order::Environment;
 use crate::serve::Server;
 use crate::settings::{Unusable, Values};
 use crate::status::{Board, Facts, Reason, Work};
-use crate::verdict::Verdict;
+use crate::verdict::{DEADLINE, Verdict};
 
 /// How long who is sending an image is answered where the worker is to stop.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -56,7 +56,8 @@ pub fn run(typed: &ArgMatches, refused: Option<Unusable>, environment: &Environm
             Err(verdict) => (Err(verdict), None),
         };
     let is_zero = values.text("permanent-exit") == Some("zero");
-    let is_timeout = verdict.as_ref().is_err_and(|verdict| verdict.code == "source-stalled");
+    let is_timeout =
+        verdict.as_ref().is_err_and(|verdict| ["source-stalled", DEADLINE].contains(&verdict.code.as_str()));
     if let (Err(verdict), true) = (&verdict, is_timeout && board.snapshot().attempt == 0) {
         let _ = board.fail_for(Reason::WaitForUserUploadTimeout, verdict);
     }

@@ -108,8 +108,8 @@ fn addresses(values: &Values, port: u16) -> Result<Vec<SocketAddr>, Unusable> {
 fn deadline(text: &str) -> Result<Duration, String> {
     match text.parse::<Timestamp>() {
         Ok(moment) => {
-            let moment = SystemTime::from(moment);
-            moment.duration_since(SystemTime::now()).map_err(|_| format!("{text} has passed"))
+            // One that has passed is told as it is told of when it passes.
+            Ok(SystemTime::from(moment).duration_since(SystemTime::now()).unwrap_or_default())
         }
         Err(_) => parse::span(text),
     }

@@ -292,28 +292,35 @@ fn what_takes_too_long_ends() {
 
     let mut door = Door::open(&[("DEADLINE", "2s")]);
     let _stream = begin(&door);
-    assert_eq!(door.end().code, Some(75));
+    door.end().assert_bad(75, "source-deadline");
     // All bytes have come, and stand for 1 TiB.
     let image = wrap::bzip2(&wrap::bzip2(&vec![0; 64 << 20]).repeat(1 << 14));
     let mut door = Door::open(&[("DEADLINE", "3s")]);
     let file = door.pod.write("zeroes.raw.bz2.bz2", &image);
     let (status, said) = door.curl(&["-T", &file], "/upload");
     assert!(status == 408 && said.contains("not carried after 3 s"), "{status} {said}");
-    let ended = door.end();
-    assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
+    door.end().assert_bad(75, "source-deadline");
     assert!(names(&door.pod.path("data")).is_empty());
     // The last one is missing, and is not asked for before.
-    for variable in ["DEADLINE", "DISKFERRY_RESUME_TIMEOUT"] {
+    for (variable, code) in [("DEADLINE", "source-deadline"), ("DISKFERRY_RESUME_TIMEOUT", "source-stalled")] {
         let mut door = Door::open(&[(variable, "3s"), ("DISKFERRY_UPLOAD_STALL_TIMEOUT", "1s")]);
         let mut stream = TcpStream::connect(("127.0.0.1", door.port)).unwrap();
         write!(stream, "PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", image.len() + 1).unwrap();
         stream.write_all(&image).unwrap();
-        let ended = door.end();
-        assert_eq!((ended.code, &ended.termination["error-code"]), (Some(75), &json!("source-stalled")), "{ended:?}");
+        door.end().assert_bad(75, code);
         assert!(names(&door.pod.path("data")).is_empty());
     }
-    let late = Pod::new(&[("DEADLINE", "2020-01-01T00:00:00Z")]);
-    late.end(late.command(&["upload"]).spawn().unwrap()).assert_bad(2, "usage");
+    // Who is started again has the same one.
+    let mut late = Door::open(&[("DEADLINE", "2020-01-01T00:00:00Z")]);
+    let ended = late.end();
+    ended.assert_bad(75, "source-deadline");
+    assert_eq!(ended.events.last().unwrap()["reason"], "WaitForUserUploadTimeout");
+    assert_eq!(
+        (&ended.termination["deadlinePassed"], &ended.termination["message"]),
+        (&json!(true), &json!("Deadline Passed"))
+    );
+    let mut late = Door::open(&[("DEADLINE", "2020-01-01T00:00:00Z"), ("DISKFERRY_PERMANENT_EXIT", "zero")]);
+    assert_eq!(late.end().code, Some(0));
 }
 
 #[test]
