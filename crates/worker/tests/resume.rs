@@ -191,18 +191,20 @@ fn a_disk_that_is_larger_than_its_image_is_gone_on_with() {
 }
 
 #[test]
-fn an_import_that_is_killed_again_and_again_comes_to_its_end() {
+fn an_import_that_is_killed_and_stopped_again_and_again_comes_to_its_end() {
     let (pod, disk) = (pod(), noise(9));
     let image = image(&pod, &disk, "qcow2");
     let nginx = server(&image);
     let pod = from(pod, &nginx);
     let mut furthest = 0;
     // At any moment: also between the two, while the journal is written.
-    for pause in [300, 40, 60, 90, 350, 150, 470, 80, 390, 130, 440] {
+    for (pause, signal) in
+        [300, 40, 60, 90, 350, 150, 470, 80, 390, 130, 440].into_iter().zip(["-KILL", "-TERM"].into_iter().cycle())
+    {
         let child = pod.command(&["import"]).spawn().unwrap();
         thread::sleep(Duration::from_millis(pause));
         // It may have ended by then.
-        let _ = Command::new("kill").args(["-KILL", &child.id().to_string()]).status().unwrap();
+        let _ = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         // So may the disk have got its name, before anybody was told.
         if pod.end(child).code == Some(0) || fs::exists(pod.path("data/disk.img")).unwrap() {
             break;
