@@ -1,6 +1,7 @@
 //! One image on a server, and how its bytes are asked for.
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use diskferry::{Error, Progress};
@@ -19,8 +20,7 @@ use crate::failure::{Again, Failure};
 pub(super) struct Resource {
     client: Client,
     url: Url,
-    /// Where redirects led to at first: another mirror may have another version.
-    found_at: Option<Url>,
+    found: Arc<Mutex<Found>>,
     /// The types that it may have, where that is to be said.
     pub(super) accept: Option<HeaderValue>,
     pub(super) patience: Patience,
@@ -29,12 +29,20 @@ pub(super) struct Resource {
     pub(super) about: About,
 }
 
+/// Where redirects led to: another mirror may have another version, so that it is asked as long as it answers.
+#[derive(Default, Clone)]
+struct Found {
+    at: Option<Url>,
+    /// Whether it has failed when it was last asked: then it is the turn of who has named it.
+    has_failed: bool,
+}
+
 impl Resource {
     pub(super) fn new(client: &Client, url: &Url, patience: Patience, progress: &Progress) -> Self {
         Self {
             client: client.clone(),
             url: url.clone(),
-            found_at: None,
+            found: Arc::default(),
             accept: None,
             patience,
             progress: progress.clone(),
@@ -53,7 +61,7 @@ impl Resource {
                 Ok(answer) if answer.is_part() && !look && !answer.about.names_all() => range = None,
                 Ok(answer) => {
                     self.about = answer.about.clone();
-                    self.found_at = answer.response.as_ref().and_then(|response| self.led_to(response));
+                    self.find(&answer);
                     return Ok(answer);
                 }
                 Err(failure) if range.is_some() && is_wrong_range(&failure) => range = None,
@@ -64,16 +72,43 @@ impl Resource {
 
     /// The bytes in `range` of the same image, or all of it if the server prefers to send that.
     pub(super) async fn again(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
-        let answer = match &self.found_at {
-            None => self.request(&self.url, range).await,
-            // What it led to may have been good for a while only.
-            Some(found) => match self.request(found, range.clone()).await {
-                Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await,
-                answer => answer,
+        let found = self.found().clone();
+        let answer = match &found {
+            Found { at: None, .. } => self.request(&self.url, range).await?,
+            Found { at: Some(_), has_failed: true } => return self.elsewhere(range).await,
+            Found { at: Some(url), .. } => match self.request(url, range.clone()).await {
+                // It may have been good for a while only.
+                Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await?,
+                answer => {
+                    self.found().has_failed = answer.is_err();
+                    answer?
+                }
             },
-        }?;
+        };
         self.check_same(&answer)?;
+        self.find(&answer);
         Ok(answer)
+    }
+
+    /// The same by the URL that was named, where what it led to fails. That this leads to another version now is not the end: the other one
+    /// may come back.
+    async fn elsewhere(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
+        self.found().has_failed = false;
+        let answer = self.request(&self.url, range).await?;
+        self.check_same(&answer).map_err(|failure| Failure { again: Again::Later(None), ..failure })?;
+        self.find(&answer);
+        Ok(answer)
+    }
+
+    /// Remembers where the answer is from, if that is not what was named.
+    fn find(&self, answer: &Answer) {
+        if let Some(response) = &answer.response {
+            *self.found() = Found { at: self.led_to(response), has_failed: false };
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A part of another version, or another length, cannot be used. A whole one is still held against what has passed.

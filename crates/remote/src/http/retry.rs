@@ -54,6 +54,15 @@ pub(crate) struct Tries {
     had_little: bool,
 }
 
+/// Says so when it goes.
+struct Working<'a>(&'a Progress);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.set_activity(Activity::Working);
+    }
+}
+
 impl Tries {
     pub(crate) fn new(patience: Patience, progress: &Progress) -> Self {
         Self {
@@ -97,8 +106,9 @@ impl Tries {
         let at = Instant::now() + pause;
         let (code, why) = (failure.error.code().into(), failure.error.to_string().into());
         self.progress.set_activity(Activity::Retrying { at, attempt: self.attempt, code, why });
+        // Also where this is waited for no longer.
+        let _working = Working(&self.progress);
         sleep(pause).await;
-        self.progress.set_activity(Activity::Working);
         Ok(())
     }
 

@@ -227,6 +227,27 @@ fn an_error_says_where_redirects_led_and_only_then() {
 }
 
 #[test]
+fn where_a_mirror_dies_who_has_named_it_is_asked_for_another() {
+    let server = Server::start();
+    let to = |path: &str| Answer::redirect(302, &server.url(path));
+    let asked = || server.requests().iter().map(|request| request.path.clone()).collect::<Vec<_>>();
+    server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+    server.put("/first", File::new(disk(LEN)).gets_then([right().cut(100_000, End::Close)], Answer::status(503)));
+    server.put("/second", file([right().cut(100_000, End::Close)]));
+    assert_eq!(raw().fetch(&server.url("/named")).unwrap(), disk(LEN));
+    // And the second one is stayed with.
+    assert_eq!(asked(), ["/named", "/first", "/first", "/named", "/second", "/second"]);
+
+    // Another one may have another version: then the first one is waited for.
+    let before = server.requests().len();
+    server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+    server.put("/first", File::new(disk(LEN)).gets([right().cut(100_000, End::Close), Answer::status(503)]));
+    server.put("/second", File::new(disk(LEN + 1)).gets([]));
+    assert_eq!(raw().fetch(&server.url("/named")).unwrap(), disk(LEN));
+    assert_eq!(asked()[before..], ["/named", "/first", "/first", "/named", "/second", "/first"]);
+}
+
+#[test]
 fn mislabelled_part_is_found_by_the_checksum_only() {
     let (_server, url) = serve(file([right().cut(100_000, End::Close), right().ranges(Ranges::Mislabelled(100))]));
     let options = Options { checksums: vec![sha256(&disk(LEN))], ..Options::default() };

@@ -63,7 +63,13 @@ fn understand(entry: &str, place: &Place) -> Result<String, String> {
     if let Ok(digest) = checksum(entry.strip_prefix('@').unwrap_or(entry)) {
         return Ok(digest.to_string());
     }
-    let Place::Registry { host, .. } = place else { return Ok(entry.to_owned()) };
+    let Place::Registry { host, .. } = place else {
+        // That is a place and a name, of which an index has the name.
+        return match entry.starts_with("oci:") {
+            true => Err("expected the name that the image has in the layout, without oci:DIR:".into()),
+            false => Ok(entry.to_owned()),
+        };
+    };
     let entry = entry.strip_prefix("docker://").unwrap_or(entry);
     let name = match entry.strip_prefix(host.as_str()).and_then(|rest| rest.strip_prefix('/')) {
         Some(rest) => rest,
@@ -75,7 +81,9 @@ fn understand(entry: &str, place: &Place) -> Result<String, String> {
         },
     };
     Reference::parse(&format!("//{host}/{name}"))?;
-    Ok(name.to_owned())
+    // Who names both means that image, wherever the tag leads by now.
+    let pinned = name.split_once('@').and_then(|(tagged, digest)| Some((tagged.split_once(':')?.0, digest)));
+    Ok(pinned.map_or_else(|| name.to_owned(), |(repository, digest)| format!("{repository}@{digest}")))
 }
 
 #[cfg(test)]
@@ -94,6 +102,13 @@ mod tests {
         assert!(has("other", "x", &digest), "a digest keeps what has it, wherever");
         assert!(!has("vi/a", "2", "") && !has("vi", "1", "") && !has("a", "1", ""));
         assert_eq!(keep.unmatched(), Vec::<&str>::new());
+        // As pods pin images.
+        for pinned in [format!("vi/a:1@{digest}"), format!("docker://h:5/vi/a:1@{digest}")] {
+            let keep = KeepList::parse(&pinned, &place).unwrap();
+            let has = |tag, digest: &str| keep.has(Some("vi/a"), Some(tag), digest);
+            assert!(has("1", &digest) && has("2", &digest) && !has("1", "other"), "{pinned}");
+            assert_eq!(keep.unmatched(), Vec::<&str>::new());
+        }
         let keep = KeepList::parse("\u{feff}a:1\nb:1\n", &place).unwrap();
         assert!(keep.has(Some("a"), Some("1"), "") && !keep.has(Some("a"), Some("2"), ""));
         assert_eq!(keep.unmatched(), ["b:1"]);
@@ -102,5 +117,15 @@ mod tests {
             assert!(error.starts_with("line 2: "), "{error}");
         }
         assert!(KeepList::parse("\n# nothing\n", &place).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_list_for_a_layout_has_names_and_no_places() {
+        let place = Place::Layout("/srv/images".into());
+        assert!(KeepList::parse("debian 12\n", &place).is_err());
+        let keep = KeepList::parse("registry.example/debian:12\n", &place).unwrap();
+        assert!(keep.has(None, Some("registry.example/debian:12"), ""));
+        let error = KeepList::parse("a\noci:/srv/images:a\n", &place).unwrap_err();
+        assert!(error.starts_with("line 2: ") && error.contains("without oci:DIR:"), "{error}");
     }
 }
