@@ -100,8 +100,8 @@ impl AccessArgs {
     }
 
     /// Tells a person what should be known before anything is fetched.
-    pub fn warn(&self, location: &Location, quiet: bool) {
-        if self.insecure && matches!(location, Location::Http(_) | Location::S3(_) | Location::Registry(_)) && !quiet {
+    pub fn warn(&self, places: &[&Location], quiet: bool) {
+        if self.insecure && places.iter().any(|place| place.is_remote()) && !quiet {
             output::say(
                 "warning: --insecure: no certificate is checked, and anybody on the way can read and replace the image",
             );

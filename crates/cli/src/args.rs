@@ -18,6 +18,7 @@ use diskferry_remote::{Location, Sandbox};
 
 use crate::access::{AccessArgs, NETWORK};
 use crate::copy::CopyArgs;
+use crate::exit::Failure;
 use crate::later::Later;
 use crate::size::Size;
 use crate::stock::{DealingArgs, StoreArgs};
@@ -526,6 +527,15 @@ impl ContainerArgs {
     /// Whether a file in the image was named.
     pub fn names_a_file(&self) -> bool {
         self.path.is_some()
+    }
+
+    /// Refuses what was typed for a registry where neither SOURCE nor TARGET is one.
+    pub fn refuse_without_registry(&self, source: &Location, target: &Location) -> Result<(), Failure> {
+        let has_registry = [source, target].iter().any(|place| matches!(place, Location::Registry(_)));
+        if (self.authfile.is_some() || self.plain_http) && !has_registry {
+            return Err(Failure::Usage("--authfile and --plain-http are for registries: docker://".into()));
+        }
+        Ok(())
     }
 
     /// Whether something was typed that makes sense for container images only.

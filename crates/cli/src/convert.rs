@@ -21,7 +21,7 @@ pub fn run(args: ConvertArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     let sandbox = args.job.sandbox.resolve()?;
-    args.fetch.access.warn(&args.source, args.job.quiet);
+    args.fetch.access.warn(&[&args.source], args.job.quiet);
 
     let when = if args.bar { When::Always } else { args.job.progress };
     let display = Display::choose(when, args.job.quiet, args.source.is_remote());

@@ -52,7 +52,7 @@ pub struct CopyArgs {
 pub fn run(args: CopyArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    args.fetch.access.warn(&args.source, args.quiet);
+    args.fetch.access.warn(&[&args.source, &args.target], args.quiet);
     let display = Display::choose(args.progress, args.quiet, true);
     let (watched, shown) = (progress.clone(), (args.source.shown(), args.target.shown()));
     let (as_json, quiet, when) = (args.json, args.quiet, args.progress);
@@ -71,6 +71,7 @@ fn carry(args: &CopyArgs, progress: &Progress) -> Result<Copied, Failure> {
     if args.fetch.container.names_a_file() {
         return Err(Failure::Usage("--path is for one disk image; a container image is copied as a whole".into()));
     }
+    args.fetch.container.refuse_without_registry(&args.source, &args.target)?;
     let wish = args.fetch.wish_to_copy();
     let source = match &args.source {
         Location::Layout(dir, name) => Store::Layout(Layout::open(dir)?, name.clone()),

@@ -33,7 +33,7 @@ fn check(args: &GcCheckArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     let keep = keep_list(&args.keep, &args.store.store)?;
-    let survey = args.dealing.open(&args.store.store)?.survey(&keep, &progress)?;
+    let survey = args.dealing.during(&args.store.store, &progress, |stock| stock.survey(&keep, &progress))?;
     let room = Room::of(&args.store.store);
     let text = if args.store.json {
         json::text(&object(&args.store.store, &keep, &survey, room.as_ref()))
@@ -59,7 +59,7 @@ fn sweep(args: &GcRunArgs) -> Result<(), Failure> {
     let mut seen = args.seen.as_deref().map(Seen::open).transpose()?;
     let order =
         Order { keep: &keep, keep_nothing: args.keep.nothing, grace: args.grace, seen: seen.as_mut(), act: args.yes };
-    let done = args.dealing.open(&args.store.store)?.sweep(order, &progress)?;
+    let done = args.dealing.during(&args.store.store, &progress, |stock| stock.sweep(order, &progress))?;
     let room = Room::of(place);
     warn_of_unmatched(&keep);
     for (name, error) in &done.survey.unknown {

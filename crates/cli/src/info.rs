@@ -13,7 +13,7 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     let sandbox = args.job.sandbox.resolve()?;
-    args.fetch.access.warn(&args.source, args.job.quiet);
+    args.fetch.access.warn(&[&args.source], args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet, args.source.is_remote());
     let (as_json, quiet) = (args.job.json, args.job.quiet);
@@ -41,7 +41,7 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
         let text = if as_json { text(json::report(&shown, &report)) } else { human::report(&report) };
         (report.inspection.image.warnings, text)
     } else {
-        deadline::within(timeout, &progress, || {
+        let job = || {
             let source = Source::new(&source, reading)?;
             if let Some(claimed) = source.claims(&progress)? {
                 let text = if as_json { text(json::claimed(&shown, &claimed)) } else { human::claimed(&claimed) };
@@ -52,7 +52,8 @@ pub fn run(args: InfoArgs) -> Result<(), Failure> {
             let found = sandbox.run(|| diskferry::inspect_along(input, &options, &progress))??;
             let text = if as_json { text(json::inspection(&shown, &found)) } else { human::inspection(&found) };
             Ok((found.image.warnings, text))
-        })?
+        };
+        display.of_something_short().during(&progress, || deadline::within(timeout, &progress, job))?
     };
     if !quiet {
         output::warn(&warnings);

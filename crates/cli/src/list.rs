@@ -13,7 +13,7 @@ use crate::{columns, json, output, signals};
 pub fn run(args: ListArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    let rows = args.dealing.open(&args.store.store)?.list(&progress)?;
+    let rows = args.dealing.during(&args.store.store, &progress, |stock| stock.list(&progress))?;
     let text = if args.store.json {
         json::store(&args.store.store.to_string(), rows.iter().map(object))
     } else {

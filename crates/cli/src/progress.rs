@@ -39,6 +39,11 @@ impl Display {
         }
     }
 
+    /// The same for a job that mostly is short, and of which nobody knows how far it is.
+    pub fn of_something_short(self) -> Self {
+        if matches!(self, Self::Bar | Self::Lines) { Self::Failures } else { self }
+    }
+
     /// Runs `job`, and shows `progress` meanwhile.
     pub fn during<T, E>(self, progress: &Progress, job: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let (mut view, pause): (Box<dyn View>, _) = match self {

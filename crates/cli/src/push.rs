@@ -6,7 +6,7 @@ use std::path::Path;
 use diskferry::{Error, Progress};
 use diskferry_remote::http::Patience;
 use diskferry_remote::oci::{Form, Plan, Platform, Pushed, Stow, Target, Upload};
-use diskferry_remote::{Access, Client, Location, Runtime, Sandbox};
+use diskferry_remote::{Access, Client, Location, Runtime, Sandbox, Trust};
 
 use crate::args::{FetchArgs, PushArgs, When};
 use crate::exit::Failure;
@@ -27,7 +27,7 @@ pub fn run(args: PushArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
     let sandbox = args.job.sandbox.resolve()?;
-    args.fetch.access.warn(&args.source, args.job.quiet);
+    args.fetch.access.warn(&[&args.source, &args.target], args.job.quiet);
 
     let display = Display::choose(args.job.progress, args.job.quiet, true);
     let (as_json, quiet, when) = (args.job.json, args.job.quiet, args.job.progress);
@@ -51,7 +51,12 @@ pub fn run(args: PushArgs) -> Result<(), Failure> {
 }
 
 fn carry(args: PushArgs, sandbox: &Sandbox, progress: &Progress) -> Result<Pushed, Failure> {
-    let platform = args.fetch.container.platform.clone().unwrap_or_else(Platform::usual);
+    let container = &args.fetch.container;
+    container.refuse_without_registry(&args.source, &args.target)?;
+    if container.names_a_file() && !matches!(args.source, Location::Registry(_) | Location::Layout(..)) {
+        return Err(Failure::Usage("--path is for a SOURCE that is a container image: docker:// or oci:".into()));
+    }
+    let platform = container.platform.clone().unwrap_or_else(Platform::usual);
     let plan = Plan { sandbox: sandbox.clone(), ..plan(&args, platform)? };
     let reading = Reading::new(&args.fetch, &args.job, &args.limits, false).for_push().within(sandbox);
     let source = Source::new(&args.source, reading)?;
@@ -115,6 +120,7 @@ pub fn open_target<'a>(
             if matches!(source, Location::Http(_) | Location::S3(_) | Location::Registry(_)) {
                 // What says who we are is for the server of SOURCE.
                 let Access { trust, proxies, guard, .. } = access;
+                let trust = Trust { identity: None, ..trust };
                 access = Access { trust, proxies, guard, ..Access::default() };
             }
             let (runtime, client) = (Runtime::new()?, Client::new(&access)?);

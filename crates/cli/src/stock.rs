@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
+use diskferry::{Progress, Result};
 use diskferry_remote::http::Patience;
 use diskferry_remote::oci::Keys;
 use diskferry_remote::oci::stock::{Dealing, Place, Stock};
@@ -12,6 +13,7 @@ use diskferry_remote::oci::stock::{Dealing, Place, Stock};
 use crate::access::{AccessArgs, NETWORK};
 use crate::exit::Failure;
 use crate::output;
+use crate::progress::Display;
 
 /// A store, and how one is told of it.
 #[derive(Args)]
@@ -51,7 +53,7 @@ pub struct DealingArgs {
 
 impl DealingArgs {
     /// Opens `store`.
-    pub fn open(&self, store: &Place) -> Result<Stock, Failure> {
+    fn open(&self, store: &Place) -> Result<Stock, Failure> {
         let is_registry = matches!(store, Place::Registry { .. });
         if !is_registry && (self.authfile.is_some() || self.plain_http) {
             return Err(Failure::Usage("--authfile and --plain-http are for registries: docker://HOST".into()));
@@ -68,5 +70,17 @@ impl DealingArgs {
         // What is here needs no credentials.
         let access = if is_registry { self.access.resolve()? } else { diskferry_remote::Access::default() };
         Ok(Stock::open(store, &Dealing { access, keys, is_plain: self.plain_http, patience })?)
+    }
+
+    /// Does something with `store`, and tells meanwhile when it has failed and is asked again.
+    pub fn during<T>(
+        &self,
+        store: &Place,
+        progress: &Progress,
+        job: impl FnOnce(&Stock) -> Result<T>,
+    ) -> Result<T, Failure> {
+        let stock = self.open(store)?;
+        let display = if matches!(store, Place::Registry { .. }) { Display::Failures } else { Display::Nothing };
+        Ok(display.during(progress, || job(&stock))?)
     }
 }

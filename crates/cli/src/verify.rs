@@ -2,7 +2,7 @@
 
 use diskferry::{Error, Kind, Progress};
 use diskferry_remote::escape;
-use diskferry_remote::oci::stock::Verdict;
+use diskferry_remote::oci::stock::{Stock, Verdict};
 use serde_json::json;
 
 use crate::args::VerifyArgs;
@@ -14,7 +14,8 @@ use crate::{json, output, signals};
 pub fn run(args: VerifyArgs) -> Result<(), Failure> {
     let progress = Progress::default();
     signals::watch(&progress)?;
-    let verdicts = args.dealing.open(&args.store.store)?.verify(args.image.as_deref(), &progress)?;
+    let verify = |stock: &Stock| stock.verify(args.image.as_deref(), &progress);
+    let verdicts = args.dealing.during(&args.store.store, &progress, verify)?;
     let text = if args.store.json {
         json::store(&args.store.store.to_string(), verdicts.iter().map(object))
     } else if verdicts.is_empty() {

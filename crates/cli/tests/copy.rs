@@ -11,6 +11,7 @@ use common::{assert_fails, diskferry, json, names};
 use diskferry_testkit::container::{Layout, TAR, digest, tar};
 use diskferry_testkit::qcow2::Qcow2;
 use diskferry_testkit::serve::desk::TokenDesk;
+use diskferry_testkit::serve::fault;
 use diskferry_testkit::serve::registry::{Registry, RunningRegistry};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -139,6 +140,52 @@ fn one_platform_of_an_index_is_enough() {
     assert_eq!(blobs(&lab.path("one")).len(), 3);
     Lab::refuses(&lab.oci("layout:all"), &lab.oci("one:v1"), &["--platform", "linux/s390x"], 4, "source-platform");
     lab.reads(&lab.oci("one:v1"), &[]);
+}
+
+#[test]
+fn an_image_for_another_machine_is_not_copied_as_the_one_that_is_wanted() {
+    let mut lab = Lab::new();
+    let amd = lab.layout.image(&[("disk/a.qcow2", &lab.image)], "");
+    lab.layout.name(&amd, "amd");
+    // Nor where an index does not say what it is for.
+    let index = lab.layout.index(&[amd]);
+    lab.layout.name(&index, "index");
+    let registry = Registry::default().start();
+    for name in ["amd", "index"] {
+        let source = lab.oci(&format!("layout:{name}"));
+        let there = docker(&registry, &format!("a:{name}"));
+        Lab::copies(&source, &there, &PLAIN[..1]);
+        let arm = ["--plain-http", "--platform", "linux/arm64"];
+        Lab::refuses(&there, &lab.oci("one:v1"), &arm, 4, "source-platform");
+        assert!(!fs::read_to_string(lab.path("one/index.json")).unwrap().contains("arm64"));
+        Lab::copies(&there, &lab.oci("one:v1"), &PLAIN);
+        lab.reads(&lab.oci("one:v1"), &PLAIN[1..]);
+    }
+}
+
+#[test]
+fn what_a_server_does_not_name_rightly_is_named_in_the_copy() {
+    let mut lab = Lab::new();
+    lab.index();
+    let server = fault::Server::start();
+    let blobs = lab.path("layout/blobs/sha256");
+    for name in names(&blobs) {
+        let file = || fault::File::new(fs::read(blobs.join(&name)).unwrap());
+        for kind in ["blobs", "manifests"] {
+            let json = fault::Answer::right().header("Content-Type", "application/json");
+            server.put(&format!("/v2/a/{kind}/sha256:{name}"), file().gets_then([], json));
+        }
+    }
+    let index = fs::read_to_string(lab.path("layout/index.json")).unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let source = format!("docker://{}/a@{digest}", server.address());
+    Lab::copies(&source, &lab.oci("copy:v1"), &PLAIN[..1]);
+    lab.reads(&lab.oci("copy:v1"), &PLAIN[1..]);
+    let registry = Registry::default().start();
+    Lab::copies(&source, &docker(&registry, "a:1"), &PLAIN[..1]);
+    Lab::copies(&source, &docker(&registry, "a:2"), &PLAIN);
+    lab.reads(&docker(&registry, "a:1"), &PLAIN);
 }
 
 #[test]

@@ -324,10 +324,22 @@ fn lost_and_damaged_images_of_a_layout_are_named() {
     assert_eq!(outcome(4), ["source-read", "", "source-read"]);
     let output = run(["verify", &store]);
     assert!(stdout(&output).contains(&diskferry_testkit::container::digest(&archive(b"first"))), "{output:?}");
+    // What cannot be read at all says nothing of the others.
+    std::os::unix::fs::symlink(&layer, &layer).unwrap();
+    assert_eq!(outcome(4), ["source-read", "", "source-read"]);
+    std::fs::remove_file(&layer).unwrap();
+    std::fs::create_dir(&layer).unwrap();
+    assert_eq!(outcome(4), ["source-read", "", "source-read"]);
+    std::fs::remove_dir(&layer).unwrap();
     std::fs::write(&layer, &good).unwrap();
     assert_eq!(verify().status.code(), Some(0));
 
-    std::fs::remove_file(lab.layout.path(&other.digest)).unwrap();
+    let manifest = lab.layout.path(&other.digest);
+    std::fs::remove_file(&manifest).unwrap();
+    std::fs::create_dir(&manifest).unwrap();
+    assert_eq!(outcome(4), ["", "source-read", "source-read"]);
+    assert_eq!(json(&run(["list", "--json", &store]))["images"].as_array().unwrap().len(), 3);
+    std::fs::remove_dir(&manifest).unwrap();
     assert_eq!(outcome(4), ["", "source-read", "source-read"]);
     assert_eq!(run(["verify", &store, "one"]).status.code(), Some(0));
     assert_fails(&run(["verify", &store, "other"]), 4);

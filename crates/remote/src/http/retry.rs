@@ -188,6 +188,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_is_waited_for_no_longer_is_none() {
+        let mut tries = tries(3);
+        tries.patience.longest_pause = Duration::from_secs(60);
+        let progress = tries.progress.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let error = Error::source("x", "y");
+            let paused = tries.pause_after(Failure { error, again: Again::Later(Some(Duration::from_secs(60))) });
+            assert!(tokio::time::timeout(Duration::from_millis(20), paused).await.is_err());
+        });
+        assert!(matches!(progress.activity(), Activity::Working), "{:?}", progress.activity());
+    }
+
+    #[test]
     fn a_server_that_takes_its_time_to_fail_is_asked_no_longer_than_may_be() {
         let mut tries = tries(1000);
         tries.patience.most = Some(Duration::from_millis(200));

@@ -37,7 +37,11 @@ pub struct Copied {
 pub fn copy(from: &Store, to: &Target, wish: &Wish, progress: &Progress) -> Result<Copied> {
     let (mut top, mut bytes) = from.named(wish, progress)?;
     if wish.platform.is_some() {
-        ((top, bytes), _) = from.below(top, bytes, wish, progress)?;
+        let manifest;
+        ((top, bytes), manifest) = from.below(top, bytes, wish, progress)?;
+        let config = from.config(&manifest, wish, progress)?;
+        // Who looks for it in a layout reads that there.
+        top.platform.get_or_insert_with(|| config.platform());
     }
     let digest = top.checksum()?;
     let mut image = Image::default();
@@ -69,7 +73,7 @@ pub fn copy(from: &Store, to: &Target, wish: &Wish, progress: &Progress) -> Resu
             manifest: &bytes,
             digest: copied.digest.clone(),
             media_type: &top.media_type,
-            platform: top.platform.as_ref().or(wish.platform.as_ref()),
+            platform: top.platform.as_ref(),
         };
         to.publish(&named, progress)?;
     }

@@ -275,6 +275,20 @@ struct Kind {
     layers: Option<IgnoredAny>,
 }
 
+/// The type of a document that was said to be of the type `stated`: what it says itself, as it has to in a registry, or else what it can
+/// only be, where nobody says any type of these documents.
+pub(super) fn media_type(bytes: &[u8], stated: &str) -> String {
+    let is_known = |text: &&str| [INDEX, DOCKER_LIST, MANIFEST, DOCKER_MANIFEST].contains(text);
+    let kind = json::<Kind>(bytes, "manifest").ok();
+    let own = kind.as_ref().and_then(|kind| kind.media_type.as_deref());
+    let shape = kind.as_ref().and_then(|kind| match (kind.manifests.is_some(), kind.layers.is_some()) {
+        (true, false) => Some(INDEX),
+        (false, true) => Some(MANIFEST),
+        _ => None,
+    });
+    own.filter(is_known).or(Some(stated).filter(is_known)).or(shape).unwrap_or(stated).to_owned()
+}
+
 impl Manifest {
     /// Reads a document that was said to be of the type `stated`: `None` if it is an index. One that can be read as two kinds is neither.
     pub(super) fn parse(bytes: &[u8], stated: &str) -> Result<Option<Self>> {

@@ -113,6 +113,14 @@ impl Store {
     /// Finds the container image that is wanted, and reads its documents.
     pub fn find(&self, wish: &Wish, progress: &Progress) -> Result<Image> {
         let manifest = self.manifest(wish, progress)?;
+        let config = self.config(&manifest, wish, progress)?;
+        let layers =
+            manifest.layers.iter().zip(config.diffs()?).map(|(blob, diff)| Ok(Layer { blob: blob.bare()?, diff }));
+        Ok(Image { claims: Claims::of(&config), layers: layers.collect::<Result<_>>()? })
+    }
+
+    /// The configuration of an image, which has to be for the machine that is wanted.
+    fn config(&self, manifest: &Manifest, wish: &Wish, progress: &Progress) -> Result<Config> {
         let config = self.document(&manifest.config, "configuration", wish, progress)?;
         let config = Config::parse(&config, manifest.layers.len())?;
         if let Some(platform) = wish.platform.as_ref().filter(|platform| !platform.takes(&config.platform())) {
@@ -120,9 +128,7 @@ impl Store {
             let what = format!("the image is for {found:?}, and one for {platform} is wanted (--platform)");
             return Err(Error::source("platform", what));
         }
-        let layers =
-            manifest.layers.iter().zip(config.diffs()?).map(|(blob, diff)| Ok(Layer { blob: blob.bare()?, diff }));
-        Ok(Image { claims: Claims::of(&config), layers: layers.collect::<Result<_>>()? })
+        Ok(config)
     }
 
     /// Opens the disk image in `image`, which was found here.

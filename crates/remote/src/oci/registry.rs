@@ -7,7 +7,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 
 use super::desk::Desk;
 use super::keys::Keys;
-use super::manifest::{DOCKER_LIST, DOCKER_MANIFEST, DOCUMENT, Descriptor, INDEX, MANIFEST, checksum, verify};
+use super::manifest::{
+    DOCKER_LIST, DOCKER_MANIFEST, DOCUMENT, Descriptor, INDEX, MANIFEST, checksum, media_type, verify,
+};
 use super::reference::Reference;
 use super::{Blob, Wish};
 use crate::client::Client;
@@ -39,9 +41,8 @@ impl Registry {
     /// The document that the reference names: its descriptor, and its bytes, which have that digest.
     pub(super) fn named(&self, wish: &Wish, progress: &Progress) -> Result<(Descriptor, Vec<u8>)> {
         let found = self.document("manifests", &self.reference.version(), wish, progress)?;
-        let media_type =
-            text(&found, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next()).unwrap_or_default();
-        let media_type = media_type.trim().to_owned();
+        let stated = text(&found, CONTENT_TYPE.as_str()).and_then(|text| text.split(';').next()).unwrap_or_default();
+        let media_type = media_type(&found.bytes, stated.trim());
         let digest = match (self.reference.digest(), text(&found, "docker-content-digest")) {
             (Some(digest), _) => digest.clone(),
             (None, Some(stated)) => checksum(stated)?,

@@ -182,12 +182,14 @@ impl Catalogue {
                     format!("has {} names of {held} bytes so far, {NAMES} of {NAME_BYTES} are taken", names.len());
                 return Err(paging(&self.host, &what));
             }
-            let Some(link) = found.headers.get(LINK) else { return Ok(names) };
-            let next = link.to_str().ok().and_then(next_page);
-            if let Some(len) = next.as_ref().map(String::len).filter(|len| *len > LINKED) {
+            let links = found.headers.get_all(LINK).iter().filter_map(|links| links.to_str().ok());
+            // What else it links to is nothing to us.
+            let Some(next) = links.filter_map(next_page).next() else { return Ok(names) };
+            if next.len() > LINKED {
+                let len = next.len();
                 return Err(paging(&self.host, &format!("names a next page by {len} bytes, {LINKED} are allowed")));
             }
-            let Some(next) = next.and_then(|next| url.join(&next).ok()) else {
+            let Ok(next) = url.join(&next) else {
                 return Err(paging(&self.host, "names a next page that cannot be understood"));
             };
             // It could lead anywhere.
@@ -204,14 +206,25 @@ fn paging(host: &str, what: &str) -> Error {
     Error::source("paging", format!("a list of names of {} {what}", short(host)))
 }
 
-/// What a Link header names as next: RFC 8288.
-fn next_page(link: &str) -> Option<String> {
-    let (url, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let is_next = rest.split(';').any(|parameter| {
-        let parameter = parameter.trim();
-        parameter == "rel=next" || parameter == "rel=\"next\""
-    });
-    is_next.then(|| url.to_owned())
+/// What a Link header, which may have several links, names as next: RFC 8288.
+fn next_page(mut links: &str) -> Option<String> {
+    loop {
+        let (url, rest) = links.split_once('<')?.1.split_once('>')?;
+        // As a comma may stand in a parameter, the next link is where one opens.
+        let (parameters, more) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
+        if parameters.split([';', ',']).any(is_next) {
+            return Some(url.to_owned());
+        }
+        links = more;
+    }
+}
+
+/// Whether a parameter says that a link leads to the next page, maybe among other things.
+fn is_next(parameter: &str) -> bool {
+    let Some((name, relations)) = parameter.split_once('=') else { return false };
+    let relations = relations.trim().trim_matches('"');
+    name.trim().eq_ignore_ascii_case("rel")
+        && relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"))
 }
 
 #[cfg(test)]
@@ -222,8 +235,15 @@ mod tests {
     fn the_next_page_is_read_from_a_link() {
         let link = "</v2/_catalog?last=a&n=1>; rel=\"next\"";
         assert_eq!(next_page(link).as_deref(), Some("/v2/_catalog?last=a&n=1"));
-        assert_eq!(next_page("<x>;rel=next").as_deref(), Some("x"));
-        for other in ["", "<x", "x; rel=next", "<x>", "<x>; rel=\"prev\""] {
+        for link in [
+            "<x>;rel=next",
+            "<x>; REL = \"prefetch Next\"",
+            "<y>; rel=\"prev\", <x>; title=\"one, two\"; rel=\"next\"",
+            "<x>; rel=next, <y>; rel=last",
+        ] {
+            assert_eq!(next_page(link).as_deref(), Some("x"), "{link}");
+        }
+        for other in ["", "<x", "x; rel=next", "<x>", "<x>; rel=\"prev\"", "</style.css>; rel=preload; as=style"] {
             assert_eq!(next_page(other), None, "{other}");
         }
     }

@@ -178,16 +178,11 @@ fn own<T>(found: Result<T>) -> Result<Result<T>> {
 fn is_own(error: &Error) -> bool {
     match error.kind() {
         Kind::Image | Kind::Mismatch => true,
-        Kind::Source => is_lost(error) || matches!(error, Error::Source { code: "document-size" | "platform", .. }),
+        // What cannot be read of a layout is a file of an image: its index has been read by then.
+        Kind::Source if error.is_transient() => false,
+        Kind::Source => {
+            matches!(error, Error::Io { .. } | Error::Source { code: "not-found" | "document-size" | "platform", .. })
+        }
         Kind::Target | Kind::Stopped => false,
-    }
-}
-
-/// Whether something is not where it should be.
-fn is_lost(error: &Error) -> bool {
-    match error {
-        Error::Source { code, .. } => *code == "not-found",
-        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
-        _ => false,
     }
 }
