@@ -507,7 +507,7 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 
-    /// Talk to the registry without TLS: anybody on the way can read and replace what is not checked by a digest
+    /// Talk to registries without TLS: anybody on the way can read and replace what is not checked by a digest
     #[arg(long)]
     pub plain_http: bool,
 }

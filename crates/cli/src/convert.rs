@@ -1,7 +1,6 @@
 //! `diskferry convert`.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
 
 use diskferry::sink::FileOptions;
 use diskferry::{Progress, Report};
@@ -15,7 +14,7 @@ use crate::{deadline, human, json, output, signals, target};
 
 /// Carries the image to the target, and says what came of it.
 pub fn run(args: ConvertArgs) -> Result<(), Failure> {
-    if args.job.json && args.target == Path::new("-") {
+    if args.job.json && target::is_stdout(&args.target) {
         return Err(Failure::Usage("--json and the disk cannot both go to stdout: name a TARGET".into()));
     }
     let progress = Progress::default();

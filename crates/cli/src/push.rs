@@ -99,6 +99,12 @@ fn disk_name(name: &str) -> Option<String> {
     (!stem.is_empty()).then(|| format!("{stem}.img"))
 }
 
+/// The same without what says who we are: that is for the server of SOURCE.
+fn of_nobody(Access { trust, proxies, guard, .. }: Access) -> Access {
+    let trust = Trust { identity: None, ..trust };
+    Access { trust, proxies, guard, ..Access::default() }
+}
+
 /// Makes ready what the image goes to, and says where a spool may be beside it.
 pub fn open_target<'a>(
     target: &'a Location,
@@ -117,11 +123,8 @@ pub fn open_target<'a>(
         }
         Location::Registry(reference) => {
             let mut access = fetch.access.resolve()?;
-            if matches!(source, Location::Http(_) | Location::S3(_) | Location::Registry(_)) {
-                // What says who we are is for the server of SOURCE.
-                let Access { trust, proxies, guard, .. } = access;
-                let trust = Trust { identity: None, ..trust };
-                access = Access { trust, proxies, guard, ..Access::default() };
+            if source.is_remote() {
+                access = of_nobody(access);
             }
             let (runtime, client) = (Runtime::new()?, Client::new(&access)?);
             let container = &fetch.container;
@@ -131,5 +134,25 @@ pub fn open_target<'a>(
             Ok((Target::Registry(Box::new(upload)), None))
         }
         _ => Err(Failure::Usage("TARGET is neither docker://HOST/REPOSITORY:TAG nor oci:DIR:NAME".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use diskferry_remote::{Identity, Login};
+
+    use super::*;
+
+    #[test]
+    fn who_we_are_is_for_one_server() {
+        let identity = Some(Identity { cert: PathBuf::from("me.pem"), key: PathBuf::from("me.key") });
+        let trust = Trust { identity, ca: vec![PathBuf::from("ca.pem")], ..Trust::default() };
+        let login = Login::bearer("x").ok();
+        assert!(login.is_some());
+        let access = of_nobody(Access { trust, login, ..Access::default() });
+        assert!(access.login.is_none() && access.trust.identity.is_none());
+        assert!(!access.trust.ca.is_empty(), "whom we trust is for all");
     }
 }

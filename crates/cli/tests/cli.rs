@@ -49,9 +49,11 @@ fn usage_is_an_object_too_with_json() {
 
 #[test]
 fn report_and_disk_do_not_share_stdout() {
-    let output = run(["convert", "--json", "a", "-"]);
-    assert_fails(&output, 2);
-    assert_eq!(json(&output)["error"]["kind"], "usage");
+    for stdout in ["-", "/dev/stdout", "/proc/self/fd/1"] {
+        let output = run(["convert", "--json", "a", stdout]);
+        assert_fails(&output, 2);
+        assert_eq!(json(&output)["error"]["kind"], "usage", "{stdout}");
+    }
 }
 
 #[test]

@@ -189,6 +189,24 @@ fn what_a_server_does_not_name_rightly_is_named_in_the_copy() {
 }
 
 #[test]
+fn options_that_would_do_nothing_are_refused() {
+    let mut lab = Lab::new();
+    lab.index();
+    let (file, source, target) = (lab.write("a.qcow2", &lab.image), lab.oci("layout:all"), lab.oci("one:v1"));
+    for args in [
+        &["copy", "--plain-http", &source, &target][..],
+        &["copy", "--authfile", "keys", &source, &target],
+        &["push", "--plain-http", &file, &target],
+        &["push", "--authfile", "keys", &file, &target],
+        &["push", "--path", "disk/a.img", &file, &target],
+    ] {
+        let output = diskferry([]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?} {output:?}");
+        assert!(!lab.path("one").exists(), "{args:?}");
+    }
+}
+
+#[test]
 fn what_is_lost_or_damaged_is_not_copied() {
     let mut lab = Lab::new();
     lab.index();

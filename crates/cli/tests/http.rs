@@ -240,6 +240,34 @@ fn progress_says_when_it_waits_to_retry() {
 }
 
 #[test]
+fn all_commands_say_that_a_server_has_failed_and_is_asked_again() {
+    let lab = Lab::new([Answer::status(503)], Answer::right());
+    let output = run(["info", &lab.url()]);
+    assert!(output.status.success() && stderr(&output).contains("diskferry: try 2 in "), "{output:?}");
+    let lab = Lab::new([Answer::status(503)], Answer::right());
+    let output = run(["info", "--progress", "json", &lab.url()]);
+    let last: serde_json::Value = serde_json::from_str(stderr(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["progress"]["done"], true);
+
+    let server = Server::start();
+    let keep = lab.dir.path().join("keep");
+    fs::write(&keep, "a\n").unwrap();
+    let store = format!("docker://{}", server.address());
+    let list = ["--keep-list", keep.to_str().unwrap()];
+    for command in [
+        &["list"][..],
+        &["verify"],
+        &["gc", "check", list[0], list[1]],
+        &["gc", "run", "--grace", "0s", list[0], list[1]],
+    ] {
+        let names = |text: &str| File::new(text.as_bytes().to_vec());
+        server.put("/v2/_catalog?n=1000", names(r#"{"repositories":[]}"#).gets([Answer::status(503)]));
+        let output = diskferry([]).args(command).args(["--plain-http", &store]).output().unwrap();
+        assert!(output.status.success() && stderr(&output).contains("diskferry: try 2 in "), "{command:?} {output:?}");
+    }
+}
+
+#[test]
 fn a_file_of_headers_or_a_token_may_have_a_mebibyte() {
     let lab = Lab::new([], Answer::right());
     let files = tempfile::tempdir().unwrap();

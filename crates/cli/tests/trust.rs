@@ -73,6 +73,11 @@ fn trusting_everybody_is_said_aloud() {
     assert!(output.status.success() && stderr(&output).contains("warning: --insecure: no certificate is checked"));
     assert!(!format!("{output:?}").contains("hunter2"), "{output:?}");
     assert_eq!(stderr(&info(&["--insecure", "--quiet", &url], &[])), "");
+    // So it is where only the target is on a network.
+    let disk = nginx.root().join("disk.raw").display().to_string();
+    let push = ["push", "--insecure", "--retries", "0", &disk, "docker://127.0.0.1:1/a:1"];
+    let output = common::diskferry(push).output().unwrap();
+    assert!(stderr(&output).contains("warning: --insecure: no certificate is checked"), "{output:?}");
     let output = info(&[&url], &[]);
     assert_fails(&output, 4);
     assert!(stderr(&output).contains("--cacert") && !stderr(&output).contains("hunter2"), "{output:?}");

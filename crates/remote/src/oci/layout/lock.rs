@@ -20,9 +20,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::super::manifest::{DESCRIPTORS, DOCUMENT, Labels, NAME, each_of, read};
 use super::{INDEX, INDEX_FILE, Layout, blob_path};
 
-/// How long somebody else may keep a layout locked. Nobody has reason to hold it for longer than it takes to replace the index, or
-/// to remove some files.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 60 });
+/// How long somebody else may keep a layout locked. Who removes images reads the documents of all that there are meanwhile, which are tens of
+/// thousands at most, and some network file systems take ten milliseconds for each.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 600 });
 
 /// Between two looks at a lock.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -43,7 +43,7 @@ pub struct Lock {
 }
 
 impl Layout {
-    /// Waits until nobody else changes the layout, a minute at most.
+    /// Waits until nobody else changes the layout, ten minutes at most.
     pub fn lock(&self, progress: &Progress) -> Result<Lock> {
         let path = self.dir.join(LOCKED);
         let deadline = Instant::now() + PATIENCE;

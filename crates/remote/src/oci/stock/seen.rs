@@ -19,6 +19,9 @@ pub struct Seen {
     since: BTreeMap<String, u64>,
 }
 
+/// Version of the file. The first one did not say of which registry it spoke.
+const VERSION: u32 = 2;
+
 /// Largest file that is read, in bytes.
 const MOST: u64 = 256 << 20;
 
@@ -38,7 +41,7 @@ impl Seen {
             Err(error) => return Err(bad(&error.to_string())),
             Ok(text) => {
                 let found: Option<Stored> = serde_json::from_slice(&text).ok();
-                let found = found.filter(|found| found.version == 1);
+                let found = found.filter(|found| found.version == VERSION);
                 found.ok_or_else(|| bad("this is no file of --seen"))?.since
             }
         };
@@ -52,13 +55,15 @@ impl Seen {
         Duration::from_secs(self.since.get(key).map_or(0, |since| now.saturating_sub(*since)))
     }
 
-    /// Remembers these, and forgets all others.
-    pub(super) fn keep(&mut self, keys: impl Iterator<Item = String>, now: SystemTime) -> Result<()> {
-        let since = keys.map(|key| (self.since.get(&key).copied().unwrap_or(seconds(now)), key));
-        self.since = since.map(|(since, key)| (key, since)).collect();
+    /// Remembers these, and forgets all others of `place`, a registry's host or a part of it that a prefix names.
+    pub(super) fn keep(&mut self, place: &str, keys: impl Iterator<Item = String>, now: SystemTime) -> Result<()> {
+        let since: Vec<_> = keys.map(|key| (self.since.get(&key).copied().unwrap_or(seconds(now)), key)).collect();
+        let is_there = |key: &str| key.strip_prefix(place).is_some_and(|rest| rest.starts_with(['/', '@']));
+        self.since.retain(|key, _| !is_there(key));
+        self.since.extend(since.into_iter().map(|(since, key)| (key, since)));
         let failed = |error| writing("remembering what is not needed", &self.path, error);
         let new = self.path.with_added_extension("new");
-        let text = serde_json::to_vec(&Stored { version: 1, since: self.since.clone() });
+        let text = serde_json::to_vec(&Stored { version: VERSION, since: self.since.clone() });
         let text = text.map_err(|error| failed(io::Error::other(error)))?;
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(&text)?;
@@ -82,16 +87,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seen.json");
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>().into_iter();
-        Seen::open(&path).unwrap().keep(keys(&["a", "b"]), at(100)).unwrap();
-        let mut seen = Seen::open(&path).unwrap();
-        seen.keep(keys(&["b", "c"]), at(200)).unwrap();
+        let keep = |place: &str, keys: &[&str], seconds| {
+            let keys = keys.iter().map(|key| (*key).to_owned());
+            Seen::open(&path).unwrap().keep(place, keys, at(seconds)).unwrap();
+        };
+        keep("h:5", &["h:5/a@1", "h:5/b@1"], 100);
+        keep("h:5", &["h:5/b@1", "h:5/c@1"], 200);
         let seen = Seen::open(&path).unwrap();
         let age = |key| seen.age(key, at(300)).as_secs();
-        assert_eq!((age("a"), age("b"), age("c")), (0, 200, 100));
-        assert_eq!(seen.age("b", at(50)).as_secs(), 0);
-        fs::write(&path, "{}").unwrap();
-        assert_eq!(Seen::open(&path).unwrap_err().code(), "source-seen");
+        assert_eq!((age("h:5/a@1"), age("h:5/b@1"), age("h:5/c@1")), (0, 200, 100));
+        assert_eq!(seen.age("h:5/b@1", at(50)).as_secs(), 0);
+        // Other registries, and other parts, may be in the same file.
+        keep("h:50", &["h:50/b@1"], 250);
+        keep("h:5/b", &[], 260);
+        keep("h:5/bc", &["h:5/bc/d@1"], 270);
+        let seen = Seen::open(&path).unwrap();
+        let age = |key| seen.age(key, at(300)).as_secs();
+        assert_eq!((age("h:5/b@1"), age("h:5/c@1"), age("h:50/b@1"), age("h:5/bc/d@1")), (0, 100, 50, 30));
+        for other in ["{}", r#"{"version":1,"since":{}}"#] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(Seen::open(&path).unwrap_err().code(), "source-seen");
+        }
     }
 
     #[test]

@@ -159,11 +159,13 @@ impl Stock {
             return Err(Error::Target { code: "age-unknown", what: what.into() });
         }
         let now = SystemTime::now();
-        let age = |unused: &Unused| seen.as_ref().map_or(Duration::ZERO, |seen| seen.age(&key(unused), now));
+        let host = &catalogue.host;
+        let place = catalogue.prefix.as_ref().map_or_else(|| host.clone(), |prefix| format!("{host}/{prefix}"));
+        let age = |unused: &Unused| seen.as_ref().map_or(Duration::ZERO, |seen| seen.age(&key(host, unused), now));
         let (old, young): (Vec<_>, Vec<_>) =
             sweep.survey.unused.iter().cloned().partition(|unused| age(unused) >= grace);
         if let Some(seen) = seen {
-            seen.keep(sweep.survey.unused.iter().map(key), now)?;
+            seen.keep(&place, sweep.survey.unused.iter().map(|unused| key(host, unused)), now)?;
         }
         sweep.young = young;
         if !act {
@@ -219,10 +221,10 @@ impl Sweep {
     }
 }
 
-/// What an image is remembered by: under another name it is another.
-fn key(unused: &Unused) -> String {
+/// What an image is remembered by: elsewhere, and under another name, it is another.
+fn key(host: &str, unused: &Unused) -> String {
     let repository = unused.repository.as_deref().unwrap_or_default();
-    format!("{repository}@{} {}", unused.digest, unused.tags.join(" "))
+    format!("{host}/{repository}@{} {}", unused.digest, unused.tags.join(" "))
 }
 
 /// Bytes of what only these have.
