@@ -134,7 +134,7 @@ fn an_import_that_was_killed_goes_on_and_fetches_only_the_rest() {
 }
 
 #[test]
-fn an_import_that_is_stopped_or_gives_up_for_now_leaves_what_it_has() {
+fn an_import_that_is_stopped_or_cannot_go_on_for_now_leaves_what_it_has() {
     let disk = noise(23);
     for signal in ["TERM", "INT"] {
         let pod = pod();
@@ -147,17 +147,19 @@ fn an_import_that_is_stopped_or_gives_up_for_now_leaves_what_it_has() {
         assert!(is_resumed(&pod, &pod.import(), &disk), "{signal}");
     }
 
-    // The server is gone in the middle, for longer than is waited for it.
-    let pod = pod();
-    let image = image(&pod, &disk, "qcow2");
-    let server = fault::Server::start();
-    let answers = [fault::Answer::right().cut(24 * MIB, fault::End::Close)];
-    server.put("/a.img", fault::File::new(image.clone()).gets_then(answers, fault::Answer::status(503)));
-    let pod = pod.with(&[("IMPORTER_ENDPOINT", &server.url("/a.img")), ("DISKFERRY_PATIENCE", "2s")]);
-    pod.import().assert_bad(75, "source-http-status");
-    assert_left(&pod);
-    server.put("/a.img", fault::File::new(image));
-    assert!(is_resumed(&pod, &pod.import(), &disk));
+    // The server fails in the middle for longer than is waited for it, or lets us in no more until somebody has seen to that.
+    for (status, exit, code) in [(503, 75, "source-http-status"), (403, 4, "source-denied")] {
+        let pod = pod();
+        let image = image(&pod, &disk, "qcow2");
+        let server = fault::Server::start();
+        let answers = [fault::Answer::right().cut(24 * MIB, fault::End::Close)];
+        server.put("/a.img", fault::File::new(image.clone()).gets_then(answers, fault::Answer::status(status)));
+        let pod = pod.with(&[("IMPORTER_ENDPOINT", &server.url("/a.img")), ("DISKFERRY_PATIENCE", "2s")]);
+        pod.import().assert_bad(exit, code);
+        assert_left(&pod);
+        server.put("/a.img", fault::File::new(image));
+        assert!(is_resumed(&pod, &pod.import(), &disk), "{status}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diskferry::digest::{Algorithm, Checksum};
 use diskferry::sink::Sink;
-use diskferry::{Course, Error, Input, Inspection, Kind, Options, Progress, Report, Result, Side, Stated};
+use diskferry::{Course, Error, Input, Inspection, Kind, Opened, Options, Progress, Report, Result, Side, Stated};
 use diskferry_remote::oci::{self, Claims, Reference, Registry, Target, Upload};
 use diskferry_remote::source::{Reading, Source};
 use diskferry_remote::{Client, Location, Runtime, Sandbox, signals};
@@ -128,7 +128,7 @@ fn written(order: &Order, volume: &Volume, board: &Board, progress: &Progress) -
     let journal = Journal::of(order, volume, &options, &input);
     let how = How { options: &options, sandbox: &order.sandbox };
     let written = onto_volume(input, volume, journal, &how, board, progress, |report| source.correct(report));
-    if written.as_ref().is_err_and(|error| !is_for_now(error)) {
+    if written.as_ref().is_err_and(|error| !may_go_on(error)) {
         // Nobody will go on with what another process has left either.
         volume.remove_leftovers();
     }
@@ -165,58 +165,70 @@ fn onto_volume(
     let begun = begun.filter(|begun| journal.is_some() && size == Some(begun.size));
     let place = begun.as_ref().map(|begun| begun.path.as_path());
     let sink = volume.sink(room, size, place, &read_from, how, progress)?;
-    let report = correct(match (&journal, sink.unfinished(), size) {
-        (Some(journal), Some(unfinished), Some(size)) => {
-            let from = begun.filter(|_| sink.is_resumable()).map_or(0, |begun| begun.named);
-            if from > 0 {
-                let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
-                // That it is stopped meanwhile is seen soon.
-                let _ = board.enter(Reason::Provisioning, message);
-            }
-            let (is_kept, is_marked) = (AtomicBool::new(true), AtomicBool::new(from > 0));
-            if from > 0 {
-                signals::leave_temporary();
-            }
-            let mark = |named| {
-                let (journal, unfinished) = (journal.clone(), unfinished.clone());
-                let write = move || journal.write(&unfinished, size, named);
-                if !is_kept.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                match sandbox.outside(write).and_then(|written| written) {
-                    Ok(()) => {
-                        is_marked.store(true, Ordering::Relaxed);
-                        signals::leave_temporary();
-                    }
-                    // The disk is as good without.
-                    Err(error) => {
-                        is_kept.store(false, Ordering::Relaxed);
-                        say(&format!(
-                            "the journal is kept no longer, what comes now would come again after an interruption: {error}"
-                        ));
-                    }
-                }
-                Ok(())
-            };
-            let course = Course { from, every: journal.every(), mark: &mark };
-            let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
-            let published = carried.and_then(|complete| complete?.publish());
-            let may_go_on = |error: &Error| is_marked.load(Ordering::Relaxed) && is_for_now(error);
-            let is_left = published.as_ref().is_err_and(may_go_on) && sink.leave();
-            if !is_left {
-                journal.forget();
-            }
-            published?
-        }
+    let from = begun.filter(|_| sink.is_resumable()).map_or(0, |begun| begun.named);
+    let report = match (journal, size) {
+        (Some(journal), Some(size)) => along(&journal, opened, sink, size, from, how, board)?,
         _ => sandbox.run(|| opened.complete(&sink, None))??.publish()?,
-    });
+    };
+    let report = correct(report);
     let digest = report.digests.first().map(Checksum::to_string);
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
 }
 
-/// Whether the same may be had another time: by the next attempt, or by who is started after this process.
-fn is_for_now(error: &Error) -> bool {
-    matches!(error, Error::Stopped) || Verdict::of(error).is_transient()
+/// Carries a disk of `size` bytes, of which the first that are named up to `from` are there, and keeps a journal of it, by which another attempt
+/// can go on.
+fn along(
+    journal: &Journal,
+    opened: Opened,
+    sink: volume::Sized,
+    size: u64,
+    from: u64,
+    how: &How,
+    board: &Board,
+) -> Result<Report> {
+    let sandbox = how.sandbox;
+    if from > 0 {
+        signals::leave_temporary();
+        let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
+        // That it is stopped meanwhile is seen soon.
+        let _ = board.enter(Reason::Provisioning, message);
+    }
+    let unfinished = sink.unfinished();
+    let (is_kept, is_marked) = (AtomicBool::new(true), AtomicBool::new(from > 0));
+    let mark = |named| {
+        let Some(unfinished) = unfinished.clone().filter(|_| is_kept.load(Ordering::Relaxed)) else { return Ok(()) };
+        let journal = journal.clone();
+        let written = sandbox.outside(move || journal.write(&unfinished, size, named)).and_then(|written| written);
+        match written {
+            Ok(()) => {
+                is_marked.store(true, Ordering::Relaxed);
+                signals::leave_temporary();
+            }
+            // The disk is as good without.
+            Err(error) => {
+                is_kept.store(false, Ordering::Relaxed);
+                say(&format!(
+                    "the journal is kept no longer, what comes now would come again after an interruption: {error}"
+                ));
+            }
+        }
+        Ok(())
+    };
+    let course = Course { from, every: journal.every(), mark: &mark };
+    let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
+    let published = carried.and_then(|complete| complete?.publish());
+    let may_go_on = |error: &Error| is_marked.load(Ordering::Relaxed) && may_go_on(error);
+    let is_left = published.as_ref().is_err_and(may_go_on) && sink.leave();
+    if !is_left {
+        journal.forget();
+    }
+    published
+}
+
+/// Whether what was carried may be of use: to the next attempt, to who is started after this process, or when somebody has seen to the
+/// source.
+fn may_go_on(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Stopped | Kind::Source) || Verdict::of(error).is_transient()
 }
 
 /// Opens the source, without TLS where that is allowed and there is none.
