@@ -140,11 +140,15 @@ impl Opened {
     }
 
     /// Looks where the wrapping says what it unpacks to, if nothing else did, so that [`inspection`](Self::inspection) can
-    /// tell it. Of a ranged input that is a request or two.
+    /// tell it. Of a ranged input that is a request or two. Nothing depends on it, so that it fails only where the job is stopped, or the
+    /// image has changed.
     pub fn look_for_unpacked_size(&mut self) -> Result<()> {
         let unknown = self.image.info().virtual_size.is_none();
         if let Some(mut stored) = self.stored.take().filter(|_| unknown) {
-            self.unpacked_hint = stored.unpacked_len()?;
+            self.unpacked_hint = match stored.unpacked_len() {
+                Err(error) if error.kind() == Kind::Stopped || error.code() == "source-changed" => return Err(error),
+                found => found.unwrap_or(None),
+            };
         }
         Ok(())
     }
@@ -249,7 +253,7 @@ impl Opened {
     }
 
     fn report(&mut self, carried: Carried, digests: Vec<Checksum>) -> Report {
-        self.stored_size = self.stored_size.or(Some(self.meter.transferred()));
+        self.stored_size = self.stored_size.or(Some(self.meter.passed()));
         Report {
             inspection: self.inspection(),
             allocated: carried.allocated,
@@ -324,11 +328,12 @@ impl Opener<'_> {
             Some(stated) => stated.wrappings.first().copied(),
             None => layer::probe(&head(&file)?),
         };
-        let source = self.source(&file)?;
         if outermost.is_some() {
+            let looked_at = self.source(&file, &self.apart())?;
             let unwrapped = self.stream(self.forward(file, len), Some(len), None)?;
-            return Ok(Unwrapped { stored: Stored::of(&unwrapped.wrappings, source), ..unwrapped });
+            return Ok(Unwrapped { stored: Stored::of(&unwrapped.wrappings, looked_at), ..unwrapped });
         }
+        let source = self.source(&file, self.meter)?;
         if self.digests.is_empty() && self.copied.is_none() {
             return Ok(Unwrapped::plain(source, len));
         }
@@ -342,9 +347,14 @@ impl Opener<'_> {
         if self.copied.is_some() { Box::new(tap) } else { Box::new(ReadAhead::new(tap)) }
     }
 
-    fn source(&self, file: &File) -> Result<FileSource> {
+    fn source(&self, file: &File, meter: &Arc<Meter>) -> Result<FileSource> {
         let file = file.try_clone().map_err(|error| Error::reading(0, error))?;
-        FileSource::new(file, Arc::clone(self.meter))
+        FileSource::new(file, Arc::clone(meter))
+    }
+
+    /// Counts what is looked at besides, and is no part of what is carried.
+    fn apart(&self) -> Arc<Meter> {
+        Arc::new(Meter::new(self.meter.progress()))
     }
 
     /// `reader` is tapped.
@@ -358,10 +368,11 @@ impl Opener<'_> {
         // A stream must not run for ever behind a small disk.
         let stream = Stream::new(reader, plain_len, limits.stream(), Past::Spool(spool));
         let stream = if self.is_unpacked || !wrappings.is_empty() { stream.unwrapped() } else { stream };
-        let aside = ranges.map(|ranges| Aside::new(ranges, len, Arc::clone(self.meter)));
-        let (source, stored) = match aside {
-            Some(aside) if wrappings.is_empty() => (stream.with_aside(aside), None),
-            Some(aside) => (stream, Stored::of(&wrappings, aside)),
+        let (source, stored) = match ranges {
+            Some(ranges) if wrappings.is_empty() => {
+                (stream.with_aside(Aside::new(ranges, len, Arc::clone(self.meter))), None)
+            }
+            Some(ranges) => (stream, Stored::of(&wrappings, Aside::new(ranges, len, self.apart()))),
             None => (stream, None),
         };
         Ok(Unwrapped { source: Box::new(source), wrappings, stored_size: len, stored })

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use common::{by_ranges, carry, from_pipe, sample};
 use diskferry::digest::{Algorithm, Checksum};
+use diskferry::sink::Discard;
 use diskferry::source::Ranges;
-use diskferry::{Input, Kind, Options, inspect};
+use diskferry::{Input, Kind, Options, Progress, inspect};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::wrap;
 use sha2::{Digest, Sha256};
@@ -91,6 +92,75 @@ fn damage_that_only_the_ranges_show_is_a_source_that_has_changed() {
     let of_pipe = carry(from_pipe(&bent), &target, &Options::default()).unwrap_err();
     let of_ranges = carry(by_ranges(&bent), &target, &Options::default()).unwrap_err();
     assert_eq!((of_ranges.kind(), of_ranges.code()), (Kind::Image, of_pipe.code()), "{of_ranges}");
+}
+
+#[test]
+fn an_image_that_ends_early_is_damaged_and_has_not_changed() {
+    let scratch = Scratch::new();
+    let bytes = fs::read(l1_at_the_end(&scratch)).unwrap();
+    let target = scratch.path("disk.raw");
+    // In front of its L1 table, which the ranges do not have either.
+    for len in [1 << 20, 5 << 20, 12 << 20] {
+        let cut = scratch.write("cut.qcow2", &bytes[..len]);
+        let of_pipe = carry(from_pipe(&cut), &target, &Options::default()).unwrap_err();
+        for input in [by_ranges(&cut), without_length(by_ranges(&cut))] {
+            let of_ranges = carry(input, &target, &Options::default()).unwrap_err();
+            assert_eq!((of_ranges.kind(), of_ranges.code()), (Kind::Image, of_pipe.code()), "{len} {of_ranges}");
+        }
+    }
+}
+
+/// The same from a server that does not say how long it is.
+fn without_length(input: Input) -> Input {
+    let Input::Ranged { reader, ranges, .. } = input else { panic!("it has no ranges") };
+    Input::Ranged { reader, len: None, ranges }
+}
+
+#[test]
+fn what_is_looked_at_besides_is_no_part_of_the_stored_size() {
+    let scratch = Scratch::new();
+    let image = l1_at_the_end(&scratch);
+    let packed = wrap::zstd(&fs::read(sample(&scratch, 8 * MIB)).unwrap(), &["--stream-size=8388608"]);
+    let packed = scratch.write("disk.raw.zst", &packed);
+    for path in [image, packed] {
+        let mut opened =
+            diskferry::open(without_length(by_ranges(&path)), &Options::default(), &Progress::default()).unwrap();
+        opened.look_for_unpacked_size().unwrap();
+        let report = opened.convert(&Discard).unwrap();
+        assert_eq!(report.inspection.stored_size, Some(fs::metadata(&path).unwrap().len()), "{path:?}");
+    }
+}
+
+/// Answers no request.
+struct Failing;
+
+impl Ranges for Failing {
+    fn read_at(&mut self, _: &mut [u8], _: u64) -> io::Result<Option<usize>> {
+        Err(io::Error::other("not now"))
+    }
+}
+
+#[test]
+fn an_image_is_carried_although_what_is_only_looked_at_cannot_be_had() {
+    let scratch = Scratch::new();
+    let raw = fs::read(sample(&scratch, 8 * MIB)).unwrap();
+    for bytes in [wrap::xz(&raw, &[]), wrap::zstd(&raw, &["--stream-size=8388608"])] {
+        let len = Some(bytes.len() as u64);
+        let input = Input::Ranged { reader: Box::new(Cursor::new(bytes)), len, ranges: Box::new(Failing) };
+        let mut opened = diskferry::open(input, &Options::default(), &Progress::default()).unwrap();
+        opened.look_for_unpacked_size().unwrap();
+        assert_eq!(opened.inspection().unpacked_size, None);
+        assert_eq!(opened.convert(&Discard).unwrap().inspection.unpacked_size, Some(8 * MIB));
+    }
+}
+
+#[test]
+fn of_a_file_of_unknown_length_no_frame_speaks_for_all() {
+    let scratch = Scratch::new();
+    let raw = fs::read(sample(&scratch, 8 * MIB)).unwrap();
+    let twice = wrap::zstd(&raw, &["--stream-size=8388608"]).repeat(2);
+    let path = scratch.write("twice.zst", &twice);
+    assert_eq!(inspect(without_length(by_ranges(&path)), &Options::default()).unwrap().unpacked_size, None);
 }
 
 #[test]

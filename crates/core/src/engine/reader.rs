@@ -176,7 +176,8 @@ impl<'a> Reader<'a> {
     /// Hands on stored bytes, except those on holes of the image file.
     fn data(&mut self, source: &mut dyn Source, mut at: u64, mut start: u64, len: u64) -> Result<()> {
         let end = at.checked_add(len).ok_or_else(|| ends_early(self.format, "data", at, len, 0))?;
-        while at < end {
+        while at < end && !self.shared.failed() {
+            self.job.progress.check()?;
             let data = source.next_data(at..end)?.unwrap_or(end..end);
             if data.start > at {
                 self.zero(start, data.start - at);

@@ -42,7 +42,7 @@ pub(super) fn unpacked_len(stored: &mut dyn Source) -> Result<Option<u64>> {
     let Some(header) = head.get(..got).filter(|head| head.starts_with(&MAGIC)) else { return Ok(None) };
     let Some(header) = header.get(..header_len(header)) else { return Ok(None) };
     let Some(content) = Frame::parse(header).content else { return Ok(None) };
-    let may_be_all = stored.len().is_none_or(|len| len <= largest_frame(content));
+    let may_be_all = stored.len().is_some_and(|len| len <= largest_frame(content));
     let is_all = if may_be_all && stored.seekable() {
         let checksum = header.get(MAGIC.len()).map_or(0, |&byte| Descriptor(byte).checksum_len());
         end_of_blocks(stored, header.len() as u64)?.map(|end| end.saturating_add(checksum)) == stored.len()

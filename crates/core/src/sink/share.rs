@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{copy_file_range, fstatfs, ioctl_ficlone, statfs};
+use rustix::fs::{copy_file_range, fstat, fstatfs, ioctl_ficlone, statfs};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ pub(super) struct Sharing {
     /// The filesystem's block size if it shares blocks.
     block: Option<u64>,
     refused: AtomicBool,
+    /// Whether the first file that was shared with lies on the same filesystem.
+    near: OnceLock<bool>,
 }
 
 /// Filesystems that never do, so that no file has to be made to find out: ext2 to ext4, and tmpfs.
@@ -30,7 +33,7 @@ const NEVER: [u64; 2] = [super::EXT, 0x0102_1994];
 impl Sharing {
     /// Finds out about files in `directory`. At once, since it takes files, which whoever writes the disk may have no right to make.
     pub(super) fn within(directory: &Path) -> Self {
-        Self { block: shared_block(directory).ok(), refused: AtomicBool::new(false) }
+        Self { block: shared_block(directory).ok(), ..Self::default() }
     }
 
     /// Shares the leading whole blocks of `len` bytes at `at` of `from` with `to` at `offset`, a file in the directory.
@@ -40,6 +43,9 @@ impl Sharing {
         let ((from, mut at), (to, mut offset)) = (from, to);
         let whole = len - len % block;
         if self.refused.load(Ordering::Relaxed) || !at.is_multiple_of(block) || !offset.is_multiple_of(block) {
+            return Ok(0);
+        }
+        if !*self.near.get_or_init(|| are_near(from, to)) {
             return Ok(0);
         }
         let mut done = 0;
@@ -59,6 +65,16 @@ impl Sharing {
         Ok(done)
     }
 }
+
+/// Whether two files lie on one filesystem: kernels before 5.19 copy from one to another, zeroes and all. Subvolumes of btrfs have numbers of
+/// their own.
+fn are_near(one: &File, other: &File) -> bool {
+    let device = |file: &File| fstat(file).map(|found| found.st_dev).ok();
+    let is_btrfs = |file: &File| fstatfs(file).is_ok_and(|found| u64::try_from(found.f_type) == Ok(BTRFS));
+    (device(one).is_some() && device(one) == device(other)) || (is_btrfs(one) && is_btrfs(other))
+}
+
+const BTRFS: u64 = 0x9123_683e;
 
 /// The block size of the filesystem, if a file in `directory` can be cloned.
 ///

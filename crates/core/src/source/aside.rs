@@ -4,6 +4,7 @@
 //! mirror that serves the stream whose digest is known and bends a table on the side. So what was read by a range is held
 //! against the stream, which is digested.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::mem::take;
 use std::ops::Range;
@@ -53,7 +54,8 @@ pub(crate) struct Aside {
     /// The piece that was fetched last.
     piece: Vec<u8>,
     piece_at: u64,
-    unproved: Vec<Unproved>,
+    /// In the order of the image.
+    unproved: VecDeque<Unproved>,
     requests: usize,
     is_passing: bool,
 }
@@ -75,7 +77,7 @@ impl Aside {
             meter,
             piece: Vec::new(),
             piece_at: 0,
-            unproved: Vec::new(),
+            unproved: VecDeque::new(),
             requests: 0,
             is_passing: false,
         }
@@ -119,7 +121,11 @@ impl Aside {
         self.piece_at = at;
         self.meter.add(got as u64);
         let range = at..at.saturating_add(got as u64);
-        self.unproved.push(Unproved { range, digest: Sha256::digest(&self.piece).into(), passed: None });
+        if !range.is_empty() {
+            let digest = Sha256::digest(&self.piece).into();
+            let place = self.unproved.partition_point(|piece| piece.range.start < at);
+            self.unproved.insert(place, Unproved { range, digest, passed: None });
+        }
         Ok(true)
     }
 
@@ -173,16 +179,21 @@ impl Aside {
 
     /// The stream has come to `bytes` at `at`, which follow those it came to before.
     pub(super) fn prove(&mut self, bytes: &[u8], at: u64) -> Result<()> {
-        let mut wrong = None;
-        self.unproved.retain_mut(|piece| match piece.pass(bytes, at) {
-            Proof::Ahead => true,
-            Proof::Given => false,
-            Proof::Failed => {
-                wrong = Some(piece.range.clone());
-                false
+        let end = at.saturating_add(bytes.len() as u64);
+        // There may be tens of thousands, and only a few have been come to.
+        let mut next = 0;
+        while let Some(piece) = self.unproved.get_mut(next).filter(|piece| piece.range.start < end) {
+            match piece.pass(bytes, at) {
+                Proof::Ahead => next += 1,
+                Proof::Given => drop(self.unproved.remove(next)),
+                Proof::Failed => {
+                    let range = piece.range.clone();
+                    self.unproved.remove(next);
+                    return Err(changed(&range));
+                }
             }
-        });
-        wrong.map_or(Ok(()), |range| Err(changed(&range)))
+        }
+        Ok(())
     }
 
     /// The byte up to which the stream has to come for everything to be proved; 0 if it is.
@@ -192,7 +203,7 @@ impl Aside {
 
     /// The stream has ended: what was read ahead and has not come with it is of something else.
     pub(super) fn end(&mut self) -> Result<()> {
-        self.unproved.pop().map_or(Ok(()), |piece| Err(changed(&piece.range)))
+        self.unproved.pop_front().map_or(Ok(()), |piece| Err(changed(&piece.range)))
     }
 }
 

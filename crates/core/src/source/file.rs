@@ -117,6 +117,7 @@ impl Source for FileSource {
     }
 
     fn look_at(&mut self, buf: &mut [u8], at: u64) -> Result<usize> {
+        self.meter.check()?;
         let got = read_some(&self.file, buf, at)?;
         self.meter.read(at, got as u64);
         Ok(got)

@@ -14,6 +14,8 @@ use crate::spans::Spans;
 pub(crate) struct Meter {
     progress: Progress,
     transferred: AtomicU64,
+    /// How far the stored image has passed in order.
+    passed: AtomicU64,
     /// Which stored bytes have been read.
     read: Mutex<Spans>,
 }
@@ -23,7 +25,12 @@ const PARTS: usize = 16 << 10;
 
 impl Meter {
     pub(crate) fn new(progress: &Progress) -> Self {
-        Self { progress: progress.clone(), transferred: AtomicU64::new(0), read: Mutex::default() }
+        Self {
+            progress: progress.clone(),
+            transferred: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            read: Mutex::default(),
+        }
     }
 
     /// The `count` stored bytes at `at` have been read from a source that lies near. Bytes that were looked at before they are
@@ -47,7 +54,13 @@ impl Meter {
 
     /// The image has passed up to the stored byte `at`.
     pub(crate) fn reach(&self, at: u64) {
+        self.passed.fetch_max(at, Ordering::Relaxed);
         self.progress.reach(at);
+    }
+
+    /// How far that is, which at the end is the length of the image.
+    pub(crate) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn transferred(&self) -> u64 {
