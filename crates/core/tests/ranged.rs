@@ -11,7 +11,7 @@ use common::{by_ranges, carry, from_pipe, sample};
 use diskferry::digest::{Algorithm, Checksum};
 use diskferry::sink::Discard;
 use diskferry::source::Ranges;
-use diskferry::{Input, Kind, Options, Progress, inspect};
+use diskferry::{Input, Kind, Limits, Options, Progress, convert, inspect};
 use diskferry_testkit::oracle::{Scratch, assert_same_disk, qemu_img, qemu_io, raw_file_of};
 use diskferry_testkit::wrap;
 use sha2::{Digest, Sha256};
@@ -108,6 +108,59 @@ fn an_image_that_ends_early_is_damaged_and_has_not_changed() {
             assert_eq!((of_ranges.kind(), of_ranges.code()), (Kind::Image, of_pipe.code()), "{len} {of_ranges}");
         }
     }
+}
+
+#[test]
+fn a_bent_image_is_the_same_by_ranges_as_from_a_pipe() {
+    let scratch = Scratch::new();
+    let whole = fs::read(l1_at_the_end(&scratch)).unwrap();
+    let place =
+        |at: usize| usize::try_from(u64::from_be_bytes(whole[at..at + 8].try_into().unwrap()) & !(1 << 63)).unwrap();
+    let (l1, end) = (place(40), whole.len() as u64);
+    let tables: Vec<_> = (0..2048).map(|entry| l1 + 8 * entry).filter(|at| place(*at) > 0).collect();
+    assert!(l1 > 12 << 20 && tables.len() > 6);
+    let (first, last) = (place(tables[0]), place(*tables.last().unwrap()));
+    // Far and near, within and behind, on clusters and beside them, of one another and of the header.
+    let places = [
+        0,
+        512,
+        4096,
+        l1 as u64,
+        first as u64,
+        last as u64,
+        end - 4096,
+        end,
+        end + 4096,
+        1 << 30,
+        1 << 50,
+        u64::MAX >> 9,
+    ];
+    let header =
+        (4..112).step_by(4).flat_map(|at| [0, 1, 8, 1 << 31, u32::MAX].map(|value| (at, value.to_be_bytes().to_vec())));
+    let entries = [40, 48, tables[0], *tables.last().unwrap(), first, first + 8, last].into_iter().flat_map(|at| {
+        places
+            .into_iter()
+            .flat_map(move |place| [place, place | 1 << 63, place | 1 << 62])
+            .map(move |value| (at, value.to_be_bytes().to_vec()))
+    });
+    let code = |outcome: diskferry::Result<_>| {
+        outcome.map_or_else(|error: diskferry::Error| error.code(), |_| "carried".into())
+    };
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (at, bytes) in header.chain(entries) {
+        let mut bent = whole.clone();
+        bent[at..at + bytes.len()].copy_from_slice(&bytes);
+        let path = scratch.write("bent.qcow2", &bent);
+        let options =
+            || Options { limits: Limits { virtual_size: 64 << 30, ..Limits::default() }, ..Options::default() };
+        let carried = |input| code(convert(input, &Discard, &options(), &Progress::default()));
+        let (of_pipe, of_ranges) = (carried(from_pipe(&path)), carried(by_ranges(&path)));
+        seen += 1;
+        if of_pipe != of_ranges {
+            wrong.push(format!("{at}: {bytes:x?}: {of_pipe} from a pipe, {of_ranges} by ranges"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// The same from a server that does not say how long it is.
