@@ -20,7 +20,9 @@ const IDENTITY: &str = "identity";
 pub(super) struct Answer {
     /// `None` if there are no bytes, and what the answer brings is something else.
     pub(super) response: Option<Response>,
-    /// Offset in the image of the next byte that it brings.
+    /// Offset in the image of the first byte that it brings.
+    pub(super) start: u64,
+    /// The same of the next one.
     pub(super) at: u64,
     /// Offset of the first byte behind a part, as was asked for; `None` for the whole image.
     pub(super) part_end: Option<u64>,
@@ -106,7 +108,7 @@ impl Answer {
                 let could_be_page =
                     text(headers, &CONTENT_TYPE).is_some_and(|of| of.to_ascii_lowercase().starts_with("text/html"));
                 let response = Some(response);
-                Ok(Self { response, at: 0, part_end: None, ends_by_closing, could_be_page, about })
+                Ok(Self { response, start: 0, at: 0, part_end: None, ends_by_closing, could_be_page, about })
             }
             (StatusCode::PARTIAL_CONTENT, Some(asked)) => {
                 is_chunked(headers)?;
@@ -130,7 +132,7 @@ impl Answer {
     }
 
     fn part(response: Option<Response>, at: u64, end: u64, about: About) -> Self {
-        Self { response, at, part_end: Some(end), ends_by_closing: false, could_be_page: false, about }
+        Self { response, start: at, at, part_end: Some(end), ends_by_closing: false, could_be_page: false, about }
     }
 
     /// Whether it is a part of the image.

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::answer::{About, Answer, Validator};
-use super::retry::{Patience, Tries};
+use super::retry::{PROGRESS, Patience, Tries};
 use crate::client::{Client, without_userinfo};
 use crate::failure::{Again, Failure};
 
@@ -79,10 +79,7 @@ impl Resource {
             Found { at: Some(url), .. } => match self.request(url, range.clone()).await {
                 // It may have been good for a while only.
                 Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await?,
-                answer => {
-                    self.found().has_failed = answer.is_err();
-                    answer?
-                }
+                answer => answer.inspect_err(|_| self.fail(url))?,
             },
         };
         self.check_same(&answer)?;
@@ -90,14 +87,29 @@ impl Resource {
         Ok(answer)
     }
 
-    /// The same by the URL that was named, where what it led to fails. That this leads to another version now is not the end: the other one
-    /// may come back.
+    /// The same by the URL that was named, where what it led to fails. That this leads nowhere now, to another version, or to who would
+    /// begin anew, is not the end: the other one may come back.
     async fn elsewhere(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
+        let later = |failure: Failure| match failure.again {
+            Again::Never => Failure { again: Again::Later(None), ..failure },
+            Again::Later(_) => failure,
+        };
         self.found().has_failed = false;
-        let answer = self.request(&self.url, range).await?;
-        self.check_same(&answer).map_err(|failure| Failure { again: Again::Later(None), ..failure })?;
+        let goes_on = range.as_ref().is_some_and(|range| range.start > 0);
+        let answer = self.request(&self.url, range).await.map_err(later)?;
+        self.check_same(&answer).map_err(later)?;
+        if !answer.is_part() && (goes_on || self.about.marks.differ(&answer.about.marks)) {
+            let what = "the server that gives the image fails, and another one would begin it anew";
+            return Err(Failure::later(Error::source("interrupted", what)));
+        }
         self.find(&answer);
         Ok(answer)
+    }
+
+    /// Remembers that this one has failed, if it is the one that is asked.
+    fn fail(&self, url: &Url) {
+        let mut found = self.found();
+        found.has_failed |= found.at.as_ref() == Some(url);
     }
 
     /// Remembers where the answer is from, if that is not what was named.
@@ -171,6 +183,17 @@ impl Resource {
 
     /// The next bytes of an answer; `None` at its end, which for a part is the one that it has announced.
     pub(super) async fn chunk(&self, answer: &mut Answer) -> Result<Option<Bytes>, Failure> {
+        let next = self.next(answer).await;
+        if let (Err(_), Some(response)) = (&next, &answer.response)
+            && answer.at.saturating_sub(answer.start) < PROGRESS
+        {
+            // Whoever answers, and has nothing to give then, is as good as away.
+            self.fail(response.url());
+        }
+        next
+    }
+
+    async fn next(&self, answer: &mut Answer) -> Result<Option<Bytes>, Failure> {
         let Some(response) = &mut answer.response else { return Ok(None) };
         let chunk = timeout(self.patience.stall, response.chunk()).await.map_err(|_| self.stalled())?;
         let chunk = chunk.map_err(|error| Failure {

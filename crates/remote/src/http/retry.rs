@@ -36,7 +36,7 @@ impl Default for Patience {
 }
 
 /// Less than this is no progress: a server that dies after every few bytes is not asked for ever.
-const PROGRESS: u64 = 64 << 10;
+pub(super) const PROGRESS: u64 = 64 << 10;
 
 /// An answer that has brought less than this and does not end with the image is taken for a failure.
 pub(super) const ENOUGH: u64 = 4 << 10;

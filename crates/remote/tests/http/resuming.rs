@@ -238,7 +238,28 @@ fn where_a_mirror_dies_who_has_named_it_is_asked_for_another() {
     // And the second one is stayed with.
     assert_eq!(asked(), ["/named", "/first", "/first", "/named", "/second", "/second"]);
 
-    // Another one may have another version: then the first one is waited for.
+    // One that answers and gives nothing is as good as away.
+    let before = server.requests().len();
+    server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+    let silent = right().cut(0, End::Close);
+    server.put("/first", File::new(disk(LEN)).gets_then([right().cut(100_000, End::Close)], silent));
+    server.put("/second", file([]));
+    assert_eq!(raw().fetch(&server.url("/named")).unwrap(), disk(LEN));
+    assert_eq!(asked()[before..], ["/named", "/first", "/first", "/named", "/second"]);
+
+    // Another one may have another version, or the same under another name, or be nowhere: then the first one is waited for.
+    for other in [
+        Answer::right().tag(Tag::Literal("\"other\"".into())),
+        Answer::status(404),
+        Answer::right().ranges(Ranges::Ignored),
+    ] {
+        let before = server.requests().len();
+        server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+        server.put("/first", File::new(disk(LEN)).gets([right().cut(100_000, End::Close), Answer::status(503)]));
+        server.put("/second", File::new(disk(LEN)).gets_then([], other));
+        assert_eq!(raw().fetch(&server.url("/named")).unwrap(), disk(LEN));
+        assert_eq!(asked()[before..], ["/named", "/first", "/first", "/named", "/second", "/first"]);
+    }
     let before = server.requests().len();
     server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
     server.put("/first", File::new(disk(LEN)).gets([right().cut(100_000, End::Close), Answer::status(503)]));
