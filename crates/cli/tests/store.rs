@@ -617,20 +617,21 @@ fn an_image_with_a_digest_of_another_kind_stays_and_keeps_the_rest_or_goes() {
     let kept = lab.layout.image(&[("disk/a", b"kept")], "");
     lab.layout.name(&kept, "kept");
     lab.layout.name(&Blob { digest: format!("sha384:{}", "0".repeat(96)), ..kept.clone() }, "odd");
+    let old = lab.layout.image(&[("disk/a", b"old")], "");
+    lab.layout.name(&old, "old");
     lab.layout.blob("", b"left by a broken upload");
     age(&lab);
     let store = lab.store();
     let blobs = || common::names(&lab.dir.path().join("layout/blobs/sha256")).len();
     // Nobody knows how old it is, or what it needs.
-    let dry = sweep(&store, "kept\n", &[]);
-    assert_eq!(removed(&dry), Vec::<String>::new());
-    assert_eq!(json(&dry)["young"].as_array().unwrap().len(), 1);
-    let refused = sweep(&store, "kept\n", &["--yes"]);
-    assert_eq!(code(&refused, 5), "target-not-whole");
-    let said = json(&refused)["error"]["message"].to_string();
-    assert!(said.contains("sha384:") && said.contains("stays in the index and cannot be read"), "{said}");
-    assert_eq!((listed(&run(["list", "--json", &store])).len(), blobs()), (2, 4));
-    assert_eq!(removed(&sweep(&store, "kept\n", &["--yes", "--grace", "0s"])), ["odd"]);
+    for act in [&[][..], &["--yes"]] {
+        let refused = sweep(&store, "kept\n", act);
+        assert_eq!(code(&refused, 5), "target-not-whole");
+        let said = json(&refused)["error"]["message"].to_string();
+        assert!(said.contains("sha384:") && said.contains("stays in the index and cannot be read"), "{said}");
+        assert_eq!((listed(&run(["list", "--json", &store])).len(), blobs()), (3, 7), "and nothing is removed");
+    }
+    assert_eq!(removed(&sweep(&store, "kept\n", &["--yes", "--grace", "0s"])), ["odd", "old"]);
     assert_eq!((listed(&run(["list", "--json", &store])), blobs()), (vec!["kept".to_owned()], 3));
 }
 

@@ -226,9 +226,10 @@ fn along(
 }
 
 /// Whether what was carried may be of use: to the next attempt, to who is started after this process, or when somebody has seen to the
-/// source.
+/// source. Of one that has changed it is not known what was carried.
 fn may_go_on(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Stopped | Kind::Source) || Verdict::of(error).is_transient()
+    let may_pass = matches!(error.kind(), Kind::Stopped | Kind::Source) || Verdict::of(error).is_transient();
+    may_pass && error.code() != "source-changed"
 }
 
 /// Opens the source, without TLS where that is allowed and there is none.

@@ -182,9 +182,14 @@ impl Catalogue {
                     format!("has {} names of {held} bytes so far, {NAMES} of {NAME_BYTES} are taken", names.len());
                 return Err(paging(&self.host, &what));
             }
-            let links = found.headers.get_all(LINK).iter().filter_map(|links| links.to_str().ok());
-            // What else it links to is nothing to us.
-            let Some(next) = links.filter_map(next_page).next() else { return Ok(names) };
+            let mut next = None;
+            for links in found.headers.get_all(LINK) {
+                let links = links.to_str().ok().and_then(next_page);
+                // One that is missed would be the end of the list.
+                let links = links.ok_or_else(|| paging(&self.host, "has links that cannot be understood"))?;
+                next = next.or(links);
+            }
+            let Some(next) = next else { return Ok(names) };
             if next.len() > LINKED {
                 let len = next.len();
                 return Err(paging(&self.host, &format!("names a next page by {len} bytes, {LINKED} are allowed")));
@@ -206,25 +211,26 @@ fn paging(host: &str, what: &str) -> Error {
     Error::source("paging", format!("a list of names of {} {what}", short(host)))
 }
 
-/// What a Link header, which may have several links, names as next: RFC 8288.
-fn next_page(mut links: &str) -> Option<String> {
-    loop {
-        let (url, rest) = links.split_once('<')?.1.split_once('>')?;
+/// What a Link header, which may have several links, names as next, if it does: RFC 8288. `None` if it cannot be understood.
+fn next_page(mut links: &str) -> Option<Option<String>> {
+    let mut next = None;
+    while !links.is_empty() {
+        let (url, rest) = links.trim_start_matches([',', ' ', '\t']).strip_prefix('<')?.split_once('>')?;
         // As a comma may stand in a parameter, the next link is where one opens.
         let (parameters, more) = rest.split_at(rest.find('<').unwrap_or(rest.len()));
-        if parameters.split([';', ',']).any(is_next) {
-            return Some(url.to_owned());
+        let relations = parameters.split([';', ',']).find_map(relations)?;
+        if relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next")) {
+            next.get_or_insert_with(|| url.to_owned());
         }
         links = more;
     }
+    Some(next)
 }
 
-/// Whether a parameter says that a link leads to the next page, maybe among other things.
-fn is_next(parameter: &str) -> bool {
-    let Some((name, relations)) = parameter.split_once('=') else { return false };
-    let relations = relations.trim().trim_matches('"');
-    name.trim().eq_ignore_ascii_case("rel")
-        && relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"))
+/// What a parameter says that a link leads to, if it says that.
+fn relations(parameter: &str) -> Option<&str> {
+    let (name, relations) = parameter.split_once('=')?;
+    name.trim().eq_ignore_ascii_case("rel").then(|| relations.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -233,18 +239,21 @@ mod tests {
 
     #[test]
     fn the_next_page_is_read_from_a_link() {
-        let link = "</v2/_catalog?last=a&n=1>; rel=\"next\"";
-        assert_eq!(next_page(link).as_deref(), Some("/v2/_catalog?last=a&n=1"));
+        let next = |link| next_page(link).map(|next| next.unwrap_or_else(|| "none".into()));
+        assert_eq!(next("</v2/_catalog?last=a&n=1>; rel=\"next\"").as_deref(), Some("/v2/_catalog?last=a&n=1"));
         for link in [
             "<x>;rel=next",
             "<x>; REL = \"prefetch Next\"",
             "<y>; rel=\"prev\", <x>; title=\"one, two\"; rel=\"next\"",
             "<x>; rel=next, <y>; rel=last",
         ] {
-            assert_eq!(next_page(link).as_deref(), Some("x"), "{link}");
+            assert_eq!(next(link).as_deref(), Some("x"), "{link}");
         }
-        for other in ["", "<x", "x; rel=next", "<x>", "<x>; rel=\"prev\"", "</style.css>; rel=preload; as=style"] {
-            assert_eq!(next_page(other), None, "{other}");
+        for other in ["", "<x>; rel=\"prev\"", "</style.css>; rel=preload; as=style"] {
+            assert_eq!(next(other).as_deref(), Some("none"), "{other}");
+        }
+        for odd in ["<x", "x; rel=next", "<x>", "<x>; rel=prev, <y>"] {
+            assert_eq!(next(odd), None, "{odd}");
         }
     }
 }

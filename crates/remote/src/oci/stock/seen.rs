@@ -41,8 +41,11 @@ impl Seen {
             Err(error) => return Err(bad(&error.to_string())),
             Ok(text) => {
                 let found: Option<Stored> = serde_json::from_slice(&text).ok();
-                let found = found.filter(|found| found.version == VERSION);
-                found.ok_or_else(|| bad("this is no file of --seen"))?.since
+                let found = found.ok_or_else(|| bad("this is no file of --seen"))?;
+                if found.version != VERSION {
+                    return Err(bad("a file of another version: remove it, and ages count from the next run on"));
+                }
+                found.since
             }
         };
         Ok(Self { path: path.to_owned(), since })

@@ -58,6 +58,8 @@ pub(super) struct Group {
     pub(super) digest: String,
     pub(super) tree: Tree,
     pub(super) kept: bool,
+    /// Why not all of what it leads to is known, where that is so.
+    pub(super) unread: Option<String>,
 }
 
 impl Group {
@@ -111,13 +113,14 @@ impl Stock {
             let of_it = tree.documents.keys().filter(|digest| keep.has(repository.as_deref(), None, digest)).count();
             let kept = kept || of_it > 0;
             memory.image(tree.len(), tree.problems.len())?;
+            let unread = tree.problems.first().map(|(_, error)| error.to_string());
             let found = tree.problems.drain(..);
             problems.extend(found.map(|(_, error)| Problem { name: full.clone(), place: place.clone(), kept, error }));
             // What a lost image was cannot be known.
             let Some(place) = place else { return Ok(()) };
             let (repository, digest) = place.clone();
             places.insert(place, groups.len());
-            groups.push(Group { repository, tags: tag.into_iter().collect(), digest, tree, kept });
+            groups.push(Group { repository, tags: tag.into_iter().collect(), digest, tree, kept, unread });
             Ok(())
         };
         match only {

@@ -6,6 +6,7 @@
 //! collector. Nothing keeps others from pushing there meanwhile: each repository is looked at once more before anything in it is deleted.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,9 @@ impl Stock {
         }
         let mut live = BTreeSet::new();
         for group in groups.iter().filter(|group| !gone.contains(&group.digest)) {
+            if let Some(why) = &group.unread {
+                return Err(not_whole(&group.digest, "stays in the index", why));
+            }
             live.extend(group.tree.sizes().map(|(digest, _)| digest.to_owned()));
         }
         if let Some(lock) = lock.filter(|_| !gone.is_empty()) {
@@ -203,6 +207,12 @@ impl Stock {
         if let Some(problem) = problems.iter().find(|problem| problem.kept) {
             return Err(not_whole(&problem.name, "is needed", &problem.error));
         }
+        // What is damaged or gone stays so. What cannot be read at the moment may be what says that something else is needed.
+        let is_for_now =
+            |error: &Error| matches!(error, Error::Io { source, .. } if source.kind() != io::ErrorKind::NotFound);
+        if let Some(problem) = problems.iter().find(|problem| is_for_now(&problem.error)) {
+            return Err(not_whole(&problem.name, "is there", &problem.error));
+        }
         let survey = Survey::of(&groups, problems);
         if survey.kept == 0 && survey.images > 0 && !order.keep_nothing {
             let what = format!(
@@ -237,7 +247,7 @@ fn freed(groups: &[Group], gone: &[Unused]) -> u64 {
 }
 
 /// What an image needs is not known if its documents cannot be read. Nothing is removed then.
-fn not_whole(name: &str, why: &str, error: &Error) -> Error {
+fn not_whole(name: &str, why: &str, error: impl Display) -> Error {
     let what = format!(
         "{name} {why} and cannot be read, so that it is not known what it needs ({error}): nothing more is removed"
     );
