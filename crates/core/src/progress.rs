@@ -1,6 +1,6 @@
 //! How far a job is, for a front end to poll.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -14,12 +14,8 @@ pub struct Progress(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    source: AtomicU64,
+    passes: Mutex<Passes>,
     total: AtomicU64,
-    /// Passes that have ended, those that are known to be needed beside the first, and bytes of those that have ended.
-    ended: AtomicU32,
-    further: AtomicU32,
-    earlier: AtomicU64,
     written: AtomicU64,
     stop: Arc<AtomicBool>,
     activity: Mutex<Activity>,
@@ -38,23 +34,34 @@ pub enum Activity {
         at: Instant,
         /// How often it will have been asked again by then, since it last gave bytes.
         attempt: u32,
-        /// Why: the [code](Error::code) and the text of what would have been the job's error.
+        /// The [code](Error::code) of what would have been the job's error.
         code: Arc<str>,
-        /// See there.
+        /// Its text.
         why: Arc<str>,
     },
+}
+
+/// How often the stored image is gone over.
+#[derive(Debug, Default)]
+struct Passes {
+    /// Bytes that have passed in this pass, and in those that have ended.
+    source: u64,
+    earlier: u64,
+    /// How many come after this one.
+    further: u64,
 }
 
 impl Progress {
     /// Bytes of the stored image that have passed, holes of a sparse file included. Where all of it is gone over more than once, in this
     /// pass.
     pub fn source(&self) -> u64 {
-        self.0.source.load(Ordering::Relaxed)
+        lock(&self.0.passes).source
     }
 
     /// The same of all passes.
     pub fn passed(&self) -> u64 {
-        self.0.earlier.load(Ordering::Relaxed).saturating_add(self.source())
+        let passes = lock(&self.0.passes);
+        passes.earlier.saturating_add(passes.source)
     }
 
     /// Length of the stored image in bytes, once it is known.
@@ -64,11 +71,10 @@ impl Progress {
 
     /// How many bytes pass in all, once it is known: the length of the stored image for each pass.
     pub fn in_all(&self) -> Option<u64> {
-        let (ended, further) = (self.0.ended.load(Ordering::Relaxed), self.0.further.load(Ordering::Relaxed));
         let total = self.total()?;
+        let passes = lock(&self.0.passes);
         // Of a pass that broke off, what has passed; those that come are whole.
-        let passes = u64::from(further.saturating_sub(ended)).saturating_add(1);
-        Some(self.0.earlier.load(Ordering::Relaxed).saturating_add(total.saturating_mul(passes)))
+        Some(passes.earlier.saturating_add(total.saturating_mul(passes.further.saturating_add(1))))
     }
 
     /// Bytes of the virtual disk dealt with, zeroes included.
@@ -109,7 +115,8 @@ impl Progress {
     /// Says that the stored image has passed up to byte `at`. The library does that where it reads an image; this is for who carries
     /// bytes in another way.
     pub fn reach(&self, at: u64) {
-        self.0.source.fetch_max(at, Ordering::Relaxed);
+        let mut passes = lock(&self.0.passes);
+        passes.source = passes.source.max(at);
     }
 
     /// Says that the stored image is `total` bytes long; likewise.
@@ -119,14 +126,21 @@ impl Progress {
 
     /// Says that the stored image will be gone over once more when this pass has ended.
     pub fn expect_pass(&self) {
-        self.0.further.fetch_add(1, Ordering::Relaxed);
+        lock(&self.0.passes).further += 1;
+    }
+
+    /// Says that it will not, although that was expected.
+    pub fn forgo_pass(&self) {
+        let mut passes = lock(&self.0.passes);
+        passes.further = passes.further.saturating_sub(1);
     }
 
     /// Ends a pass over the stored image, and begins another one from its first byte. For who has ended everything that still counts.
     pub fn begin_pass(&self) {
-        let passed = self.0.source.swap(0, Ordering::Relaxed);
-        self.0.earlier.fetch_add(passed, Ordering::Relaxed);
-        self.0.ended.fetch_add(1, Ordering::Relaxed);
+        let mut passes = lock(&self.0.passes);
+        passes.earlier = passes.earlier.saturating_add(passes.source);
+        passes.source = 0;
+        passes.further = passes.further.saturating_sub(1);
     }
 
     /// `count` more bytes of the disk are dealt with.
@@ -155,5 +169,10 @@ mod tests {
         assert_eq!((progress.source(), progress.passed(), progress.in_all()), (0, 130, Some(230)));
         progress.reach(100);
         assert_eq!((progress.passed(), progress.in_all()), (230, Some(230)));
+        // One that turns out not to be needed.
+        progress.expect_pass();
+        assert_eq!(progress.in_all(), Some(330));
+        progress.forgo_pass();
+        assert_eq!(progress.in_all(), Some(230));
     }
 }

@@ -1,4 +1,4 @@
-//! Imports that are killed, and started again: they go on where the journal says, or begin anew where it cannot be relied on.
+//! Imports that are killed, stopped or given up for now, and started again: they go on where the journal says, or begin anew where it cannot be relied on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod common;
@@ -166,16 +166,13 @@ fn an_import_that_is_stopped_or_cannot_go_on_for_now_leaves_what_it_has() {
 fn nothing_is_left_of_an_import_that_no_other_one_will_make_whole() {
     let (pod, disk) = (pod(), noise(25));
     let mut image = image(&pod, &disk, "vmdk");
-    // Most of the disk is there when it ends.
-    let server = fault::Server::start();
     image.truncate(30 * MIB);
-    server.put(
-        "/a.img",
-        fault::File::new(image).gets_then([], fault::Answer::right().trickle(64 << 10, Duration::from_millis(1))),
-    );
-    let pod = pod.with(&[("IMPORTER_ENDPOINT", &server.url("/a.img"))]);
-    let ended = pod.import();
-    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let nginx = server(&image);
+    let pod = from(pod, &nginx);
+    // Most of the disk is there when it ends.
+    let child = begun(&pod, 16 << 20);
+    let ended = pod.end(child);
+    ended.assert_bad(3, "vmdk-ends-early");
     assert_eq!(names(&pod.path("data")), Vec::<String>::new());
 }
 

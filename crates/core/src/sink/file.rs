@@ -104,7 +104,7 @@ impl FileSink {
         })
     }
 
-    /// The same with a disk that another sink has begun and that its process could not remove: `temporary`, as
+    /// The same with a disk that another sink has begun and [left](Self::leave), or that its process could not remove: `temporary`, as
     /// [`temporary`](Self::temporary) named it. It is taken over, and removed like any other.
     ///
     /// On a filesystem without locks nobody can tell whether that process still writes it. There it is removed at once, and the

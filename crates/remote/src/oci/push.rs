@@ -160,6 +160,7 @@ impl Target {
         let mut opened = if matches!(input, Input::File(_)) && self.may_have(archive, progress)? {
             progress.expect_pass();
             if let Some(there) = self.known(input, len, plan, options, progress)? {
+                progress.forgo_pass();
                 return Ok(there);
             }
             None

@@ -167,7 +167,7 @@ fn onto_volume(
     let sink = volume.sink(room, size, place, &read_from, how, progress)?;
     let from = begun.filter(|_| sink.is_resumable()).map_or(0, |begun| begun.named);
     let report = match (journal, size) {
-        (Some(journal), Some(size)) => along(&journal, opened, sink, size, from, how, board)?,
+        (Some(journal), Some(size)) => Along { journal, size, from }.carry(opened, sink, how, board)?,
         _ => sandbox.run(|| opened.complete(&sink, None))??.publish()?,
     };
     let report = correct(report);
@@ -175,54 +175,58 @@ fn onto_volume(
     Ok(Facts { digest, preallocated: Some(volume.preallocate && !volume.is_block), ..facts(&report) })
 }
 
-/// Carries a disk of `size` bytes, of which the first that are named up to `from` are there, and keeps a journal of it, by which another attempt
-/// can go on.
-fn along(
-    journal: &Journal,
-    opened: Opened,
-    sink: volume::Sized,
+/// A disk of which a journal is kept, by which another attempt can go on.
+struct Along {
+    journal: Journal,
+    /// Its bytes.
     size: u64,
+    /// How many of them, in the order in which they are named, are there.
     from: u64,
-    how: &How,
-    board: &Board,
-) -> Result<Report> {
-    let sandbox = how.sandbox;
-    if from > 0 {
-        signals::leave_temporary();
-        let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
-        // That it is stopped meanwhile is seen soon.
-        let _ = board.enter(Reason::Provisioning, message);
-    }
-    let unfinished = sink.unfinished();
-    let (is_kept, is_marked) = (AtomicBool::new(true), AtomicBool::new(from > 0));
-    let mark = |named| {
-        let Some(unfinished) = unfinished.clone().filter(|_| is_kept.load(Ordering::Relaxed)) else { return Ok(()) };
-        let journal = journal.clone();
-        let written = sandbox.outside(move || journal.write(&unfinished, size, named)).and_then(|written| written);
-        match written {
-            Ok(()) => {
-                is_marked.store(true, Ordering::Relaxed);
-                signals::leave_temporary();
-            }
-            // The disk is as good without.
-            Err(error) => {
-                is_kept.store(false, Ordering::Relaxed);
-                say(&format!(
-                    "the journal is kept no longer, what comes now would come again after an interruption: {error}"
-                ));
-            }
+}
+
+impl Along {
+    fn carry(self, opened: Opened, sink: volume::Sized, how: &How, board: &Board) -> Result<Report> {
+        let Self { journal, size, from } = self;
+        let sandbox = how.sandbox;
+        if from > 0 {
+            signals::leave_temporary();
+            let message = format!("goes on where it was interrupted, {from} bytes of the disk are there");
+            // That it is stopped meanwhile is seen soon.
+            let _ = board.enter(Reason::Provisioning, message);
         }
-        Ok(())
-    };
-    let course = Course { from, every: journal.every(), mark: &mark };
-    let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
-    let published = carried.and_then(|complete| complete?.publish());
-    let may_go_on = |error: &Error| is_marked.load(Ordering::Relaxed) && may_go_on(error);
-    let is_left = published.as_ref().is_err_and(may_go_on) && sink.leave();
-    if !is_left {
-        journal.forget();
+        let unfinished = sink.unfinished();
+        let (is_kept, is_marked) = (AtomicBool::new(true), AtomicBool::new(from > 0));
+        let mark = |named| {
+            let Some(unfinished) = unfinished.clone().filter(|_| is_kept.load(Ordering::Relaxed)) else {
+                return Ok(());
+            };
+            let journal = journal.clone();
+            let written = sandbox.outside(move || journal.write(&unfinished, size, named)).and_then(|written| written);
+            match written {
+                Ok(()) => {
+                    is_marked.store(true, Ordering::Relaxed);
+                    signals::leave_temporary();
+                }
+                // The disk is as good without.
+                Err(error) => {
+                    is_kept.store(false, Ordering::Relaxed);
+                    say(&format!(
+                        "the journal is kept no longer, what comes now would come again after an interruption: {error}"
+                    ));
+                }
+            }
+            Ok(())
+        };
+        let course = Course { from, every: journal.every(), mark: &mark };
+        let carried = sandbox.run(|| opened.complete(&sink, Some(&course)));
+        let published = carried.and_then(|complete| complete?.publish());
+        let may_go_on = |error: &Error| is_marked.load(Ordering::Relaxed) && may_go_on(error);
+        let is_left = published.as_ref().is_err_and(may_go_on) && sink.leave();
+        if !is_left {
+            journal.forget();
+        }
+        published
     }
-    published
 }
 
 /// Whether what was carried may be of use: to the next attempt, to who is started after this process, or when somebody has seen to the

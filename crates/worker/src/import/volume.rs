@@ -347,7 +347,7 @@ pub(super) fn dir(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Takes away what attempts that were killed have left beside the disk, but for the one that was `begun`, and its journal.
+/// Takes away what earlier attempts have left beside the disk, but for the one that was `begun`, and its journal.
 fn remove_leftovers(path: &Path, begun: Option<&Path>) {
     sink::remove_leftovers(path, begun);
     let Ok(prefix) = sink::unfinished_prefix(path).into_string() else { return };

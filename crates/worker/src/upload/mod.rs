@@ -39,7 +39,7 @@ use crate::status::{Board, Facts, Reason, Work};
 use crate::verdict::{DEADLINE, Verdict};
 
 /// How long who is sending an image is answered where the worker is to stop.
-const FAREWELL: Duration = Duration::from_millis(300);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How often is looked for what takes too long.
 const PAUSE: Duration = Duration::from_millis(100);
