@@ -167,7 +167,9 @@ fn nothing_is_left_of_an_import_that_no_other_one_will_make_whole() {
     let (pod, disk) = (pod(), noise(25));
     let mut image = image(&pod, &disk, "vmdk");
     image.truncate(30 * MIB);
-    let nginx = server(&image);
+    // Slow, so that the journal is seen before it goes.
+    let nginx = Nginx::new().rate(6_000_000).start();
+    fs::write(nginx.root().join("a.img"), &image).unwrap();
     let pod = from(pod, &nginx);
     // Most of the disk is there when it ends.
     let child = begun(&pod, 16 << 20);

@@ -1,5 +1,6 @@
 //! One image on a server, and how its bytes are asked for.
 
+use std::mem::replace;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +36,8 @@ struct Found {
     at: Option<Url>,
     /// Whether it has failed when it was last asked: then it is the turn of who has named it.
     has_failed: bool,
+    /// Whether somebody else, who would begin anew, has been declined since it last answered.
+    has_declined: bool,
 }
 
 impl Resource {
@@ -75,7 +78,7 @@ impl Resource {
         let found = self.found().clone();
         let answer = match &found {
             Found { at: None, .. } => self.request(&self.url, range).await?,
-            Found { at: Some(_), has_failed: true } => return self.elsewhere(range).await,
+            Found { at: Some(_), has_failed: true, .. } => return self.elsewhere(range).await,
             Found { at: Some(url), .. } => match self.request(url, range.clone()).await {
                 // It may have been good for a while only.
                 Err(Failure { again: Again::Never, .. }) => self.request(&self.url, range).await?,
@@ -87,8 +90,8 @@ impl Resource {
         Ok(answer)
     }
 
-    /// The same by the URL that was named, where what it led to fails. That this leads nowhere now, to another version, or to who would
-    /// begin anew, is not the end: the other one may come back.
+    /// The same by the URL that was named, where what it led to fails. That this leads nowhere now, or to another version, is not the end: the
+    /// other one may come back. So it may before all is read anew from somebody else, for which it is asked once more.
     async fn elsewhere(&self, range: Option<Range<u64>>) -> Result<Answer, Failure> {
         let later = |failure: Failure| match failure.again {
             Again::Never => Failure { again: Again::Later(None), ..failure },
@@ -98,7 +101,8 @@ impl Resource {
         let goes_on = range.as_ref().is_some_and(|range| range.start > 0);
         let answer = self.request(&self.url, range).await.map_err(later)?;
         self.check_same(&answer).map_err(later)?;
-        if !answer.is_part() && (goes_on || self.about.marks.differ(&answer.about.marks)) {
+        let begins_anew = !answer.is_part() && (goes_on || self.about.marks.differ(&answer.about.marks));
+        if begins_anew && !replace(&mut self.found().has_declined, true) {
             let what = "the server that gives the image fails, and another one would begin it anew";
             return Err(Failure::later(Error::source("interrupted", what)));
         }
@@ -115,7 +119,7 @@ impl Resource {
     /// Remembers where the answer is from, if that is not what was named.
     fn find(&self, answer: &Answer) {
         if let Some(response) = &answer.response {
-            *self.found() = Found { at: self.led_to(response), has_failed: false };
+            *self.found() = Found { at: self.led_to(response), ..Found::default() };
         }
     }
 

@@ -269,6 +269,27 @@ fn where_a_mirror_dies_who_has_named_it_is_asked_for_another() {
 }
 
 #[test]
+fn where_a_mirror_stays_away_another_one_may_begin_anew() {
+    let server = Server::start();
+    let to = |path: &str| Answer::redirect(302, &server.url(path));
+    let asked = || server.requests().iter().map(|request| request.path.clone()).collect::<Vec<_>>();
+    for other in [Answer::right().tag(Tag::Literal("\"other\"".into())), Answer::right().ranges(Ranges::Ignored)] {
+        let before = server.requests().len();
+        server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+        server.put("/first", File::new(disk(LEN)).gets_then([right().cut(100_000, End::Close)], Answer::status(503)));
+        server.put("/second", File::new(disk(LEN)).gets_then([], other));
+        assert_eq!(raw().fetch(&server.url("/named")).unwrap(), disk(LEN));
+        let twice = ["/first", "/named", "/second"].repeat(2);
+        assert_eq!(asked()[before..], [&["/named", "/first"][..], &twice].concat());
+    }
+    // What passes then is held against what has passed.
+    server.put("/named", File::new([]).gets_then([to("/first")], to("/second")));
+    server.put("/first", File::new(disk(LEN)).gets_then([right().cut(100_000, End::Close)], Answer::status(503)));
+    server.put("/second", File::new(vec![7; LEN]).gets_then([], Answer::right().ranges(Ranges::Ignored)));
+    assert_eq!(raw().fetch(&server.url("/named")).unwrap_err().code(), "source-changed");
+}
+
+#[test]
 fn mislabelled_part_is_found_by_the_checksum_only() {
     let (_server, url) = serve(file([right().cut(100_000, End::Close), right().ranges(Ranges::Mislabelled(100))]));
     let options = Options { checksums: vec![sha256(&disk(LEN))], ..Options::default() };
